@@ -1,1 +1,40 @@
-//! x
+//! The operating-system layer of Pheon (Linux). It knows files, mappings, locks and memory; it knows no Arrow, no keys
+//! and no datasets.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`fs`] | the one seam through which the engine touches files, the real file system, and a fault-injecting one |
+//! | [`map`] | read-only shared mappings of published files |
+//! | [`prefetch`] | cache-line prefetch hints |
+//! | [`lock`] | the kernel-owned writers' lock |
+//! | [`process`] | CPUs, memory, identity of this process |
+//! | [`shm`] | private store folders in `/dev/shm` |
+//! | [`memory`] | what mapped files really cost in memory |
+//!
+//! # Limits
+//! * Linux only: `/proc`, `/dev/shm`, POSIX record locks and `madvise` advice are used directly.
+//! * A mapping is a promise that its file never changes; see [`map::ReadMap`] for the contract and for what happens when
+//!   somebody breaks it.
+//! * A POSIX record lock is lost when *any* descriptor of the file is closed by its process: nobody in a process may open
+//!   a lock file except through [`lock::FileLock`].
+
+// This crate is the place where files may be touched; everybody else goes through `fs::FileSystem`.
+#![allow(clippy::disallowed_methods)]
+
+use std::io;
+
+pub mod fs;
+pub mod map;
+pub mod prefetch;
+pub mod process;
+
+/// Whether an error says that there is no room: disk full (`ENOSPC`), quota used up (`EDQUOT`), or a file larger than the
+/// file system or the process's `RLIMIT_FSIZE` allows (`EFBIG`).
+///
+/// ```
+/// assert!(pheon_os::is_full(&std::io::Error::from_raw_os_error(28))); // ENOSPC
+/// assert!(!pheon_os::is_full(&std::io::Error::from_raw_os_error(5))); // EIO
+/// ```
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}

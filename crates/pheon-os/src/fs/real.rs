@@ -1,0 +1,150 @@
+//! The real file system: thin, and the only caller of `std::fs` on the engine's behalf.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::num::NonZeroU64;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
+use crate::map::{self, ReadMap};
+
+#[derive(Debug)]
+pub(super) struct RealFs;
+
+/// Opens a regular file for reading. `O_NONBLOCK` has no effect on one, and keeps a FIFO of that name from blocking us.
+fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok((file, meta.len()))
+}
+
+impl FileSystem for RealFs {
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        DirBuilder::new().mode(mode).create(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let is_dir = match entry.file_type() {
+                Ok(kind) => kind.is_dir(),
+                // Removed since it was listed (some file systems need a stat for the type).
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            entries.push(DirEntry { name, is_dir });
+        }
+        Ok(entries)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<FileMeta> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(FileMeta {
+            len_bytes: meta.len(),
+            is_dir: meta.is_dir(),
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            dev: meta.dev(),
+            ino: meta.ino(),
+            modified_unix_ms: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000,
+        })
+    }
+
+    fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let too_long = |len: u64| {
+            let text = format!("the file has {len} bytes or more; at most {max_bytes} are read");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        };
+        let (file, len) = open_regular(path)?;
+        if len > max_bytes {
+            return too_long(len);
+        }
+        let mut bytes = Vec::with_capacity(len as usize);
+        // One byte more than allowed, so that a file that grows meanwhile is still refused.
+        let read = io::Read::read_to_end(&mut io::Read::take(file, max_bytes.saturating_add(1)), &mut bytes)?;
+        if read as u64 > max_bytes {
+            return too_long(read as u64);
+        }
+        Ok(bytes)
+    }
+
+    fn create_new(&self, path: &Path, mode: u32) -> io::Result<Box<dyn WriteFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(RealFile(open_regular(path)?.0)))
+    }
+
+    fn map(&self, path: &Path) -> io::Result<ReadMap> {
+        let (file, len) = open_regular(path)?;
+        map::map_file(&file, len)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all()
+    }
+}
+
+/// An open file; `std` opens every file with `O_CLOEXEC`.
+struct RealFile(File);
+
+impl WriteFile for RealFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // Retries after EINTR and goes on after a short write.
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.0.set_permissions(Permissions::from_mode(mode))
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        map::start_writeback(&self.0, offset, len);
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+impl ReadFile for RealFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn drop_cache(&self, offset: u64, len: u64) {
+        let _ = rustix::fs::fadvise(&self.0, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+    }
+}

@@ -1,0 +1,269 @@
+//! Read-only shared mappings of whole files, and the kernel's advice about them.
+//!
+//! All calls of `mmap`, `madvise` and `mincore` are here.
+#![allow(unsafe_code)] // system calls on address ranges have no safe form
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, Range};
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// The size of a large page, and the alignment that lets the kernel use them: 2 MiB on x86_64 and on 4 KiB aarch64.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Pages asked about in one `mincore` call: 64 Ki answers, one byte each.
+const MINCORE_PAGES_MAX: usize = 64 << 10;
+
+/// One `MADV_POPULATE_READ` call: large enough to be cheap, small enough that a signal is not kept waiting for long.
+const POPULATE_STEP_BYTES: usize = 256 << 20;
+
+/// A whole file, mapped read-only and shared: the bytes are the page cache's own, one copy for all processes.
+///
+/// # Soundness contract
+/// `&[u8]` promises that the bytes do not change while it lives. The kernel cannot promise that for a file, so the store
+/// does: **a published file is never written, truncated or replaced in place**; it is created under a temporary name,
+/// completed, synced, made read-only (0440), and afterwards only ever unlinked. An unlinked file's mapping stays valid.
+/// Map published files only, or files that nobody else can know of.
+///
+/// Somebody with the rights to do so can break this from outside (as root, or after `chmod`):
+/// * *truncating* a mapped file makes the next read beyond the new end raise `SIGBUS`, which kills the process by
+///   default. So do an I/O error of the disk under the page and a network file system that goes away.
+/// * *overwriting* a mapped file makes the bytes change under a live slice. Readers check bounds at each use and compare
+///   keys, so wrong answers are what to expect, but the language gives no guarantee from there on.
+///
+/// Neither can be detected reliably or handled by a library without taking over the process's signal handlers; the
+/// store's checksums (`verify`) find an overwritten file afterwards.
+///
+/// # Memory
+/// Mapping costs address space only (it counts towards `RLIMIT_AS`), not committed memory, and so works with
+/// `vm.overcommit_memory=2`. Files of 2 MiB or more are placed at a multiple of 2 MiB and large pages are asked for.
+/// After a `fork` the child has the mapping too, at the same address.
+#[derive(Debug)]
+pub struct ReadMap {
+    start: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: the mapping is read-only and its owner is the only one who unmaps it, in `drop`; any thread may read or drop.
+unsafe impl Send for ReadMap {}
+// SAFETY: shared use only reads bytes and calls system calls that are thread-safe.
+unsafe impl Sync for ReadMap {}
+
+/// What came of asking for large pages now: see [`ReadMap::advise_collapse`].
+#[derive(Debug, Default)]
+pub struct CollapseReport {
+    /// Bytes in whole, aligned 2 MiB pieces of the range: all that could become large pages.
+    pub eligible_bytes: u64,
+    /// Bytes that are in large pages now as far as the kernel told us.
+    pub collapsed_bytes: u64,
+    /// The first refusal, if any: `EINVAL` where this file system or kernel cannot do it at all.
+    pub refusal: Option<io::Error>,
+}
+
+/// Maps the first `len` bytes of an open regular file, which are all of it.
+pub(crate) fn map_file(file: &File, len: u64) -> io::Result<ReadMap> {
+    let len_bytes = usize::try_from(len)
+        .ok()
+        .filter(|&len| isize::try_from(len).is_ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "longer than the address space"))?;
+    if len_bytes == 0 {
+        #[repr(align(64))]
+        struct Line;
+        return Ok(ReadMap { start: NonNull::<Line>::dangling().cast(), len_bytes: 0 });
+    }
+    let start = if len_bytes >= HUGE_PAGE_BYTES { map_aligned(file, len_bytes)? } else { map_anywhere(file, len_bytes)? };
+    let map = ReadMap { start, len_bytes };
+    if len_bytes >= HUGE_PAGE_BYTES {
+        // Before the first fault: on ext4 this is what brings large pages back after the cache was dropped.
+        let _ = map.advise(0..len_bytes, Advice::LinuxHugepage);
+    }
+    Ok(map)
+}
+
+fn map_anywhere(file: &File, len_bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that Rust knows of.
+    let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+    NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))
+}
+
+/// Maps at a multiple of 2 MiB, which the kernel itself chooses for some file systems only: reserves 2 MiB more than
+/// needed, puts the file at the aligned address inside, and gives the rest back.
+fn map_aligned(file: &File, len_bytes: usize) -> io::Result<NonNull<u8>> {
+    let page = rustix::param::page_size();
+    let Some(reserved_bytes) = len_bytes.checked_next_multiple_of(page).and_then(|n| n.checked_add(HUGE_PAGE_BYTES)) else {
+        return map_anywhere(file, len_bytes);
+    };
+    // SAFETY: a new inaccessible mapping at an address of the kernel's choice touches no memory that Rust knows of.
+    let reserved =
+        unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), reserved_bytes, ProtFlags::empty(), MapFlags::PRIVATE) };
+    let Ok(reserved) = reserved else {
+        // A tight RLIMIT_AS: the file itself may still fit.
+        return map_anywhere(file, len_bytes);
+    };
+    let head_bytes = reserved.addr().next_multiple_of(HUGE_PAGE_BYTES) - reserved.addr();
+    let start = reserved.wrapping_byte_add(head_bytes);
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: [start, start + len) lies inside the reservation made above (head_bytes < 2 MiB, and the reservation is
+    // 2 MiB longer than the file rounded up to pages). Nobody else knows that reservation, so replacing part of it
+    // touches no memory in use.
+    let mapped = unsafe { rustix::mm::mmap(start, len_bytes, ProtFlags::READ, flags, file, 0) };
+    let (keep_from, keep_to) = match mapped {
+        Ok(_) => (head_bytes, head_bytes + len_bytes.next_multiple_of(page)),
+        Err(_) => (0, 0),
+    };
+    for piece in [0..keep_from, keep_to..reserved_bytes] {
+        if !piece.is_empty() {
+            // SAFETY: both pieces lie inside the reservation, outside the file's pages, and nobody else knows them.
+            // They begin at multiples of the page size, because the reservation, the aligned start and `keep_to` do.
+            unsafe { rustix::mm::munmap(reserved.wrapping_byte_add(piece.start), piece.len())? };
+        }
+    }
+    let start = mapped?;
+    NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))
+}
+
+impl ReadMap {
+    /// Tells the kernel that reads will jump about: no read-ahead around a fault. Good for cold lookups on a disk, bad
+    /// for scans.
+    pub fn advise_random(&self) {
+        let _ = self.advise(0..self.len_bytes, Advice::Random);
+    }
+
+    /// Asks the kernel to read these bytes (end exclusive, clipped to the file) into the page cache in the background.
+    pub fn advise_willneed(&self, range: Range<usize>) {
+        let _ = self.advise(range, Advice::WillNeed);
+    }
+
+    /// Asks for 2 MiB pages *now*, piece by piece (`MADV_COLLAPSE`, kernel 6.1): the content is read and copied, about
+    /// 0.3 s a GB, and stays so for later mappings by anybody. Works on `/dev/shm` and other memory file systems; disk
+    /// file systems refuse it. Never changes what is read.
+    pub fn advise_collapse(&self) -> CollapseReport {
+        let mut report = CollapseReport::default();
+        let first = self.start.addr().get().next_multiple_of(HUGE_PAGE_BYTES) - self.start.addr().get();
+        if first >= self.len_bytes {
+            return report;
+        }
+        let pieces = (self.len_bytes - first) / HUGE_PAGE_BYTES;
+        report.eligible_bytes = (pieces * HUGE_PAGE_BYTES) as u64;
+        for piece in 0..pieces {
+            let at = self.start.as_ptr().wrapping_add(first + piece * HUGE_PAGE_BYTES);
+            // SAFETY: the piece lies inside this live mapping (first + pieces * 2 MiB <= len_bytes). MADV_COLLAPSE moves
+            // pages without changing content or rights.
+            let refused = unsafe { libc::madvise(at.cast(), HUGE_PAGE_BYTES, libc::MADV_COLLAPSE) } != 0;
+            if !refused {
+                report.collapsed_bytes += HUGE_PAGE_BYTES as u64;
+                continue;
+            }
+            let error = io::Error::last_os_error();
+            let hopeless = error.raw_os_error() == Some(libc::EINVAL);
+            report.refusal.get_or_insert(error);
+            if hopeless && report.collapsed_bytes == 0 {
+                break;
+            }
+        }
+        report
+    }
+
+    /// Reads the whole file into the page cache and enters it into this process's page tables, so that no later read
+    /// faults (`MADV_POPULATE_READ`; before kernel 5.14 only the read-ahead is started).
+    ///
+    /// # Errors
+    /// `EFAULT` when a page cannot be read: the file was truncated, or its disk fails. No signal is raised.
+    pub fn populate(&self) -> io::Result<()> {
+        let mut from = 0;
+        while from < self.len_bytes {
+            let to = self.len_bytes.min(from + POPULATE_STEP_BYTES);
+            match self.advise(from..to, Advice::LinuxPopulateRead) {
+                Ok(()) => from = to,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(rustix::io::Errno::INVAL) => {
+                    self.advise_willneed(from..self.len_bytes);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of the file's bytes are in the page cache now, whoever read them, in whole pages but never more than the
+    /// file has (`mincore`). The kernel answers truly only to somebody who owns the file or may write it; others are told
+    /// that everything is resident.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let page = rustix::param::page_size();
+        let mut answers = vec![0u8; MINCORE_PAGES_MAX.min(self.len_bytes.div_ceil(page))];
+        let mut resident: u64 = 0;
+        let mut from = 0;
+        while from < self.len_bytes {
+            let len = (answers.len() * page).min(self.len_bytes - from);
+            let at = self.start.as_ptr().wrapping_add(from);
+            // SAFETY: [at, at + len) lies inside this live mapping and `at` is page-aligned, since `from` is a multiple
+            // of the page size; `answers` has a byte for each of its pages, and only those are written.
+            if unsafe { libc::mincore(at.cast(), len, answers.as_mut_ptr().cast()) } != 0 {
+                let error = io::Error::last_os_error();
+                if error.raw_os_error() == Some(libc::EAGAIN) {
+                    continue;
+                }
+                return Err(error);
+            }
+            for (i, answer) in answers[..len.div_ceil(page)].iter().enumerate() {
+                if answer & 1 != 0 {
+                    resident += page.min(len - i * page) as u64;
+                }
+            }
+            from += len;
+        }
+        Ok(resident)
+    }
+
+    /// Gives advice that does not change content about the pages that hold `range`, clipped to the file.
+    fn advise(&self, range: Range<usize>, advice: Advice) -> rustix::io::Result<()> {
+        let end = range.end.min(self.len_bytes);
+        let start = range.start - range.start % rustix::param::page_size();
+        if start >= end {
+            return Ok(());
+        }
+        // SAFETY: [start, end) lies inside this live mapping and begins at a page. The advice given in this module
+        // (random, will-need, huge page, populate for reading) changes when pages are brought in, never what they hold.
+        unsafe { rustix::mm::madvise(self.start.as_ptr().wrapping_add(start).cast(), end - start, advice) }
+    }
+}
+
+impl Deref for ReadMap {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` is non-null and, unless the length is 0, the beginning of a live readable mapping of
+        // `len_bytes` <= isize::MAX bytes, which `drop` alone removes; u8 has no invalid values. That the bytes do not
+        // change is the contract of the type.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len_bytes) }
+    }
+}
+
+impl AsRef<[u8]> for ReadMap {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for ReadMap {
+    fn drop(&mut self) {
+        if self.len_bytes > 0 {
+            // SAFETY: this is the mapping made in `map_file`, and no slice of it can outlive `self`. The kernel rounds the
+            // length up to pages as it did when mapping.
+            let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len_bytes) };
+        }
+    }
+}
+
+/// Asks the kernel to begin writing dirty pages of a file to its disk (`sync_file_range`); errors are ignored.
+pub(crate) fn start_writeback(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    // SAFETY: takes an open descriptor and numbers only; no memory is involved.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+}

@@ -1,0 +1,136 @@
+//! This process and the machine that it may use.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// How many CPUs this process may use at once, at least 1: the smaller of its affinity mask and its control group's CPU
+/// quota (rounded down, at least 1).
+pub fn online_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// How much memory this process may use, in bytes: the machine's RAM or the smallest limit of its control groups,
+/// whichever is less. Swap does not count.
+///
+/// A machine whose `/proc` cannot be read is taken to have 1 GiB: a small figure makes builds slower, a large one makes
+/// them die.
+pub fn total_memory_bytes() -> u64 {
+    const UNKNOWN_BYTES: u64 = 1 << 30;
+    let ram = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib_field(&text, "MemTotal:"));
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = cgroup_limit(&groups, Path::new("/sys/fs/cgroup"));
+    ram.unwrap_or(UNKNOWN_BYTES).min(limit.unwrap_or(u64::MAX))
+}
+
+/// 128 random bits as 32 lower-case hex digits, from the kernel's generator.
+///
+/// # Panics
+/// When the kernel has no randomness to give (no `getrandom` and no `/dev/urandom`): nothing can be named safely then.
+pub fn random_id() -> String {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).expect("the kernel's random generator failed, and without it no unique name can be made");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The user whose rights this process has.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The id of this process, read anew at each call: a forked child gets its own.
+pub fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Whether a process of this id exists now (in this process's pid name space). Says nothing about who it is.
+pub fn exists(pid: u32) -> bool {
+    match i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        Some(pid) => rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH),
+        None => false,
+    }
+}
+
+/// The bytes of a `Name:   123 kB` line of a `/proc` file.
+pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The smallest memory limit of the control groups named in `/proc/self/cgroup` and of their ancestors, under `root`.
+fn cgroup_limit(groups: &str, root: &Path) -> Option<u64> {
+    let mut least: Option<u64> = None;
+    for line in groups.lines() {
+        // `0::/path` is version 2; `7:memory:/path` is version 1's memory controller.
+        let mut parts = line.splitn(3, ':');
+        let (_, Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (base, file) = match controllers {
+            "" => (root.to_path_buf(), "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        let mut group = base.join(path.trim_start_matches('/'));
+        // In a container the path may be the host's and absent here; its root is then the container's own group.
+        while group.starts_with(&base) {
+            if let Ok(limit) = read_limit(&group.join(file)) {
+                least = Some(least.map_or(limit, |other| other.min(limit)));
+            }
+            if !group.pop() {
+                break;
+            }
+        }
+    }
+    least
+}
+
+/// The number in a limit file; `max` is an error like any other text.
+fn read_limit(path: &Path) -> io::Result<u64> {
+    fs::read_to_string(path)?.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_ids_are_32_hex_digits_and_differ() {
+        let (a, b) = (random_id(), random_id());
+        assert_eq!(a.len(), 32);
+        assert!(a.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)), "{a}");
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn machine_figures_are_sane() {
+        assert!(online_cpus() >= 1);
+        assert!(total_memory_bytes() >= 64 << 20, "{}", total_memory_bytes());
+        assert_eq!(pid(), std::process::id());
+        assert!(exists(pid()));
+        assert!(!exists(0) && !exists(u32::MAX));
+    }
+
+    #[test]
+    fn kib_fields_become_bytes() {
+        let text = "MemTotal:       49364832 kB\nMemFree: 1 kB\nHugePages_Total:   3\n";
+        assert_eq!(kib_field(text, "MemTotal:"), Some(49_364_832 * 1024));
+        assert_eq!(kib_field(text, "HugePages_Total:"), None);
+        assert_eq!(kib_field(text, "Absent:"), None);
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_group_and_its_ancestors_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let leaf = root.path().join("outer/inner");
+        fs::create_dir_all(&leaf).unwrap();
+        fs::write(leaf.join("memory.max"), "max\n").unwrap();
+        assert_eq!(cgroup_limit("0::/outer/inner\n", root.path()), None);
+        fs::write(root.path().join("outer/memory.max"), "5000000\n").unwrap();
+        assert_eq!(cgroup_limit("0::/outer/inner\n", root.path()), Some(5_000_000));
+        fs::write(leaf.join("memory.max"), "4000000\n").unwrap();
+        assert_eq!(cgroup_limit("0::/outer/inner\n", root.path()), Some(4_000_000));
+        let v1 = root.path().join("memory/job");
+        fs::create_dir_all(&v1).unwrap();
+        fs::write(v1.join("memory.limit_in_bytes"), "3000000\n").unwrap();
+        assert_eq!(cgroup_limit("4:cpu,cpuacct:/job\n3:memory:/job\n", root.path()), Some(3_000_000));
+    }
+}
