@@ -24,9 +24,12 @@
 use std::io;
 
 pub mod fs;
+pub mod lock;
 pub mod map;
+pub mod memory;
 pub mod prefetch;
 pub mod process;
+pub mod shm;
 
 /// Whether an error says that there is no room: disk full (`ENOSPC`), quota used up (`EDQUOT`), or a file larger than the
 /// file system or the process's `RLIMIT_FSIZE` allows (`EFBIG`).

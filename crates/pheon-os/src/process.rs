@@ -29,7 +29,8 @@ pub fn total_memory_bytes() -> u64 {
 /// When the kernel has no randomness to give (no `getrandom` and no `/dev/urandom`): nothing can be named safely then.
 pub fn random_id() -> String {
     let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).expect("the kernel's random generator failed, and without it no unique name can be made");
+    getrandom::fill(&mut bytes)
+        .expect("the kernel's random generator failed, and without it no unique name can be made");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -12,6 +12,8 @@ use crate::map::ReadMap;
 
 pub mod fault;
 mod real;
+#[cfg(test)]
+mod tests;
 
 /// The file system of this machine.
 pub fn real() -> Arc<dyn FileSystem> {

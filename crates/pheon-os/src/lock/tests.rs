@@ -1,0 +1,284 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+/// Longer than anything here takes; a hang becomes a failure.
+const LONG: Option<Duration> = Some(Duration::from_secs(30));
+
+fn lock_path() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("LOCK");
+    (dir, path)
+}
+
+fn holder_of(result: Result<FileLock, LockError>) -> Option<u32> {
+    match result {
+        Err(LockError::Timeout { holder_pid, .. }) => holder_pid,
+        other => panic!("expected a timeout, got {other:?}"),
+    }
+}
+
+/// A forked child that runs `body`, tells the parent so, and then stays until it is killed, if `body` gave true.
+struct Child(libc::pid_t);
+
+impl Child {
+    fn fork(body: impl FnOnce() -> bool) -> Child {
+        let mut pipe = [0; 2];
+        // SAFETY: writes two descriptors into `pipe`.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        // SAFETY: the child runs `body`, which allocates, takes locks of this module only and starts no thread, and
+        // leaves by `_exit`; glibc makes its allocator usable after a fork.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
+            // SAFETY: plain system calls; the byte lives across the write.
+            unsafe {
+                libc::write(pipe[1], (&raw const done).cast(), 1);
+                if done {
+                    libc::pause();
+                }
+                libc::_exit(1);
+            }
+        }
+        let mut done = 0u8;
+        // SAFETY: `done` has room for the one byte; the descriptors are this function's own.
+        unsafe {
+            libc::close(pipe[1]);
+            assert_eq!(libc::read(pipe[0], (&raw mut done).cast(), 1), 1);
+            libc::close(pipe[0]);
+        }
+        let child = Child(pid);
+        assert_eq!(done, 1, "the child's part failed");
+        child
+    }
+
+    fn kill(self) {}
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let mut status = 0;
+        // SAFETY: a child of this process that nobody else waits for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, &raw mut status, 0);
+        }
+    }
+}
+
+#[test]
+fn taken_released_and_taken_again() {
+    let (_dir, path) = lock_path();
+    for _ in 0..3 {
+        let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+        assert!(lock.is_held());
+        assert_eq!(lock.path(), path);
+    }
+    assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o007, 0);
+}
+
+#[test]
+fn a_second_writer_of_this_process_times_out_and_is_told_so() {
+    let (_dir, path) = lock_path();
+    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let began = Instant::now();
+    let error = FileLock::acquire(&path, Some(Duration::from_millis(60)), NEVER).unwrap_err();
+    assert!(began.elapsed() >= Duration::from_millis(60));
+    let text = error.to_string();
+    assert!(text.contains(&format!("(pid {})", process::pid())) && text.contains("LOCK"), "{text}");
+    assert!(matches!(error, LockError::Timeout { waited_ms: 60.., .. }), "{error:?}");
+    // Neither attempt disturbed the lock that is held.
+    let child_path = path.clone();
+    let parent = process::pid();
+    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    drop(lock);
+    FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+}
+
+#[test]
+fn another_process_that_holds_it_is_named_and_its_death_frees_it() {
+    let (_dir, path) = lock_path();
+    let child_path = path.clone();
+    let child = Child::fork(move || {
+        std::mem::forget(FileLock::acquire(&child_path, AT_ONCE, NEVER).unwrap());
+        true
+    });
+    let error = FileLock::acquire(&path, Some(Duration::from_millis(30)), NEVER).unwrap_err();
+    assert!(error.to_string().contains(&format!("held by process {};", child.0)), "{error}");
+    let waiter = thread::spawn(move || FileLock::acquire(&path, LONG, NEVER).map(drop));
+    thread::sleep(Duration::from_millis(50));
+    assert!(!waiter.is_finished());
+    child.kill(); // SIGKILL
+    waiter.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_forked_child_does_not_hold_its_parents_lock_and_cannot_drop_it() {
+    let (_dir, path) = lock_path();
+    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let parent = process::pid();
+    let child_path = path.clone();
+    // The child owns a copy of `lock` without having taken it; the closure drops that copy.
+    let copy = Mutex::new(Some(lock));
+    Child::fork(|| {
+        let inherited = copy.lock().unwrap().take().unwrap();
+        let not_held = !inherited.is_held();
+        drop(inherited);
+        not_held && holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)
+    })
+    .kill();
+    let lock = copy.lock().unwrap().take().unwrap();
+    assert!(lock.is_held());
+    let child_path = path.clone();
+    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    drop(lock);
+}
+
+#[test]
+fn a_forked_child_that_takes_it_keeps_it_when_the_inherited_copy_is_dropped() {
+    let (_dir, path) = lock_path();
+    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let copy = Mutex::new(Some(lock));
+    let released = {
+        // Lets the child take it: the parent releases when told to, through a file, since the pipe comes at the end.
+        let (child_path, sign) = (path.clone(), path.with_extension("sign"));
+        let parent_sign = sign.clone();
+        let releaser = thread::scope(|scope| {
+            let copy = &copy;
+            let releaser = scope.spawn(move || {
+                let began = Instant::now();
+                while !parent_sign.exists() && began.elapsed() < Duration::from_secs(30) {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                drop(copy.lock().unwrap().take());
+            });
+            let inherited = std::cell::RefCell::new(None);
+            // Read before the fork, so that the child needs no mutex that the releaser may hold.
+            let duplicate = {
+                let guard = copy.lock().unwrap();
+                let lock = guard.as_ref().unwrap();
+                FileLock {
+                    file: Some(lock.file.as_ref().unwrap().try_clone().unwrap()),
+                    id: lock.id,
+                    path: lock.path.clone(),
+                    owner_pid: lock.owner_pid,
+                }
+            };
+            inherited.replace(Some(duplicate));
+            let child = Child::fork(|| {
+                fs::write(&sign, "").unwrap();
+                std::mem::forget(FileLock::acquire(&child_path, LONG, NEVER).unwrap());
+                drop(inherited.take()); // must not close a descriptor of the file
+                true
+            });
+            releaser.join().unwrap();
+            // The parent's duplicate: released already, and closing it harms nobody.
+            let mut duplicate = inherited.take().unwrap();
+            drop(duplicate.file.take());
+            std::mem::forget(duplicate);
+            child
+        });
+        let holder = holder_of(FileLock::acquire(&path, AT_ONCE, NEVER));
+        assert_eq!(holder, Some(releaser.0 as u32));
+        releaser
+    };
+    released.kill();
+    FileLock::acquire(&path, LONG, NEVER).unwrap();
+}
+
+#[test]
+fn threads_exclude_each_other() {
+    const THREADS: u32 = 8;
+    const ROUNDS: u32 = 20;
+    let (_dir, path) = lock_path();
+    let (inside, total) = (AtomicU32::new(0), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let lock = FileLock::acquire(&path, LONG, NEVER).unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    total.fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
+                    assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
+                    drop(lock);
+                }
+            });
+        }
+    });
+    assert_eq!(total.into_inner(), THREADS * ROUNDS);
+}
+
+#[test]
+fn processes_and_threads_together_lose_no_update() {
+    const CHILDREN: usize = 4;
+    const ROUNDS: u32 = 25;
+    let (_dir, path) = lock_path();
+    let counter = path.with_extension("counter");
+    fs::write(&counter, "0").unwrap();
+    let add = || {
+        for _ in 0..ROUNDS {
+            let _lock = FileLock::acquire(&path, LONG, NEVER).unwrap();
+            let value: u32 = fs::read_to_string(&counter).unwrap().parse().unwrap();
+            thread::yield_now();
+            fs::write(&counter, (value + 1).to_string()).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..CHILDREN {
+            scope.spawn(|| {
+                Child::fork(|| {
+                    add();
+                    true
+                })
+                .kill();
+            });
+        }
+        scope.spawn(add);
+        scope.spawn(add);
+    });
+    assert_eq!(fs::read_to_string(&counter).unwrap(), ((CHILDREN as u32 + 2) * ROUNDS).to_string());
+}
+
+#[test]
+fn a_replaced_lock_file_is_followed() {
+    let (dir, path) = lock_path();
+    let old = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    fs::rename(&path, dir.path().join("dropped")).unwrap();
+    // The path names a new file, which is free, although the old one is held.
+    let new = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    assert_ne!(old.id, new.id);
+    // By its new name the old one is still the old one, and held.
+    assert_eq!(holder_of(FileLock::acquire(&dir.path().join("dropped"), AT_ONCE, NEVER)), Some(process::pid()));
+}
+
+#[test]
+fn waiting_stops_when_asked() {
+    let (_dir, path) = lock_path();
+    let _lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (seen, waiter_path) = (stop.clone(), path.clone());
+    let waiter =
+        thread::spawn(move || FileLock::acquire(&waiter_path, None, &|| seen.load(Ordering::SeqCst)).map(drop));
+    thread::sleep(Duration::from_millis(30));
+    assert!(!waiter.is_finished());
+    stop.store(true, Ordering::SeqCst);
+    assert!(matches!(waiter.join().unwrap(), Err(LockError::Stopped)));
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_one_is_an_error_that_names_it() {
+    let (dir, path) = lock_path();
+    let missing = FileLock::acquire(&dir.path().join("no/LOCK"), AT_ONCE, NEVER).unwrap_err();
+    assert!(matches!(&missing, LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound));
+    assert!(missing.to_string().contains("no/LOCK"), "{missing}");
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    assert!(matches!(FileLock::acquire(&path, AT_ONCE, NEVER), Err(LockError::Io { operation: "open", .. })));
+    assert!(FileLock::acquire(dir.path(), AT_ONCE, NEVER).is_err());
+}
