@@ -23,6 +23,8 @@
 
 use std::io;
 
+#[cfg(test)]
+mod forked_child;
 pub mod fs;
 pub mod lock;
 pub mod map;

@@ -353,6 +353,26 @@ mod tests {
     }
 
     #[test]
+    fn a_map_fits_where_only_the_file_itself_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        const LEN: usize = 512 << 20;
+        fs::File::create(&path).unwrap().set_len(LEN as u64).unwrap();
+        let child = crate::forked_child::Child::fork(|| {
+            // Address space for the file and 1 MiB, which is less than aligning it by ourselves takes.
+            let used: usize = address_ranges().iter().map(ExactSizeIterator::len).sum();
+            let most = (used + LEN + (1 << 20)) as libc::rlim_t;
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: reads one `rlimit`, which lives across the call; only this child is limited.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+            let map = crate::fs::real().map(&path).unwrap();
+            let refused = crate::fs::real().map(&path).unwrap_err().kind() == io::ErrorKind::OutOfMemory;
+            map.len() == LEN && map[LEN - 1] == 0 && refused
+        });
+        child.kill();
+    }
+
+    #[test]
     fn collapse_reports_honest_numbers_and_changes_no_byte() {
         let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
         let path = dir.path().join("file");

@@ -24,9 +24,9 @@ pub struct FileMemory {
     pub resident_bytes: u64,
     /// This process's proportional share of the pages that it has in its page tables.
     pub process_pss_bytes: u64,
-    /// Bytes in pages that this process alone has in its page tables.
+    /// Bytes in pages that are in page tables once only, here. A process that maps a file twice shares with itself.
     pub process_private_bytes: u64,
-    /// Bytes that this process maps by large (2 MiB) pages.
+    /// Bytes that this process maps by large (2 MiB) pages, added up over its mappings of the file.
     pub huge_bytes: u64,
     /// How many processes map this file, this one included, of those whose maps we may read; `None` without `/proc`.
     pub mapped_by_processes: Option<u32>,
@@ -196,6 +196,7 @@ fn count_processes(targets: &[Target]) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forked_child::Child;
     use crate::process;
 
     #[test]
@@ -229,6 +230,7 @@ Pss:                  30 kB
 
     #[test]
     fn a_mapped_and_read_file_is_counted_and_an_unmapped_one_is_not() {
+        let _no_children = crate::forked_child::none();
         const LEN: usize = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
         let (read, idle) = (dir.path().join("read it"), dir.path().join("idle"));
@@ -252,6 +254,7 @@ Pss:                  30 kB
 
     #[test]
     fn two_maps_of_one_process_are_one_process() {
+        let _no_children = crate::forked_child::none();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, vec![1u8; 4096]).unwrap();
@@ -259,6 +262,22 @@ Pss:                  30 kB
         assert_eq!(maps[0][0] + maps[1][4095], 2);
         let answer = of_files(&[path]).unwrap()[0];
         assert_eq!((answer.mapped_by_processes, answer.process_pss_bytes), (Some(1), 4096));
+    }
+
+    #[test]
+    fn a_second_process_shares_and_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![1u8; 8 * 4096]).unwrap();
+        let map = real().map(&path).unwrap();
+        map.populate().unwrap();
+        let child = Child::fork(|| map.iter().map(|&b| u64::from(b)).sum::<u64>() == 8 * 4096);
+        let answer = of_files(&[path]).unwrap()[0];
+        // Tests beside this one may have forked too.
+        assert!(answer.mapped_by_processes >= Some(2), "{answer:?}");
+        assert!(answer.process_pss_bytes <= 4 * 4096, "{answer:?}");
+        assert_eq!((answer.process_private_bytes, answer.resident_bytes), (0, 8 * 4096));
+        assert!(process_pss_bytes(child.pid()).unwrap() > 0);
     }
 
     #[test]

@@ -44,14 +44,6 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
-/// Whether a process of this id exists now (in this process's pid name space). Says nothing about who it is.
-pub fn exists(pid: u32) -> bool {
-    match i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-        Some(pid) => rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH),
-        None => false,
-    }
-}
-
 /// The bytes of a `Name:   123 kB` line of a `/proc` file.
 pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -106,8 +98,6 @@ mod tests {
         assert!(online_cpus() >= 1);
         assert!(total_memory_bytes() >= 64 << 20, "{}", total_memory_bytes());
         assert_eq!(pid(), std::process::id());
-        assert!(exists(pid()));
-        assert!(!exists(0) && !exists(u32::MAX));
     }
 
     #[test]

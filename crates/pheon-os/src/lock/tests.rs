@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use tempfile::TempDir;
 
 use super::*;
+use crate::forked_child::Child;
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
@@ -20,55 +21,6 @@ fn holder_of(result: Result<FileLock, LockError>) -> Option<u32> {
     match result {
         Err(LockError::Timeout { holder_pid, .. }) => holder_pid,
         other => panic!("expected a timeout, got {other:?}"),
-    }
-}
-
-/// A forked child that runs `body`, tells the parent so, and then stays until it is killed, if `body` gave true.
-struct Child(libc::pid_t);
-
-impl Child {
-    fn fork(body: impl FnOnce() -> bool) -> Child {
-        let mut pipe = [0; 2];
-        // SAFETY: writes two descriptors into `pipe`.
-        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-        // SAFETY: the child runs `body`, which allocates, takes locks of this module only and starts no thread, and
-        // leaves by `_exit`; glibc makes its allocator usable after a fork.
-        let pid = unsafe { libc::fork() };
-        assert!(pid >= 0);
-        if pid == 0 {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
-            // SAFETY: plain system calls; the byte lives across the write.
-            unsafe {
-                libc::write(pipe[1], (&raw const done).cast(), 1);
-                if done {
-                    libc::pause();
-                }
-                libc::_exit(1);
-            }
-        }
-        let mut done = 0u8;
-        // SAFETY: `done` has room for the one byte; the descriptors are this function's own.
-        unsafe {
-            libc::close(pipe[1]);
-            assert_eq!(libc::read(pipe[0], (&raw mut done).cast(), 1), 1);
-            libc::close(pipe[0]);
-        }
-        let child = Child(pid);
-        assert_eq!(done, 1, "the child's part failed");
-        child
-    }
-
-    fn kill(self) {}
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let mut status = 0;
-        // SAFETY: a child of this process that nobody else waits for.
-        unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, &raw mut status, 0);
-        }
     }
 }
 
@@ -110,7 +62,7 @@ fn another_process_that_holds_it_is_named_and_its_death_frees_it() {
         true
     });
     let error = FileLock::acquire(&path, Some(Duration::from_millis(30)), NEVER).unwrap_err();
-    assert!(error.to_string().contains(&format!("held by process {};", child.0)), "{error}");
+    assert!(error.to_string().contains(&format!("held by process {};", child.pid())), "{error}");
     let waiter = thread::spawn(move || FileLock::acquire(&path, LONG, NEVER).map(drop));
     thread::sleep(Duration::from_millis(50));
     assert!(!waiter.is_finished());
@@ -143,52 +95,28 @@ fn a_forked_child_does_not_hold_its_parents_lock_and_cannot_drop_it() {
 #[test]
 fn a_forked_child_that_takes_it_keeps_it_when_the_inherited_copy_is_dropped() {
     let (_dir, path) = lock_path();
-    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
-    let copy = Mutex::new(Some(lock));
-    let released = {
-        // Lets the child take it: the parent releases when told to, through a file, since the pipe comes at the end.
-        let (child_path, sign) = (path.clone(), path.with_extension("sign"));
-        let parent_sign = sign.clone();
-        let releaser = thread::scope(|scope| {
-            let copy = &copy;
-            let releaser = scope.spawn(move || {
-                let began = Instant::now();
-                while !parent_sign.exists() && began.elapsed() < Duration::from_secs(30) {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                drop(copy.lock().unwrap().take());
-            });
-            let inherited = std::cell::RefCell::new(None);
-            // Read before the fork, so that the child needs no mutex that the releaser may hold.
-            let duplicate = {
-                let guard = copy.lock().unwrap();
-                let lock = guard.as_ref().unwrap();
-                FileLock {
-                    file: Some(lock.file.as_ref().unwrap().try_clone().unwrap()),
-                    id: lock.id,
-                    path: lock.path.clone(),
-                    owner_pid: lock.owner_pid,
-                }
-            };
-            inherited.replace(Some(duplicate));
-            let child = Child::fork(|| {
-                fs::write(&sign, "").unwrap();
-                std::mem::forget(FileLock::acquire(&child_path, LONG, NEVER).unwrap());
-                drop(inherited.take()); // must not close a descriptor of the file
-                true
-            });
-            releaser.join().unwrap();
-            // The parent's duplicate: released already, and closing it harms nobody.
-            let mut duplicate = inherited.take().unwrap();
-            drop(duplicate.file.take());
-            std::mem::forget(duplicate);
-            child
+    let lock = Mutex::new(Some(FileLock::acquire(&path, AT_ONCE, NEVER).unwrap()));
+    let ready = path.with_extension("ready");
+    let child = thread::scope(|scope| {
+        let releaser = scope.spawn(|| {
+            // The child waits for the lock, and so must the release for the child; `fork` below returns after both.
+            while !ready.exists() {
+                thread::sleep(Duration::from_millis(2));
+            }
+            drop(lock.lock().unwrap().take());
         });
-        let holder = holder_of(FileLock::acquire(&path, AT_ONCE, NEVER));
-        assert_eq!(holder, Some(releaser.0 as u32));
-        releaser
-    };
-    released.kill();
+        let child = Child::fork(|| {
+            let inherited = lock.lock().unwrap().take(); // nobody has this mutex before `ready` exists
+            fs::write(&ready, "").unwrap();
+            std::mem::forget(FileLock::acquire(&path, LONG, NEVER).unwrap());
+            drop(inherited); // must not close a descriptor of the file
+            true
+        });
+        releaser.join().unwrap();
+        child
+    });
+    assert_eq!(holder_of(FileLock::acquire(&path, AT_ONCE, NEVER)), Some(child.pid()));
+    child.kill();
     FileLock::acquire(&path, LONG, NEVER).unwrap();
 }
 
