@@ -1,0 +1,344 @@
+//! Lookups in one segment, by key and by range.
+
+mod asked;
+mod batch;
+mod output;
+mod range;
+mod stored;
+
+use std::ops::Range;
+
+use arrow_array::types::{
+    GenericBinaryType, GenericStringType,
+};
+use arrow_array::{Array, ArrayRef, GenericByteArray, UInt32Array};
+use arrow_buffer::{NullBuffer, ScalarBuffer};
+use arrow_schema::DataType;
+
+use self::asked::{Keys, NotKeys};
+pub(crate) use self::batch::MISSING;
+use self::batch::{BadRow, Output};
+use self::output::{FixedValues, Rows, VarValues};
+pub(crate) use self::range::KeyBound;
+use self::stored::{AnyKeys, Asked, FixedKeys, Hashed, Stored, VarKeys, Words};
+use crate::error::ReadError;
+use crate::key::{KeyRef, KeyType};
+use crate::segment::column::{Column, Raw};
+use crate::segment::{Segment, SegmentKey};
+
+/// Keys for [`crate::Map::lookup`], in the caller's own memory.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum KeyBatch<'a> {
+    /// For string and binary keys.
+    Bytes(&'a [&'a [u8]]),
+    /// For integer keys and what is stored as such, extended to 64 bits.
+    Fixed64(&'a [u64]),
+    /// For keys of any type. `None`: cannot be in the dataset.
+    Any(&'a [Option<KeyRef<'a>>]),
+}
+
+/// The smallest share of a batch worth a thread of its own.
+const KEYS_PER_THREAD_MIN: usize = 16_384;
+
+impl Segment {
+    /// The row that holds `key`, whose form must fit the key type.
+    #[inline]
+    pub(crate) fn find(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+        let Some(side) = &self.key else { return Ok(None) };
+        let column = &self.columns[side.column];
+        let hash = key.hash(side.index.plan().seed);
+        let found = match (&column.raw, key) {
+            (Raw::Var { offsets, values }, KeyRef::Bytes(key)) => {
+                batch::find(&side.index, &VarKeys { offsets, values }, hash, key)
+            }
+            (Raw::Fixed { width, values }, KeyRef::Fixed64(key)) => {
+                let signed = matches!(side.key_type, KeyType::Signed(_));
+                batch::find(&side.index, &FixedKeys { values, width: *width, signed }, hash, key)
+            }
+            _ => batch::find(&side.index, &AnyKeys { column, key_type: side.key_type }, hash, key),
+        };
+        found.map_err(|bad| self.bad_row(side, bad))
+    }
+
+    /// Looks keys up and gives rows, [`MISSING`] where there is none.
+    pub(crate) fn find_batch(&self, keys: KeyBatch<'_>, rows: &mut Vec<u32>) -> Result<(), ReadError> {
+        let Some(side) = &self.key else { return Ok(()) };
+        let column = &self.columns[side.column];
+        let mut out = Rows(rows);
+        match (keys, &column.raw) {
+            (KeyBatch::Bytes(asked), Raw::Var { offsets, values }) => {
+                run(side, &VarKeys { offsets, values }, &asked, 0..asked.len(), &mut out)
+            }
+            (KeyBatch::Fixed64(values), Raw::Fixed { .. }) => {
+                run(side, &fixed_keys(side, column), &Words { values, nulls: None }, 0..values.len(), &mut out)
+            }
+            (keys, _) => {
+                let any: Vec<Option<KeyRef<'_>>> = match keys {
+                    KeyBatch::Bytes(keys) => keys.iter().map(|k| Some(KeyRef::Bytes(k))).collect(),
+                    KeyBatch::Fixed64(keys) => keys.iter().map(|k| Some(KeyRef::Fixed64(*k))).collect(),
+                    KeyBatch::Any(keys) => keys.to_vec(),
+                };
+                let asked = any.as_slice();
+                run(side, &AnyKeys { column, key_type: side.key_type }, &asked, 0..asked.len(), &mut out)
+            }
+        }
+        .map_err(|bad| self.bad_row(side, bad))
+    }
+
+    /// Rows of an Arrow array of keys; null where missing.
+    pub(crate) fn find_array(&self, dataset: &str, keys: &ArrayRef, threads: usize) -> Result<UInt32Array, ReadError> {
+        let parts = self.each_part(dataset, keys, threads, &|asked: &AskedKeys<'_>, range| {
+            let mut rows = Vec::with_capacity(range.len());
+            asked.run(self, range, &mut Rows(&mut rows))?;
+            Ok(rows)
+        })?;
+        let rows = parts.concat();
+        let nulls = NullBuffer::from_iter(rows.iter().map(|&row| row != MISSING));
+        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        Ok(UInt32Array::new(ScalarBuffer::from(rows), nulls))
+    }
+
+    /// Values of one column for an Arrow array of keys, aligned with it; null where missing.
+    pub(crate) fn get_array(
+        &self,
+        dataset: &str,
+        keys: &ArrayRef,
+        column: usize,
+        threads: usize,
+    ) -> Result<ArrayRef, ReadError> {
+        let value = &self.columns[column];
+        if !is_gathered(value) {
+            let rows = self.find_array(dataset, keys, threads)?;
+            return self.take(column, &rows);
+        }
+        let parts = self.each_part(dataset, keys, threads, &|asked: &AskedKeys<'_>, range| {
+            self.gather_part(value, range.len(), |out| match out {
+                Gather::Var(out) => asked.run(self, range.clone(), out),
+                Gather::W1(out) => asked.run(self, range.clone(), out),
+                Gather::W2(out) => asked.run(self, range.clone(), out),
+                Gather::W4(out) => asked.run(self, range.clone(), out),
+                Gather::W8(out) => asked.run(self, range.clone(), out),
+                Gather::W16(out) => asked.run(self, range.clone(), out),
+            })
+        })?;
+        concat(parts)
+    }
+
+    /// Values of one column for rows already found; null where the row is null.
+    pub(crate) fn take(&self, column: usize, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
+        let value = &self.columns[column];
+        if !is_gathered(value) {
+            let whole = value.slice(&self.data, 0, self.rows)?;
+            return arrow_select::take::take(&whole, rows, None).map_err(|e| ReadError::arrow("gather values", e));
+        }
+        self.gather_part(value, rows.len(), |out| match out {
+            Gather::Var(out) => self.emit_rows(rows, out),
+            Gather::W1(out) => self.emit_rows(rows, out),
+            Gather::W2(out) => self.emit_rows(rows, out),
+            Gather::W4(out) => self.emit_rows(rows, out),
+            Gather::W8(out) => self.emit_rows(rows, out),
+            Gather::W16(out) => self.emit_rows(rows, out),
+        })
+    }
+
+    /// Emits known rows, with the lines of later rows already asked for.
+    fn emit_rows<O: Output>(&self, rows: &UInt32Array, out: &mut O) -> Result<(), ReadError> {
+        const PLACE_AHEAD: usize = 32;
+        const VALUE_AHEAD: usize = 16;
+        let row = |i: usize| if rows.is_null(i) { MISSING } else { rows.value(i) };
+        let hint = |i: usize| (i < rows.len()).then(|| row(i)).filter(|&r| r != MISSING).map(|r| r as usize);
+        for i in 0..rows.len() {
+            if let Some(row) = hint(i + PLACE_AHEAD) {
+                out.hint_place(row);
+            }
+            if let Some(row) = hint(i + VALUE_AHEAD) {
+                out.hint_value(row);
+            }
+            out.emit(row(i)).map_err(|bad| self.bad_value(bad))?;
+        }
+        Ok(())
+    }
+
+    fn gather_part(
+        &self,
+        value: &Column,
+        rows: usize,
+        fill: impl FnOnce(&mut Gather<'_>) -> Result<(), ReadError>,
+    ) -> Result<ArrayRef, ReadError> {
+        let mut gather = match &value.raw {
+            Raw::Var { offsets, values } => Gather::Var(VarValues::new(value, offsets, values, rows)),
+            Raw::Fixed { width: 1, values } => Gather::W1(FixedValues::new(value, values, rows)),
+            Raw::Fixed { width: 2, values } => Gather::W2(FixedValues::new(value, values, rows)),
+            Raw::Fixed { width: 4, values } => Gather::W4(FixedValues::new(value, values, rows)),
+            Raw::Fixed { width: 8, values } => Gather::W8(FixedValues::new(value, values, rows)),
+            Raw::Fixed { values, .. } => Gather::W16(FixedValues::new(value, values, rows)),
+            Raw::Bool { .. } | Raw::Other => unreachable!("is_gathered was asked before"),
+        };
+        fill(&mut gather)?;
+        let data_type = &value.data_type;
+        match gather {
+            Gather::Var(out) => out.finish(data_type),
+            Gather::W1(out) => out.finish(data_type),
+            Gather::W2(out) => out.finish(data_type),
+            Gather::W4(out) => out.finish(data_type),
+            Gather::W8(out) => out.finish(data_type),
+            Gather::W16(out) => out.finish(data_type),
+        }
+        .map_err(|e| self.data.corrupt(format!("a value of column {:?}", value.name), e.to_string()))
+    }
+
+    /// Splits a batch over scoped threads; the calling thread takes the first part.
+    fn each_part<T: Send>(
+        &self,
+        dataset: &str,
+        keys: &ArrayRef,
+        threads: usize,
+        work: &(dyn Fn(&AskedKeys<'_>, Range<usize>) -> Result<T, ReadError> + Sync),
+    ) -> Result<Vec<T>, ReadError> {
+        let side = self.key.as_ref().ok_or_else(|| ReadError::WrongShape {
+            dataset: dataset.to_owned(),
+            problem: "it has no key to look up".to_owned(),
+        })?;
+        let column_type = &self.columns[side.column].data_type;
+        let converted = Keys::of(keys, side.key_type, column_type).map_err(|e| match e {
+            NotKeys::Type => ReadError::KeyType {
+                dataset: dataset.to_owned(),
+                expected: column_type.to_string(),
+                found: keys.data_type().to_string(),
+            },
+            NotKeys::Arrow(e) => ReadError::arrow("convert the keys", e),
+        })?;
+        let asked = AskedKeys { side, keys: converted };
+        let len = keys.len();
+        let parts = threads.min(len / KEYS_PER_THREAD_MIN).max(1);
+        if parts == 1 {
+            return Ok(vec![work(&asked, 0..len)?]);
+        }
+        let part = |i: usize| len * i / parts..len * (i + 1) / parts;
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..parts)
+                .map(|i| {
+                    let asked = &asked;
+                    scope.spawn(move || work(asked, part(i)))
+                })
+                .collect();
+            let mut results = vec![work(&asked, part(0))?];
+            for other in others {
+                results.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(results)
+        })
+    }
+
+    fn bad_row(&self, side: &SegmentKey, bad: BadRow) -> ReadError {
+        side.index_file.corrupt(
+            "its buckets",
+            format!("an entry names row {}, which the key column of {} rows does not hold", bad.0, self.rows),
+        )
+    }
+
+    fn bad_value(&self, bad: BadRow) -> ReadError {
+        self.data.corrupt(format!("row {}", bad.0), "its value lies outside the buffers")
+    }
+}
+
+/// The answers that are gathered while their lines arrive.
+enum Gather<'a> {
+    Var(VarValues<'a>),
+    W1(FixedValues<'a, 1>),
+    W2(FixedValues<'a, 2>),
+    W4(FixedValues<'a, 4>),
+    W8(FixedValues<'a, 8>),
+    W16(FixedValues<'a, 16>),
+}
+
+fn is_gathered(column: &Column) -> bool {
+    match &column.raw {
+        Raw::Var { .. } => true,
+        Raw::Fixed { width, .. } => matches!(width, 1 | 2 | 4 | 8 | 16),
+        Raw::Bool { .. } | Raw::Other => false,
+    }
+}
+
+/// The keys of a batch, converted to the dataset's key type.
+struct AskedKeys<'a> {
+    side: &'a SegmentKey,
+    keys: Keys,
+}
+
+impl AskedKeys<'_> {
+    fn run<O: Output>(&self, segment: &Segment, range: Range<usize>, out: &mut O) -> Result<(), ReadError> {
+        let column = &segment.columns[self.side.column];
+        match &self.keys {
+            Keys::Bytes(array) => match array.data_type() {
+                DataType::Utf8 => self.run_bytes::<GenericStringType<i32>, O>(column, array, range, out),
+                DataType::LargeUtf8 => self.run_bytes::<GenericStringType<i64>, O>(column, array, range, out),
+                DataType::Binary => self.run_bytes::<GenericBinaryType<i32>, O>(column, array, range, out),
+                _ => self.run_bytes::<GenericBinaryType<i64>, O>(column, array, range, out),
+            },
+            Keys::Words(values, nulls) => {
+                let asked = Words { values, nulls: nulls.as_ref() };
+                if let Raw::Fixed { .. } = column.raw {
+                    run(self.side, &fixed_keys(self.side, column), &asked, range, out)
+                } else {
+                    let any: Vec<Option<KeyRef<'_>>> =
+                        range.map(|i| asked.key(i).map(KeyRef::Fixed64)).collect();
+                    self.run_any(column, &any, out)
+                }
+            }
+            Keys::Wide(keys) => self.run_any(column, &keys[range], out),
+        }
+        .map_err(|bad| segment.bad_row(self.side, bad))
+    }
+
+    fn run_bytes<T: arrow_array::types::ByteArrayType, O: Output>(
+        &self,
+        column: &Column,
+        array: &ArrayRef,
+        range: Range<usize>,
+        out: &mut O,
+    ) -> Result<(), BadRow>
+    where
+        T::Native: AsRef<[u8]>,
+    {
+        let asked: &GenericByteArray<T> = array.as_any().downcast_ref().expect("the type was just matched");
+        if let Raw::Var { offsets, values } = &column.raw {
+            return run(self.side, &VarKeys { offsets, values }, &asked, range, out);
+        }
+        let any: Vec<Option<KeyRef<'_>>> = range.map(|i| asked.key(i).map(KeyRef::Bytes)).collect();
+        self.run_any(column, &any, out)
+    }
+
+    fn run_any<O: Output>(&self, column: &Column, keys: &[Option<KeyRef<'_>>], out: &mut O) -> Result<(), BadRow> {
+        let stored = AnyKeys { column, key_type: self.side.key_type };
+        run(self.side, &stored, &keys, 0..keys.len(), out)
+    }
+}
+
+fn fixed_keys<'a>(side: &SegmentKey, column: &'a Column) -> FixedKeys<'a> {
+    match &column.raw {
+        Raw::Fixed { width, values } => {
+            FixedKeys { values, width: *width, signed: matches!(side.key_type, KeyType::Signed(_)) }
+        }
+        _ => unreachable!("only asked for fixed-width columns"),
+    }
+}
+
+fn run<'k, S, A, O>(side: &SegmentKey, stored: &S, asked: &A, range: Range<usize>, out: &mut O) -> Result<(), BadRow>
+where
+    S: Stored,
+    S::Key<'k>: Hashed,
+    A: Asked<S::Key<'k>>,
+    O: Output,
+{
+    batch::find_many(&side.index, stored, asked, range, out)
+}
+
+fn concat(mut parts: Vec<ArrayRef>) -> Result<ArrayRef, ReadError> {
+    if parts.len() == 1 {
+        return Ok(parts.swap_remove(0));
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    arrow_select::concat::concat(&parts).map_err(|e| ReadError::arrow("join the parts of a batch", e))
+}

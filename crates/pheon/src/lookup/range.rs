@@ -1,0 +1,75 @@
+//! Ranges of a sorted key column, by binary search.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use crate::error::ReadError;
+use crate::key::KeyRef;
+use crate::segment::Segment;
+
+/// One end of a key range.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KeyBound<'a> {
+    /// From the first, or to the last row.
+    Open,
+    /// At this key; the row that holds it is inside.
+    Included(KeyRef<'a>),
+    /// At this key; the row that holds it is outside.
+    Excluded(KeyRef<'a>),
+}
+
+impl Segment {
+    /// The number of leading rows whose key satisfies `before`, which must hold for a prefix of the rows.
+    fn partition(&self, before: impl Fn(KeyRef<'_>) -> bool) -> Result<usize, ReadError> {
+        let Some(side) = &self.key else { return Ok(0) };
+        let column = &self.columns[side.column];
+        let (mut low, mut high) = (0, self.rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let key = column
+                .key(side.key_type, middle)
+                .ok_or_else(|| column.corrupt_at(&self.data, middle, "its offsets lie outside the values"))?;
+            if before(key) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Rows whose keys are less than `key` (or not greater, if `inclusive`).
+    fn rows_before(&self, key: KeyRef<'_>, inclusive: bool) -> Result<usize, ReadError> {
+        let Some(side) = &self.key else { return Ok(0) };
+        self.partition(|stored| match side.key_type.compare(stored, key) {
+            Ordering::Less => true,
+            Ordering::Equal => inclusive,
+            Ordering::Greater => false,
+        })
+    }
+
+    /// The rows between two bounds; empty if they cross.
+    pub(crate) fn rows_between(&self, from: KeyBound<'_>, to: KeyBound<'_>) -> Result<Range<usize>, ReadError> {
+        let start = match from {
+            KeyBound::Open => 0,
+            KeyBound::Included(key) => self.rows_before(key, false)?,
+            KeyBound::Excluded(key) => self.rows_before(key, true)?,
+        };
+        let end = match to {
+            KeyBound::Open => self.rows,
+            KeyBound::Included(key) => self.rows_before(key, true)?,
+            KeyBound::Excluded(key) => self.rows_before(key, false)?,
+        };
+        Ok(start..end.max(start))
+    }
+
+    /// The rows whose byte key begins with `prefix`.
+    pub(crate) fn rows_with_prefix(&self, prefix: &[u8]) -> Result<Range<usize>, ReadError> {
+        let start = self.rows_before(KeyRef::Bytes(prefix), false)?;
+        let end = self.partition(|stored| match stored {
+            KeyRef::Bytes(stored) => stored < prefix || stored.starts_with(prefix),
+            _ => false,
+        })?;
+        Ok(start..end.max(start))
+    }
+}

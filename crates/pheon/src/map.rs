@@ -1,0 +1,245 @@
+//! Maps: the dict face of a dataset whose key is unique.
+
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, make_array};
+use arrow_schema::{Field, FieldRef, Schema};
+
+use crate::error::ReadError;
+use crate::key::{KeyRef, KeyType};
+use crate::lookup::{KeyBatch, KeyBound};
+use crate::table::Table;
+use crate::value::Value;
+use crate::version::{Info, Version};
+
+/// A read-only map on one version of a dataset. Cheap to clone, usable from any thread; lookups take no lock and make no
+/// system call.
+#[derive(Debug, Clone)]
+pub struct Map {
+    version: Arc<Version>,
+    key_column: usize,
+    key_type: KeyType,
+    value_columns: Arc<[usize]>,
+    value_fields: Arc<[FieldRef]>,
+}
+
+impl Map {
+    pub(crate) fn new(version: Arc<Version>) -> Result<Self, ReadError> {
+        let Some(key) = version.segment.key.as_ref().filter(|_| version.manifest.unique) else {
+            return Err(version.wrong_shape("its key is not unique, so it is no map; open it with table()"));
+        };
+        let (key_column, key_type) = (key.column, key.key_type);
+        let fields = version.segment.schema().fields();
+        let value_columns: Arc<[usize]> = (0..fields.len()).filter(|&i| i != key_column).collect();
+        let value_fields = value_columns.iter().map(|&i| fields[i].clone()).collect();
+        Ok(Self { version, key_column, key_type, value_columns, value_fields })
+    }
+
+    /// The dataset's name.
+    pub fn name(&self) -> &str {
+        self.version.name()
+    }
+
+    /// The number of the version that this handle reads.
+    pub fn version(&self) -> u64 {
+        self.version.manifest.version
+    }
+
+    /// Entries.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.version.segment.rows
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The key column as stored.
+    pub fn key_field(&self) -> &Field {
+        self.version.segment.schema().field(self.key_column)
+    }
+
+    /// The value columns as stored, in the schema's order.
+    pub fn value_fields(&self) -> &[FieldRef] {
+        &self.value_fields
+    }
+
+    /// The physical key type.
+    #[inline]
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// The row of a key. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`ReadError::KeyType`] if the key's form does not fit, [`ReadError::Corrupt`] if the index names a row that is not there.
+    #[inline]
+    pub fn find(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+        if !self.key_type.accepts(key) {
+            self.version.check_key(key)?;
+        }
+        self.version.segment.find(key)
+    }
+
+    /// The value of a key in a map with one value column.
+    ///
+    /// # Errors
+    /// As [`Map::find`]; [`ReadError::WrongShape`] if there is not exactly one value column.
+    #[inline]
+    pub fn get<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<Option<Value<'_>>, ReadError> {
+        self.single_value()?;
+        match self.find(key.into())? {
+            Some(row) => self.value_at(row, 0).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a key is there.
+    pub fn contains<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<bool, ReadError> {
+        Ok(self.find(key.into())?.is_some())
+    }
+
+    /// The key in a row.
+    pub fn key_at(&self, row: u32) -> Result<Value<'_>, ReadError> {
+        let segment = &self.version.segment;
+        segment.columns[self.key_column].value(&segment.data, row as usize)
+    }
+
+    /// The value in a row; `column` counts the value columns from 0.
+    #[inline]
+    pub fn value_at(&self, row: u32, column: usize) -> Result<Value<'_>, ReadError> {
+        let segment = &self.version.segment;
+        match self.value_columns.get(column) {
+            Some(&c) => segment.columns[c].value(&segment.data, row as usize),
+            None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
+        }
+    }
+
+    /// One row with all columns, sharing the mapping.
+    pub fn row(&self, row: u32) -> Result<RecordBatch, ReadError> {
+        self.version.segment.batch(row as usize, 1)
+    }
+
+    /// The rows of many keys, aligned with them; null where missing.
+    ///
+    /// `keys` may have any type that converts to the key's without loss. `threads`: how many may work; `None`: one.
+    pub fn find_many(&self, keys: &dyn Array, threads: Option<usize>) -> Result<UInt32Array, ReadError> {
+        self.version.segment.find_array(self.name(), &make_array(keys.to_data()), threads.unwrap_or(1))
+    }
+
+    /// The values of many keys, aligned with them; null where missing. For maps with one value column.
+    pub fn get_many(&self, keys: &dyn Array) -> Result<ArrayRef, ReadError> {
+        self.get_many_with(keys, None)
+    }
+
+    /// Like [`Map::get_many`] with several threads for large batches.
+    pub fn get_many_with(&self, keys: &dyn Array, threads: Option<usize>) -> Result<ArrayRef, ReadError> {
+        let column = self.single_value()?;
+        let keys = make_array(keys.to_data());
+        self.version.segment.get_array(self.name(), &keys, column, threads.unwrap_or(1))
+    }
+
+    /// All value columns for many keys, aligned with them; null where missing.
+    pub fn get_many_columns(&self, keys: &dyn Array) -> Result<RecordBatch, ReadError> {
+        let rows = self.find_many(keys, None)?;
+        let columns = self
+            .value_columns
+            .iter()
+            .map(|&c| self.version.segment.take(c, &rows))
+            .collect::<Result<Vec<_>, ReadError>>()?;
+        let fields: Vec<Field> = self.value_fields.iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+            .map_err(|e| ReadError::arrow("gather value columns", e))
+    }
+
+    /// The values of rows that [`Map::find_many`] found; `column` counts the value columns from 0.
+    pub fn take(&self, rows: &UInt32Array, column: usize) -> Result<ArrayRef, ReadError> {
+        match self.value_columns.get(column) {
+            Some(&c) => self.version.segment.take(c, rows),
+            None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
+        }
+    }
+
+    /// Whether each of many keys is there, aligned with them; false for nulls.
+    pub fn contains_many(&self, keys: &dyn Array) -> Result<BooleanArray, ReadError> {
+        let rows = self.find_many(keys, None)?;
+        Ok(BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i)))))
+    }
+
+    /// The lowest level of a batch lookup: appends a row for each key to `rows`, `u32::MAX` where missing.
+    ///
+    /// # Errors
+    /// As [`Map::find`]. After an error `rows` may hold answers for some of the keys.
+    pub fn lookup(&self, keys: &KeyBatch<'_>, rows: &mut Vec<u32>) -> Result<(), ReadError> {
+        let probe = match keys {
+            KeyBatch::Bytes(_) => Some(KeyRef::Bytes(&[])),
+            KeyBatch::Fixed64(_) => Some(KeyRef::Fixed64(0)),
+            KeyBatch::Any(keys) => {
+                keys.iter().flatten().try_for_each(|&key| self.version.check_key(key))?;
+                None
+            }
+        };
+        probe.map_or(Ok(()), |key| self.version.check_key(key))?;
+        self.version.segment.find_batch(*keys, rows)
+    }
+
+    /// The entries whose keys lie in `keys`, in key order, without a copy.
+    pub fn range<'k>(&self, keys: impl RangeBounds<KeyRef<'k>>) -> Result<Table, ReadError> {
+        self.table().range(keys)
+    }
+
+    /// The entries whose string or binary keys begin with `prefix`, in key order, without a copy.
+    pub fn prefix(&self, prefix: &[u8]) -> Result<Table, ReadError> {
+        self.table().prefix(prefix)
+    }
+
+    /// The row of the greatest key that is not greater than `key`.
+    pub fn floor(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+        self.version.check_key(key)?;
+        let rows = self.version.segment.rows_between(KeyBound::Open, KeyBound::Included(key))?;
+        Ok(rows.end.checked_sub(1).map(|row| row as u32))
+    }
+
+    /// The row of the least key that is not less than `key`.
+    pub fn ceiling(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+        self.version.check_key(key)?;
+        let rows = self.version.segment.rows_between(KeyBound::Included(key), KeyBound::Open)?;
+        Ok((rows.start < self.len()).then_some(rows.start as u32))
+    }
+
+    /// All entries as a table.
+    pub fn table(&self) -> Table {
+        Table::whole(self.version.clone())
+    }
+
+    /// Moves to the newest version; true if there was a newer one. Slices taken before keep the old one.
+    pub fn refresh(&mut self) -> Result<bool, ReadError> {
+        match self.version.newer()? {
+            Some(newer) => {
+                *self = Self::new(newer)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Facts about the version.
+    pub fn info(&self) -> Info {
+        self.version.info()
+    }
+
+    fn single_value(&self) -> Result<usize, ReadError> {
+        match *self.value_columns {
+            [column] => Ok(column),
+            _ => Err(self.version.wrong_shape(format!(
+                "it has {} value columns, not one; use find and value_at, or get_many_columns",
+                self.value_columns.len()
+            ))),
+        }
+    }
+}

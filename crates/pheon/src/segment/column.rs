@@ -1,0 +1,257 @@
+//! One top-level column of a mapped data file: raw buffers for single values, validated arrays for whole columns.
+//!
+//! Nothing in a buffer is believed: every offset is checked where it is used, and a string is checked to be UTF-8
+//! before it is handed out. A damaged file gives [`ReadError::Corrupt`], never a crash.
+
+use std::sync::OnceLock;
+
+use arrow_array::{Array, ArrayRef, BooleanArray, make_array};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
+use arrow_data::ArrayData;
+use arrow_schema::DataType;
+
+use super::file::{ArrowFile, layout_of};
+use super::slice::var_slice;
+use crate::error::ReadError;
+use crate::key::{KeyRef, KeyType};
+use crate::value::Value;
+
+/// A column of a segment.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) position: usize,
+    pub(crate) name: String,
+    pub(crate) data_type: DataType,
+    pub(crate) raw: Raw,
+    validity: Option<Buffer>,
+    rows: usize,
+    whole: OnceLock<ArrayRef>,
+}
+
+/// The buffers of a column whose values can be read one at a time.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    /// LargeUtf8 and LargeBinary: `rows + 1` offsets into `values`.
+    Var {
+        /// Not yet checked.
+        offsets: ScalarBuffer<i64>,
+        values: Buffer,
+    },
+    /// Fixed width: `rows * width` bytes.
+    Fixed { width: usize, values: Buffer },
+    /// One bit a row.
+    Bool { values: Buffer },
+    /// Nested, dictionary-encoded and the like: only as whole, validated arrays.
+    Other,
+}
+
+impl Column {
+    /// Finds every column's buffers and checks their lengths. Costs O(columns).
+    pub(crate) fn of_file(file: &ArrowFile) -> Result<Vec<Self>, ReadError> {
+        let rows = file.rows as usize;
+        let mut columns = Vec::with_capacity(file.schema.fields().len());
+        let mut next = 0;
+        for (position, field) in file.schema.fields().iter().enumerate() {
+            let (_, count) = layout_of(field.data_type());
+            let buffers = &file.buffers[next..next + count];
+            next += count;
+            let wrong = |problem: String| file.corrupt(format!("column {:?}", field.name()), problem);
+            let raw = Raw::of(field.data_type(), rows, buffers).map_err(&wrong)?;
+            let validity = match (&raw, buffers.first()) {
+                (Raw::Other, _) | (_, None) => None,
+                (_, Some(b)) if b.is_empty() => None,
+                (_, Some(b)) if b.len() >= rows.div_ceil(8) => Some(b.clone()),
+                (_, Some(b)) => return Err(wrong(format!("validity has {} bytes for {rows} rows", b.len()))),
+            };
+            columns.push(Self {
+                position,
+                name: field.name().clone(),
+                data_type: field.data_type().clone(),
+                raw,
+                validity,
+                rows,
+                whole: OnceLock::new(),
+            });
+        }
+        Ok(columns)
+    }
+
+    /// Whether the value of `row` is null. Only for columns with raw buffers.
+    #[inline]
+    pub(crate) fn is_null(&self, row: usize) -> bool {
+        self.validity.as_ref().is_some_and(|v| v.as_slice().get(row / 8).is_none_or(|byte| byte >> (row % 8) & 1 == 0))
+    }
+
+    pub(crate) fn has_nulls(&self) -> bool {
+        self.validity.is_some()
+    }
+
+    /// The value of one row.
+    pub(crate) fn value(&self, file: &ArrowFile, row: usize) -> Result<Value<'_>, ReadError> {
+        if row >= self.rows {
+            return Err(self.corrupt_at(file, row, format!("there are {} rows", self.rows)));
+        }
+        if self.is_null(row) {
+            return Ok(Value::Null);
+        }
+        let bad = |problem: &str| self.corrupt_at(file, row, problem.to_owned());
+        Ok(match &self.raw {
+            Raw::Var { offsets, values } => {
+                let bytes = var_at(offsets, values, row).ok_or_else(|| bad("its offsets lie outside the values"))?;
+                if self.data_type == DataType::LargeUtf8 {
+                    Value::Str(std::str::from_utf8(bytes).map_err(|_| bad("it is not UTF-8"))?)
+                } else {
+                    Value::Bytes(bytes)
+                }
+            }
+            Raw::Bool { values } => Value::Bool(bit_at(values, row).ok_or_else(|| bad("it lies outside the buffer"))?),
+            Raw::Fixed { width, values } => {
+                let bytes = fixed_at(values, *width, row).ok_or_else(|| bad("it lies outside the buffer"))?;
+                match Value::of_fixed(&self.data_type, bytes) {
+                    Some(value) => value,
+                    None => Value::Array(self.slice(file, row, 1)?),
+                }
+            }
+            Raw::Other => Value::Array(self.slice(file, row, 1)?),
+        })
+    }
+
+    /// The key of one row, or `None` if the buffers do not hold it.
+    #[inline]
+    pub(crate) fn key(&self, key_type: KeyType, row: usize) -> Option<KeyRef<'_>> {
+        match &self.raw {
+            Raw::Var { offsets, values } => var_at(offsets, values, row).map(KeyRef::Bytes),
+            Raw::Bool { values } => bit_at(values, row).map(|b| KeyRef::Fixed64(u64::from(b))),
+            Raw::Fixed { width, values } => fixed_at(values, *width, row).map(|b| key_of_fixed(key_type, b)),
+            Raw::Other => None,
+        }
+    }
+
+    pub(crate) fn corrupt_at(&self, file: &ArrowFile, row: usize, problem: impl Into<String>) -> ReadError {
+        file.corrupt(format!("row {row} of column {:?}", self.name), problem)
+    }
+
+    /// Rows `start .. start + len` as an array that shares the mapping, validated before it is handed out.
+    ///
+    /// Strings and plain values cost O(len); nested and dictionary columns are validated whole, once.
+    pub(crate) fn slice(&self, file: &ArrowFile, start: usize, len: usize) -> Result<ArrayRef, ReadError> {
+        if start.checked_add(len).is_none_or(|end| end > self.rows) {
+            return Err(self.corrupt_at(file, start, format!("{len} rows asked for, there are {}", self.rows)));
+        }
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole.slice(start, len));
+        }
+        let array = match &self.raw {
+            Raw::Other => {
+                let whole = file.decode_column(self.position)?;
+                if whole.len() != self.rows {
+                    return Err(file.corrupt(
+                        format!("column {:?}", self.name),
+                        format!("expected {} rows, found {}", self.rows, whole.len()),
+                    ));
+                }
+                let whole = self.whole.get_or_init(|| whole);
+                return Ok(whole.slice(start, len));
+            }
+            Raw::Var { offsets, values } => var_slice(&self.data_type, offsets, values, self.nulls(start, len), start, len)
+                .map_err(|(row, problem)| self.corrupt_at(file, row, problem))?,
+            Raw::Bool { values } => {
+                std::sync::Arc::new(BooleanArray::new(BooleanBuffer::new(values.clone(), start, len), self.nulls(start, len)))
+            }
+            Raw::Fixed { width, values } => {
+                let data = ArrayData::builder(self.data_type.clone())
+                    .len(len)
+                    .nulls(self.nulls(start, len))
+                    .add_buffer(values.slice_with_length(start * width, len * width))
+                    .build()
+                    .map_err(|e| self.corrupt_at(file, start, e.to_string()))?;
+                make_array(data)
+            }
+        };
+        if start == 0 && len == self.rows {
+            return Ok(self.whole.get_or_init(|| array).clone());
+        }
+        Ok(array)
+    }
+
+    fn nulls(&self, start: usize, len: usize) -> Option<NullBuffer> {
+        let validity = self.validity.as_ref()?;
+        let nulls = NullBuffer::new(BooleanBuffer::new(validity.clone(), start, len));
+        (nulls.null_count() > 0).then_some(nulls)
+    }
+}
+
+impl Raw {
+    fn of(data_type: &DataType, rows: usize, buffers: &[Buffer]) -> Result<Self, String> {
+        let need = |buffer: &Buffer, bytes: Option<usize>, what: &str| match bytes {
+            Some(bytes) if buffer.len() >= bytes => Ok(()),
+            _ => Err(format!("its {what} buffer has {} bytes, too few for {rows} rows", buffer.len())),
+        };
+        Ok(match data_type {
+            DataType::LargeUtf8 | DataType::LargeBinary => {
+                need(&buffers[1], rows.checked_add(1).and_then(|n| n.checked_mul(8)), "offsets")?;
+                Self::Var { offsets: ScalarBuffer::new(buffers[1].clone(), 0, rows + 1), values: buffers[2].clone() }
+            }
+            DataType::Boolean => {
+                need(&buffers[1], Some(rows.div_ceil(8)), "values")?;
+                Self::Bool { values: buffers[1].clone() }
+            }
+            DataType::FixedSizeBinary(n) => {
+                let width = usize::try_from(*n).map_err(|e| e.to_string())?;
+                need(&buffers[1], rows.checked_mul(width), "values")?;
+                Self::Fixed { width, values: buffers[1].clone() }
+            }
+            other => match other.primitive_width() {
+                Some(width) => {
+                    need(&buffers[1], rows.checked_mul(width), "values")?;
+                    Self::Fixed { width, values: buffers[1].clone() }
+                }
+                None => Self::Other,
+            },
+        })
+    }
+}
+
+/// The bytes of one variable-length value, or `None` if the offsets are damaged.
+#[inline(always)]
+pub(crate) fn var_at<'a>(offsets: &[i64], values: &'a [u8], row: usize) -> Option<&'a [u8]> {
+    let &[start, end] = offsets.get(row..)?.first_chunk::<2>()?;
+    values.get(start as usize..end as usize)
+}
+
+/// The bytes of one fixed-width value.
+#[inline(always)]
+pub(crate) fn fixed_at(values: &[u8], width: usize, row: usize) -> Option<&[u8]> {
+    let start = row.checked_mul(width)?;
+    values.get(start..start.checked_add(width)?)
+}
+
+#[inline]
+fn bit_at(values: &[u8], row: usize) -> Option<bool> {
+    Some(values.get(row / 8)? >> (row % 8) & 1 == 1)
+}
+
+/// A little-endian integer of 1, 2, 4 or 8 bytes, sign-extended if `signed`.
+#[inline(always)]
+pub(crate) fn fixed64(bytes: &[u8], signed: bool) -> u64 {
+    match (bytes.len(), signed) {
+        (1, false) => u64::from(bytes[0]),
+        (1, true) => i64::from(bytes[0].cast_signed()).cast_unsigned(),
+        (2, false) => u64::from(u16::from_le_bytes([bytes[0], bytes[1]])),
+        (2, true) => i64::from(i16::from_le_bytes([bytes[0], bytes[1]])).cast_unsigned(),
+        (4, false) => u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes"))),
+        (4, true) => i64::from(i32::from_le_bytes(bytes.try_into().expect("four bytes"))).cast_unsigned(),
+        _ => u64::from_le_bytes(bytes.try_into().expect("eight bytes")),
+    }
+}
+
+fn key_of_fixed(key_type: KeyType, bytes: &[u8]) -> KeyRef<'_> {
+    match key_type {
+        KeyType::Signed(_) => KeyRef::Fixed64(fixed64(bytes, true)),
+        KeyType::Unsigned(_) => KeyRef::Fixed64(fixed64(bytes, false)),
+        KeyType::Decimal(16) => KeyRef::I128(i128::from_le_bytes(bytes.try_into().expect("sixteen bytes"))),
+        KeyType::Decimal(_) => KeyRef::I128(i128::from(fixed64(bytes, true).cast_signed())),
+        KeyType::Decimal256 => KeyRef::I256(bytes.try_into().expect("thirty-two bytes")),
+        _ => KeyRef::Bytes(bytes),
+    }
+}

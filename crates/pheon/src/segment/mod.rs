@@ -1,0 +1,98 @@
+//! A sealed, sorted piece of a version: `data.arrow` and its `index.arrow`, mapped read-only.
+
+pub(crate) mod column;
+pub(crate) mod file;
+mod slice;
+
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use pheon_os::fs::FileSystem;
+
+use self::column::Column;
+use self::file::{ArrowFile, segment_dir};
+use crate::error::ReadError;
+use crate::index::{Index, IndexPlan};
+use crate::key::KeyType;
+use crate::manifest::SegmentRecord;
+
+/// An open segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) data: ArrowFile,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) key: Option<SegmentKey>,
+    pub(crate) rows: usize,
+}
+
+/// The key column of a segment and the index over it.
+#[derive(Debug)]
+pub(crate) struct SegmentKey {
+    pub(crate) column: usize,
+    pub(crate) key_type: KeyType,
+    pub(crate) index: Index,
+    pub(crate) index_file: ArrowFile,
+}
+
+impl Segment {
+    /// Opens a segment in O(columns).
+    pub(crate) fn open(
+        fs: &dyn FileSystem,
+        dataset_dir: &Path,
+        record: &SegmentRecord,
+        key: &[String],
+    ) -> Result<Self, ReadError> {
+        let dir = segment_dir(dataset_dir, &record.id);
+        let data = ArrowFile::open(fs, dir.join("data.arrow"), &record.data)?;
+        if data.rows != record.rows {
+            return Err(data.corrupt("its record batch", format!("expected {} rows, found {}", record.rows, data.rows)));
+        }
+        if data.rows >= u64::from(u32::MAX) {
+            return Err(data.corrupt("its record batch", format!("{} rows are more than a segment holds", data.rows)));
+        }
+        let columns = Column::of_file(&data)?;
+        let key = match (key, &record.index) {
+            ([], None) => None,
+            ([name], Some(index)) => {
+                let index = ArrowFile::open(fs, dir.join("index.arrow"), index)?;
+                Some(SegmentKey::new(&data, &columns, name, index)?)
+            }
+            _ => return Err(data.corrupt("its manifest", "the key columns and the index do not fit this version")),
+        };
+        Ok(Self { rows: data.rows as usize, data, columns, key })
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.data.schema
+    }
+
+    /// Rows `start .. start + len` of all columns, sharing the mapping.
+    pub(crate) fn batch(&self, start: usize, len: usize) -> Result<RecordBatch, ReadError> {
+        let columns =
+            self.columns.iter().map(|c| c.slice(&self.data, start, len)).collect::<Result<Vec<_>, ReadError>>()?;
+        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(len));
+        RecordBatch::try_new_with_options(self.schema().clone(), columns, &options)
+            .map_err(|e| self.data.corrupt("its schema", e.to_string()))
+    }
+}
+
+impl SegmentKey {
+    fn new(data: &ArrowFile, columns: &[Column], name: &str, index_file: ArrowFile) -> Result<Self, ReadError> {
+        let column = data
+            .schema
+            .index_of(name)
+            .map_err(|_| data.corrupt("its schema", format!("there is no key column {name:?}")))?;
+        let key_type = KeyType::of(&columns[column].data_type).ok_or_else(|| {
+            data.corrupt("its schema", format!("{} cannot be a key", columns[column].data_type))
+        })?;
+        let wrong = |problem: String| index_file.corrupt("its index", problem);
+        let plan = IndexPlan::from_metadata(index_file.metadata()).map_err(&wrong)?;
+        if plan.keys > data.rows {
+            return Err(wrong(format!("it holds {} keys for {} rows", plan.keys, data.rows)));
+        }
+        let buckets = index_file.buffers.get(1).cloned().ok_or_else(|| wrong("it has no buckets".to_owned()))?;
+        let index = Index::new(buckets, plan).map_err(&wrong)?;
+        Ok(Self { column, key_type, index, index_file })
+    }
+}

@@ -1,0 +1,295 @@
+//! Stores: directories that hold datasets.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatchReader;
+use arrow_schema::SchemaRef;
+use pheon_os::fs::FileSystem;
+use pheon_os::{process, shm};
+
+use crate::build::PutOptions;
+use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
+use crate::error::{ReadError, WriteError};
+use crate::manifest::{self, FORMAT_VERSION, Marker};
+use crate::map::Map;
+use crate::memory::{DatasetMemory, WarmReport};
+use crate::table::Table;
+use crate::verify::VerifyReport;
+use crate::writer::{Exclusive, GcReport, Writer, publish_document};
+
+const MARKER_NAME: &str = "pheon.json";
+const MARKER_BYTES_MAX: u64 = 64 << 10;
+const STORE_DIR_MODE: u32 = 0o777;
+
+/// A directory of datasets. Cheap to clone, usable from any thread and after fork; holds no file open.
+#[derive(Debug, Clone)]
+pub struct Store {
+    fs: Arc<dyn FileSystem>,
+    path: Arc<Path>,
+    uuid: Arc<str>,
+    read_only: bool,
+}
+
+impl Store {
+    /// Opens a store, creating the directory and its marker if needed. `shm://name` is a private directory in memory.
+    ///
+    /// # Errors
+    /// [`WriteError::Options`] if the directory holds something else, [`ReadError::Corrupt`] if its marker is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, WriteError> {
+        Self::open_with(path, pheon_os::fs::real())
+    }
+
+    /// [`Store::open`] on another file system: one that injects faults, in tests.
+    #[doc(hidden)]
+    pub fn open_with(path: impl AsRef<Path>, fs: Arc<dyn FileSystem>) -> Result<Self, WriteError> {
+        let given = path.as_ref();
+        let path = match shm::name_in(given) {
+            Some(name) => shm::create_store_dir(name).map_err(|e| WriteError::io("open the memory store", given, e))?,
+            None => given.to_owned(),
+        };
+        match Self::existing(path.clone(), fs.clone(), false) {
+            Err(ReadError::StoreNotFound { .. }) => Self::create(path, fs),
+            other => Ok(other?),
+        }
+    }
+
+    /// Opens an existing store; every method that would change it fails with [`WriteError::ReadOnly`].
+    ///
+    /// # Errors
+    /// [`ReadError::StoreNotFound`] if there is none.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, ReadError> {
+        let given = path.as_ref();
+        let path = match shm::name_in(given) {
+            Some(name) => shm::open_store_dir(name).map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => ReadError::StoreNotFound { path: given.to_owned() },
+                _ => ReadError::io("open the memory store", given, e),
+            })?,
+            None => given.to_owned(),
+        };
+        Self::existing(path, pheon_os::fs::real(), true)
+    }
+
+    fn existing(path: PathBuf, fs: Arc<dyn FileSystem>, read_only: bool) -> Result<Self, ReadError> {
+        let marker_path = path.join(MARKER_NAME);
+        let bytes = match fs.read(&marker_path, MARKER_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(ReadError::StoreNotFound { path });
+            }
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                return Err(ReadError::corrupt(marker_path, "its length", e.to_string()));
+            }
+            Err(e) => return Err(ReadError::io("read", marker_path, e)),
+        };
+        let marker: Marker =
+            manifest::decode(&bytes).map_err(|problem| ReadError::corrupt(&marker_path, "its text", problem))?;
+        if marker.pheon != "store" {
+            let problem = format!("expected \"store\", found {:?}", marker.pheon);
+            return Err(ReadError::corrupt(marker_path, "member \"pheon\"", problem));
+        }
+        if marker.format_version > FORMAT_VERSION {
+            let problem = format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", marker.format_version);
+            return Err(ReadError::corrupt(marker_path, "member \"format_version\"", problem));
+        }
+        let path = std::path::absolute(&path).map_err(|e| ReadError::io("find", &path, e))?;
+        Ok(Self { fs, path: path.into(), uuid: marker.uuid.into(), read_only })
+    }
+
+    fn create(path: PathBuf, fs: Arc<dyn FileSystem>) -> Result<Self, WriteError> {
+        create_dirs(fs.as_ref(), &path)?;
+        let entries = fs.read_dir(&path).map_err(|e| WriteError::io("list", &path, e))?;
+        if let Some(foreign) = entries.iter().find(|e| !e.name.starts_with(TEMPORARY_PREFIX) && e.name != MARKER_NAME) {
+            return Err(WriteError::Options {
+                problem: format!(
+                    "{} is no store: it has no {MARKER_NAME} but holds {:?}; give an empty or a new directory",
+                    path.display(),
+                    foreign.name
+                ),
+            });
+        }
+        let marker =
+            Marker { pheon: "store".to_owned(), format_version: FORMAT_VERSION, uuid: process::random_id() };
+        match publish_document(fs.as_ref(), &path, &path.join(MARKER_NAME), &manifest::encode(&marker)) {
+            // Another process was first: its marker counts.
+            Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        Ok(Self::existing(path, fs, false)?)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store's identity: 32 hexadecimal digits.
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// Whether it was opened read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Names of the datasets that have a published version, ascending.
+    pub fn datasets(&self) -> Result<Vec<String>, ReadError> {
+        let entries = self.fs.read_dir(&self.path).map_err(|e| ReadError::io("list", self.path.as_ref(), e))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            if entry.is_dir && is_name(&entry.name) && self.contains(&entry.name)? {
+                names.push(entry.name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether a dataset has a published version. A name that cannot be a dataset's is not there.
+    pub fn contains(&self, name: &str) -> Result<bool, ReadError> {
+        match self.dataset(name) {
+            Ok(dataset) => Ok(!dataset.version_numbers()?.is_empty()),
+            Err(ReadError::InvalidName { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Opens the newest version of a map.
+    pub fn map(&self, name: &str) -> Result<Map, ReadError> {
+        Map::new(self.dataset(name)?.open(None)?)
+    }
+
+    /// Opens one version of a map.
+    pub fn map_at(&self, name: &str, version: u64) -> Result<Map, ReadError> {
+        Map::new(self.dataset(name)?.open(Some(version))?)
+    }
+
+    /// Opens the newest version of a table. Every map is also a table.
+    pub fn table(&self, name: &str) -> Result<Table, ReadError> {
+        Ok(Table::whole(self.dataset(name)?.open(None)?))
+    }
+
+    /// Opens one version of a table.
+    pub fn table_at(&self, name: &str, version: u64) -> Result<Table, ReadError> {
+        Ok(Table::whole(self.dataset(name)?.open(Some(version))?))
+    }
+
+    /// Publishes everything that `reader` delivers as a new version; returns its number.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the store is then as it was.
+    pub fn put(&self, name: &str, reader: impl RecordBatchReader, options: PutOptions) -> Result<u64, WriteError> {
+        let mut writer = self.writer(name, reader.schema(), options)?;
+        for batch in reader {
+            writer.write(&batch.map_err(|e| WriteError::Source { problem: e.to_string() })?)?;
+        }
+        writer.commit()
+    }
+
+    /// Starts a new version. Waits for the dataset's writers' lock and holds it until the writer is gone.
+    pub fn writer(&self, name: &str, schema: SchemaRef, options: PutOptions) -> Result<Writer, WriteError> {
+        self.check_writable()?;
+        Writer::new(&self.dataset(name)?, schema, options)
+    }
+
+    /// All published versions of a dataset, ascending.
+    pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>, ReadError> {
+        self.dataset(name)?.versions()
+    }
+
+    /// Publishes a new version with the content of an old one; returns its number.
+    pub fn rollback(&self, name: &str, version: u64) -> Result<u64, WriteError> {
+        let exclusive = self.exclusive(name)?;
+        let dataset = exclusive.dataset();
+        let old = dataset.manifest(version)?.ok_or_else(|| dataset.not_found(Some(version)))?;
+        // A version whose files are damaged or gone must not become the newest.
+        dataset.open(Some(version))?;
+        exclusive.publish(old.key, old.unique, format!("rollback:{version}"), old.segments)
+    }
+
+    /// Removes a dataset with all its versions. Open handles stay usable.
+    pub fn drop_dataset(&self, name: &str) -> Result<(), WriteError> {
+        let exclusive = self.exclusive(name)?;
+        exclusive.drop_all(&self.path)?;
+        self.remove_graves()
+    }
+
+    /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left.
+    pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
+        let report = self.exclusive(name)?.collect(keep)?;
+        self.remove_graves()?;
+        Ok(report)
+    }
+
+    /// Merges a dataset's segments into one. A version of this format has one already, so this returns its number.
+    pub fn compact(&self, name: &str) -> Result<u64, WriteError> {
+        self.check_writable()?;
+        Ok(self.table(name)?.version())
+    }
+
+    /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format.
+    ///
+    /// What is wrong is in the report; an error means that the check could not be made.
+    pub fn verify(&self, name: &str) -> Result<VerifyReport, ReadError> {
+        crate::verify::verify(&self.dataset(name)?)
+    }
+
+    /// What the newest version of a dataset costs in memory and on disk.
+    pub fn memory(&self, name: &str) -> Result<DatasetMemory, ReadError> {
+        crate::memory::of_version(&*self.dataset(name)?.open(None)?)
+    }
+
+    /// Brings the newest version of a dataset into the page cache, in large pages where the kernel grants them.
+    pub fn warm(&self, name: &str) -> Result<WarmReport, ReadError> {
+        crate::memory::warm(&*self.dataset(name)?.open(None)?)
+    }
+
+    fn dataset(&self, name: &str) -> Result<Dataset, ReadError> {
+        Dataset::new(self.fs.clone(), &self.path, name)
+    }
+
+    fn check_writable(&self) -> Result<(), WriteError> {
+        if self.read_only { Err(WriteError::ReadOnly { path: self.path.to_path_buf() }) } else { Ok(()) }
+    }
+
+    /// The writers' lock of a dataset that has at least one version.
+    fn exclusive(&self, name: &str) -> Result<Exclusive, WriteError> {
+        self.check_writable()?;
+        let dataset = self.dataset(name)?;
+        if dataset.version_numbers()?.is_empty() {
+            return Err(dataset.not_found(None).into());
+        }
+        Exclusive::acquire(&dataset, false, None, &|| false)
+    }
+
+    /// Removes datasets that a killed `drop_dataset` had renamed.
+    fn remove_graves(&self) -> Result<(), WriteError> {
+        let entries = self.fs.read_dir(&self.path).map_err(|e| WriteError::io("list", self.path.as_ref(), e))?;
+        for entry in entries.iter().filter(|e| e.is_dir && e.name.starts_with(TEMPORARY_PREFIX)) {
+            // Somebody else may be removing it too.
+            let _ = self.fs.remove_dir_all(&self.path.join(&entry.name));
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory and those above it, durably.
+fn create_dirs(fs: &dyn FileSystem, path: &Path) -> Result<(), WriteError> {
+    match fs.create_dir(path, STORE_DIR_MODE) {
+        Ok(()) => {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fs.sync_dir(parent).map_err(|e| WriteError::io("sync the folder", parent, e))
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                create_dirs(fs, parent)?;
+                create_dirs(fs, path)
+            }
+            _ => Err(WriteError::io("make the folder", path, e)),
+        },
+        Err(e) => Err(WriteError::io("make the folder", path, e)),
+    }
+}
