@@ -1,0 +1,1 @@
+"""Pheon beside its peers: one run, one machine, the same data. `python -m benches.compare --help`."""
