@@ -1,0 +1,70 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := target/tools
+# nextest where it is installed, cargo's own runner elsewhere: the same tests.
+CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test --lib --bins --tests")
+
+.PHONY: help demo test test-long bench bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+demo: $(BIN)/python ## build, then share a real dictionary of millions of entries with 8 processes
+	$(BIN)/python -m pip install --quiet '.[demo]'
+	cd examples && ../$(BIN)/python demo.py
+
+test: lint deny rust-test python-test ## everything that is checked on a change
+
+lint: $(BIN)/.test-deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+deny: ## licences, sources and advisories of what is built in
+	@if ! cargo deny --version >/dev/null 2>&1 && [ ! -x $(TOOLS)/bin/cargo-deny ]; then \
+		cargo install --quiet --locked cargo-deny --root $(TOOLS); fi
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" ./tests/check_dependencies.sh
+
+rust-test:
+	$(CARGO_TEST) --workspace
+	cargo test --workspace --doc --quiet
+
+$(BIN)/.test-deps: $(BIN)/python pyproject.toml
+	$(BIN)/python tests/install_extra.py test
+	touch $@
+
+python-build: $(BIN)/.test-deps
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet
+
+python-test: python-build
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests
+
+test-long: python-build ## the slow versions: more kills, larger data
+	PHEON_LONG=1 $(BIN)/python -m pytest -q tests
+	PROPTEST_CASES=2000 $(CARGO_TEST) --workspace
+
+bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks.md and the README's table
+	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt
+	cd benches && ../$(BIN)/python -m compare
+
+bench-engine: ## the engine beside the memory system's own bound
+	cargo run --release --quiet -p pheon-bench-engine
+
+bench-layouts: ## the index layout beside its alternatives
+	cargo run --release --quiet -p pheon-bench-layouts
+
+clean: ## remove what was built
+	rm -rf target $(VENV)
