@@ -32,9 +32,7 @@ def results() -> dict[str, Any]:
     return {
         "date": "2026-01-01",
         "command": "python -m benches.compare",
-        "machine": {
-            "processor": "p", "cores": 2, "memory_gib": 1.0, "last_level_cache": "1K", "kernel": "6", "python": "CPython",
-        },
+        "machine": dict.fromkeys(("processor", "cores", "memory_gib", "last_level_cache", "kernel", "python"), "x"),
         "data": {"title": "t", "rows": 10, "key_bytes": 100, "value_bytes": 50, "questions": 10},
         "peers": {
             "pheon": peer("Pheon", 2.0, 300.0, 70.0),
@@ -42,7 +40,7 @@ def results() -> dict[str, Any]:
             "slow": peer("Slow", 9.0, 9000.0, 9500.0),
             "gone": {"title": "Gone", "missing": "the Python package gone is not installed"},
         },
-    }  # fmt: skip
+    }
 
 
 def test_losses_name_the_peer_that_is_better_and_nothing_else(results: dict[str, Any]) -> None:
