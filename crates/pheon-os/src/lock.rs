@@ -146,6 +146,7 @@ fn registry() -> &'static Registry {
     }
 }
 
+#[derive(Debug)]
 enum Attempt {
     Taken(FileLock),
     HeldBy(Option<u32>),
@@ -217,13 +218,9 @@ impl Drop for FileLock {
 
 /// One attempt that does not wait.
 fn attempt(registry: &Registry, path: &Path) -> Result<Attempt, LockError> {
-    let failed = |operation: &'static str| {
-        move |source: io::Error| LockError::Io { operation, path: path.to_path_buf(), source }
-    };
     let mut held = registry.held.lock().unwrap_or_else(PoisonError::into_inner);
-
-    // Before opening: a descriptor of a held file could never be closed.
-    let named = id_at(path).map_err(failed("examine"))?;
+    // Before opening: a descriptor of a held file could not be closed.
+    let named = id_at(path).map_err(|error| failed("examine", path, error))?;
     if named.is_some_and(|id| held.contains_key(&id)) {
         return Ok(Attempt::HeldBy(Some(registry.pid)));
     }
@@ -235,28 +232,37 @@ fn attempt(registry: &Registry, path: &Path) -> Result<Attempt, LockError> {
         .mode(LOCK_MODE)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .map_err(failed("open"))?;
-    let meta = file.metadata().map_err(failed("examine"))?;
+        .map_err(|error| failed("open", path, error))?;
+    lock_opened(&mut held, registry.pid, path, file)
+}
+
+/// The second half of an attempt: `path` named `file` when it was opened, and may have got another one since.
+fn lock_opened(held: &mut HashMap<FileId, Vec<File>>, pid: u32, path: &Path, file: File) -> Result<Attempt, LockError> {
+    let meta = file.metadata().map_err(|error| failed("examine", path, error))?;
     let id = (meta.dev(), meta.ino());
     if let Some(descriptors) = held.get_mut(&id) {
-        // The path was changed, between the two steps above, to name a file that is held here.
+        // The path was changed after it was examined, to name a file that is held here.
         descriptors.push(file);
-        return Ok(Attempt::HeldBy(Some(registry.pid)));
+        return Ok(Attempt::HeldBy(Some(pid)));
     }
     // From here on this process has no lock on this file, so closing `file` is harmless.
     if !meta.is_file() {
-        return Err(failed("lock")(io::Error::new(io::ErrorKind::InvalidData, "not a regular file")));
+        return Err(failed("lock", path, io::Error::new(io::ErrorKind::InvalidData, "not a regular file")));
     }
     match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => return Ok(Attempt::HeldBy(holder(&file))),
-        Err(error) => return Err(failed("lock")(error.into())),
+        Err(error) => return Err(failed("lock", path, error.into())),
     }
-    if id_at(path).map_err(failed("examine"))? != Some(id) {
+    if id_at(path).map_err(|error| failed("examine", path, error))? != Some(id) {
         return Ok(Attempt::Replaced);
     }
     held.insert(id, Vec::new());
-    Ok(Attempt::Taken(FileLock { file: Some(file), id, path: path.to_path_buf(), owner_pid: registry.pid }))
+    Ok(Attempt::Taken(FileLock { file: Some(file), id, path: path.to_path_buf(), owner_pid: pid }))
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> LockError {
+    LockError::Io { operation, path: path.to_path_buf(), source }
 }
 
 /// Which file a path names, if any.

@@ -24,6 +24,12 @@ fn holder_of(result: Result<FileLock, LockError>) -> Option<u32> {
     }
 }
 
+/// How many descriptors of this file the process has.
+fn descriptors_of(path: &Path) -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.filter(|link| link == path).count()
+}
+
 #[test]
 fn taken_released_and_taken_again() {
     let (_dir, path) = lock_path();
@@ -184,6 +190,43 @@ fn a_replaced_lock_file_is_followed() {
     assert_ne!(old.id, new.id);
     // By its new name the old one is still the old one, and held.
     assert_eq!(holder_of(FileLock::acquire(&dir.path().join("dropped"), AT_ONCE, NEVER)), Some(process::pid()));
+}
+
+#[test]
+fn a_file_that_was_replaced_between_opening_and_locking_is_not_taken() {
+    let (_dir, path) = lock_path();
+    let opened = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    let mut held = HashMap::new();
+    let file = opened();
+    fs::remove_file(&path).unwrap();
+    let attempt = lock_opened(&mut held, process::pid(), &path, file).unwrap();
+    assert!(matches!(attempt, Attempt::Replaced) && held.is_empty(), "{attempt:?}");
+    let attempt = lock_opened(&mut held, process::pid(), &path, opened()).unwrap();
+    assert!(matches!(attempt, Attempt::Taken(_)) && held.len() == 1, "{attempt:?}");
+}
+
+#[test]
+fn a_descriptor_of_a_held_file_stays_open_as_long_as_its_lock() {
+    let (_dir, path) = lock_path();
+    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    // As when the path got this file after it was examined.
+    let again = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let attempt = lock_opened(&mut registry().held.lock().unwrap(), process::pid(), &path, again).unwrap();
+    assert!(matches!(attempt, Attempt::HeldBy(Some(pid)) if pid == process::pid()), "{attempt:?}");
+    assert_eq!(descriptors_of(&path), 2);
+    let parent = process::pid();
+    let child_path = path.clone();
+    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    drop(lock);
+    assert_eq!(descriptors_of(&path), 0);
+}
+
+#[test]
+fn waiting_for_a_thread_opens_nothing() {
+    let (_dir, path) = lock_path();
+    let _lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    holder_of(FileLock::acquire(&path, Some(Duration::from_millis(20)), NEVER));
+    assert_eq!(descriptors_of(&path), 1);
 }
 
 #[test]
