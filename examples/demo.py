@@ -233,7 +233,7 @@ def print_memory(plan: Plan, before: int, after: int, dict_bytes: int) -> None:
     print(
         f"memory   {plan.workers} workers hold {after / MIB:,.0f} MiB (PSS); before opening, {before / MIB:,.0f} MiB:"
     )
-    print(f"         it costs {shared / MIB:,.0f} MiB for all of them; its files are {files / MIB:,.0f} MiB")
+    print(f"         the map costs {shared / MIB:,.0f} MiB for all of them; its files are {files / MIB:,.0f} MiB")
     print(f"         one private dict costs {dict_bytes / MIB:,.0f} MiB (measured), {plan.workers} of them")
     print(f"         {private / MIB:,.0f} MiB: {private / shared:.0f} times as much")
 
