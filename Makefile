@@ -58,7 +58,7 @@ test-long: python-build ## the slow versions: more kills, larger data
 
 bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks.md and the README's table
 	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt
-	cd benches && ../$(BIN)/python -m compare
+	$(BIN)/python -m benches.compare --readme README.md
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine

@@ -26,6 +26,7 @@ import pheon
 from real_data import Source, find_source
 
 NAME = "files"
+FOLDER = Path(__file__).resolve().parent.parent / "demo-data"
 BATCH = 1000
 MISS_SHARE = 0.2
 SEED = 7
@@ -248,7 +249,7 @@ def fitting_entries() -> int | None:
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("demo-data"), help="for the store; default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for store and questions; default: %(default)s")
     parser.add_argument("--entries", type=int, default=fitting_entries(), help="at most so many; default: all that fit")
     parser.add_argument("--workers", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--lookups", type=int, default=200_000, help="a worker and way; default: %(default)s")
