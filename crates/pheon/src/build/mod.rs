@@ -1,9 +1,27 @@
 //! Building a segment: rows in any order go in, `data.arrow` and `index.arrow` come out, in bounded memory.
 
+mod block;
+mod buffered;
+mod cells;
+mod data_file;
+mod dictionary;
+mod gather;
+mod index_stage;
+mod merge;
+mod normalise;
 mod options;
+mod pipeline;
 mod progress;
+mod run;
 mod segment;
+mod sink;
+mod sort;
+mod stream;
+mod tuning;
 
 pub use options::{OnDuplicate, PutOptions};
 pub use progress::{Phase, Progress};
 pub(crate) use segment::SegmentBuilder;
+
+#[cfg(test)]
+mod tests;

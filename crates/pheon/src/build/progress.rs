@@ -136,7 +136,9 @@ impl Monitor {
         let asked = self.asked_ns.load(Ordering::Relaxed);
         let due = asked == 0 || now.saturating_sub(asked) >= ASK_EVERY.as_nanos() as u64;
         // One thread wins the right to ask; the callback may be slow (it may take an interpreter's lock).
-        if due && self.asked_ns.compare_exchange(asked, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() && cancel()
+        if due
+            && self.asked_ns.compare_exchange(asked, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && cancel()
         {
             self.cancelled.store(true, Ordering::Relaxed);
             return Err(WriteError::Cancelled);

@@ -1,0 +1,172 @@
+//! Putting rows in order: columns of many blocks in, one column in the wanted order out.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, LargeBinaryArray, PrimitiveArray};
+use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType};
+use arrow_select::interleave::interleave;
+use pheon_os::prefetch;
+
+use super::block::Block;
+use super::cells::fixed_bytes;
+use super::sort::{Place, block_of, row_of};
+
+/// How many rows ahead the line that says where a value is, and the value's line, are asked for.
+const AHEAD_PLACE: usize = 32;
+const AHEAD_BYTES: usize = 16;
+
+/// The rows at `places` of `blocks`, in that order: their first `columns` columns.
+pub(crate) fn gather(blocks: &[Arc<Block>], places: &[Place], columns: usize) -> Result<Block, ArrowError> {
+    let columns = (0..columns).map(|column| {
+        let sources: Vec<&ArrayRef> = blocks.iter().map(|b| &b.columns[column]).collect();
+        gather_column(&sources, places)
+    });
+    Ok(Block { rows: places.len(), columns: columns.collect::<Result<_, _>>()? })
+}
+
+/// One column of [`gather`]; `sources` is not empty.
+pub(crate) fn gather_column(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    match sources[0].data_type() {
+        DataType::LargeBinary => gather_strings(sources, places),
+        DataType::Int8 => gather_primitive::<Int8Type>(sources, places),
+        DataType::Int16 => gather_primitive::<Int16Type>(sources, places),
+        DataType::Int32 => gather_primitive::<Int32Type>(sources, places),
+        DataType::Int64 => gather_primitive::<Int64Type>(sources, places),
+        DataType::FixedSizeBinary(n) => gather_fixed(sources, *n, places),
+        _ => gather_any(sources, places),
+    }
+}
+
+fn gather_nulls(sources: &[&ArrayRef], places: &[Place]) -> Option<NullBuffer> {
+    if sources.iter().all(|s| s.null_count() == 0) {
+        return None;
+    }
+    let nulls: Vec<Option<&NullBuffer>> = sources.iter().map(|s| s.nulls()).collect();
+    let mut valid = BooleanBufferBuilder::new(places.len());
+    for &place in places {
+        valid.append(nulls[block_of(place)].is_none_or(|n| n.is_valid(row_of(place))));
+    }
+    Some(NullBuffer::new(valid.finish()))
+}
+
+fn gather_primitive<T: ArrowPrimitiveType>(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    let values: Vec<&[T::Native]> = sources.iter().map(|s| s.as_primitive::<T>().values().as_ref()).collect();
+    let mut out = Vec::with_capacity(places.len());
+    for (i, &place) in places.iter().enumerate() {
+        if let Some(&ahead) = places.get(i + AHEAD_PLACE) {
+            prefetch::read_at(values[block_of(ahead)], row_of(ahead));
+        }
+        out.push(values[block_of(place)][row_of(place)]);
+    }
+    let nulls = gather_nulls(sources, places);
+    Ok(Arc::new(PrimitiveArray::<T>::try_new(ScalarBuffer::from(out), nulls)?))
+}
+
+fn gather_fixed(sources: &[&ArrayRef], n: i32, places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    let width = n as usize;
+    if width == 0 {
+        return gather_any(sources, places);
+    }
+    let values: Vec<Buffer> = sources.iter().map(|s| fixed_bytes(s).0).collect();
+    let mut out = Vec::with_capacity(places.len() * width);
+    for (i, &place) in places.iter().enumerate() {
+        if let Some(&ahead) = places.get(i + AHEAD_PLACE) {
+            prefetch::read(values[block_of(ahead)].as_slice(), row_of(ahead) * width);
+        }
+        out.extend_from_slice(&values[block_of(place)].as_slice()[row_of(place) * width..][..width]);
+    }
+    let nulls = gather_nulls(sources, places);
+    Ok(Arc::new(FixedSizeBinaryArray::try_new(n, Buffer::from_vec(out), nulls)?))
+}
+
+fn gather_strings(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    let parts: Vec<(&[i64], &[u8])> = sources
+        .iter()
+        .map(|s| {
+            let array = s.as_binary::<i64>();
+            (array.value_offsets(), array.value_data())
+        })
+        .collect();
+    // Where each value is: block and range, while the lines of its offsets come in many at a time.
+    let mut offsets = Vec::with_capacity(places.len() + 1);
+    let mut starts = Vec::with_capacity(places.len());
+    offsets.push(0i64);
+    let mut total = 0i64;
+    for (i, &place) in places.iter().enumerate() {
+        if let Some(&ahead) = places.get(i + AHEAD_PLACE) {
+            prefetch::read_at(parts[block_of(ahead)].0, row_of(ahead));
+        }
+        let own = parts[block_of(place)].0;
+        let row = row_of(place);
+        starts.push(own[row] as usize);
+        total += own[row + 1] - own[row];
+        offsets.push(total);
+    }
+    let mut bytes = Vec::with_capacity(total as usize);
+    for (i, &place) in places.iter().enumerate() {
+        if let Some(&ahead) = places.get(i + AHEAD_BYTES) {
+            let data = parts[block_of(ahead)].1;
+            let start = starts[i + AHEAD_BYTES];
+            prefetch::read(data, start);
+            prefetch::read(data, start + 64);
+        }
+        let len = (offsets[i + 1] - offsets[i]) as usize;
+        bytes.extend_from_slice(&parts[block_of(place)].1[starts[i]..][..len]);
+    }
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    let nulls = gather_nulls(sources, places);
+    Ok(Arc::new(LargeBinaryArray::try_new(offsets, Buffer::from_vec(bytes), nulls)?))
+}
+
+/// Every other shape. Only the blocks that occur are handed on.
+fn gather_any(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    let mut number = vec![usize::MAX; sources.len()];
+    let mut used: Vec<&dyn Array> = Vec::new();
+    let pairs: Vec<(usize, usize)> = places
+        .iter()
+        .map(|&place| {
+            let number = &mut number[block_of(place)];
+            if *number == usize::MAX {
+                *number = used.len();
+                used.push(sources[block_of(place)].as_ref());
+            }
+            (*number, row_of(place))
+        })
+        .collect();
+    if used.is_empty() {
+        return Ok(sources[0].slice(0, 0));
+    }
+    interleave(&used, &pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::sort::place;
+    use arrow_array::{BooleanArray, Int16Array};
+
+    #[test]
+    fn every_path_agrees_with_interleave() {
+        let strings = |v: &[Option<&str>]| -> ArrayRef { Arc::new(v.iter().collect::<LargeBinaryArray>()) };
+        let fixed = |v: Vec<Option<&[u8]>>| -> ArrayRef {
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(v.into_iter(), 3).unwrap())
+        };
+        let cases: Vec<[ArrayRef; 2]> = vec![
+            [strings(&[Some("x"), Some("abc"), None, Some("")]).slice(1, 3), strings(&[Some("long value"); 3])],
+            [Arc::new(Int16Array::from(vec![Some(1), None, Some(3)])), Arc::new(Int16Array::from(vec![7, 8, 9]))],
+            [fixed(vec![Some(b"abc"), None, Some(b"def"), None]).slice(1, 3), fixed(vec![Some(b"xyz"); 3])],
+            [Arc::new(BooleanArray::from(vec![true, false, true])), Arc::new(BooleanArray::from(vec![None; 3]))],
+        ];
+        let picks = [(1, 2), (0, 0), (0, 2), (1, 0), (0, 1)];
+        for [a, b] in cases {
+            let places: Vec<Place> = picks.iter().map(|&(b, r)| place(b, r)).collect();
+            let got = gather_column(&[&a, &b], &places).unwrap();
+            let want = interleave(&[a.as_ref(), b.as_ref()], &picks).unwrap();
+            assert_eq!(&got, &want);
+            assert_eq!(gather_column(&[&a, &b], &[]).unwrap().len(), 0);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Which types are stored (docs/format.md section 3.1), and the few shapes that rows have on their way there.
+//!
+//! Three types belong to a column: what comes in, what is stored, and its *shape*. The shape is what every later stage
+//! works on: integers of the same width for all fixed-width types, LargeBinary for strings, fixed-size binaries for what
+//! is wider than 8 bytes, the index integers for a dictionary, a list of structs for a map. Turning input into shapes
+//! shares buffers wherever the bytes are already right.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{BinaryType, ByteArrayType, Utf8Type};
+use arrow_array::{
+    Array, ArrayRef, FixedSizeListArray, GenericByteArray, GenericListArray, LargeBinaryArray, OffsetSizeTrait,
+    StructArray, UnionArray, make_array,
+};
+use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, UnionFields};
+
+use super::dictionary::Dictionaries;
+use crate::error::WriteError;
+
+/// The type under which a column of `input` type is stored, or why it cannot be.
+pub(crate) fn stored_type(input: &DataType) -> Result<DataType, String> {
+    use DataType as D;
+    Ok(match input {
+        D::Utf8 | D::Utf8View => D::LargeUtf8,
+        D::Binary | D::BinaryView => D::LargeBinary,
+        D::List(f) | D::ListView(f) => D::List(stored_child(f)?),
+        D::LargeList(f) | D::LargeListView(f) => D::LargeList(stored_child(f)?),
+        D::FixedSizeList(f, n) => D::FixedSizeList(stored_child(f)?, *n),
+        D::Map(f, sorted) => D::Map(stored_child(f)?, *sorted),
+        D::Struct(fields) => D::Struct(fields.iter().map(stored_child).collect::<Result<Fields, _>>()?),
+        D::Union(fields, mode) => {
+            let children = fields.iter().map(|(_, f)| stored_child(f)).collect::<Result<Vec<_>, _>>()?;
+            let ids = fields.iter().map(|(id, _)| id);
+            D::Union(UnionFields::try_new(ids, children).map_err(|e| e.to_string())?, *mode)
+        }
+        D::RunEndEncoded(_, values) => stored_type(values.data_type())?,
+        D::Dictionary(keys, values) => {
+            let values = stored_type(values)?;
+            if has_dictionary(&values) {
+                return Err("a dictionary whose values are dictionaries themselves cannot be stored".into());
+            }
+            D::Dictionary(keys.clone(), Box::new(values))
+        }
+        other => other.clone(),
+    })
+}
+
+fn stored_child(field: &FieldRef) -> Result<FieldRef, String> {
+    Ok(Arc::new(stored_field(field)?))
+}
+
+fn stored_field(field: &Field) -> Result<Field, String> {
+    Ok(field.clone().with_data_type(stored_type(field.data_type())?))
+}
+
+fn has_dictionary(data_type: &DataType) -> bool {
+    use DataType as D;
+    match data_type {
+        D::Dictionary(..) => true,
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => has_dictionary(f.data_type()),
+        D::Struct(fields) => fields.iter().any(|f| has_dictionary(f.data_type())),
+        D::Union(fields, _) => fields.iter().any(|(_, f)| has_dictionary(f.data_type())),
+        _ => false,
+    }
+}
+
+/// The stored schema of an input schema; metadata is kept.
+pub(crate) fn stored_schema(input: &Schema) -> Result<SchemaRef, WriteError> {
+    let fields = input.fields().iter().map(|field| {
+        stored_field(field).map_err(|problem| {
+            WriteError::schema(format!("column {:?} of type {}: {problem}", field.name(), field.data_type()))
+        })
+    });
+    Ok(Arc::new(Schema::new_with_metadata(fields.collect::<Result<Vec<_>, _>>()?, input.metadata().clone())))
+}
+
+/// The shape of a stored type.
+pub(crate) fn shape_of(stored: &DataType) -> DataType {
+    use DataType as D;
+    match stored {
+        D::Null | D::Boolean => stored.clone(),
+        D::Int8 | D::UInt8 => D::Int8,
+        D::Int16 | D::UInt16 | D::Float16 => D::Int16,
+        D::Int32 | D::UInt32 | D::Float32 | D::Date32 | D::Time32(_) | D::Decimal32(..) => D::Int32,
+        D::Interval(IntervalUnit::YearMonth) => D::Int32,
+        D::Int64 | D::UInt64 | D::Float64 | D::Date64 | D::Time64(_) | D::Timestamp(..) | D::Duration(_) => D::Int64,
+        D::Decimal64(..) | D::Interval(IntervalUnit::DayTime) => D::Int64,
+        D::Decimal128(..) | D::Interval(IntervalUnit::MonthDayNano) => D::FixedSizeBinary(16),
+        D::Decimal256(..) => D::FixedSizeBinary(32),
+        D::FixedSizeBinary(n) => D::FixedSizeBinary(*n),
+        D::List(f) | D::Map(f, _) => D::List(shape_child(f)),
+        D::LargeList(f) => D::LargeList(shape_child(f)),
+        D::FixedSizeList(f, n) => D::FixedSizeList(shape_child(f), *n),
+        D::Struct(fields) => D::Struct(fields.iter().map(shape_child).collect()),
+        D::Union(fields, mode) => {
+            let children = fields.iter().map(|(id, f)| (id, shape_child(f))).collect();
+            D::Union(children, *mode)
+        }
+        D::Dictionary(keys, _) => shape_of(keys),
+        D::Utf8 | D::LargeUtf8 | D::Utf8View | D::Binary | D::LargeBinary | D::BinaryView => D::LargeBinary,
+        D::ListView(_) | D::LargeListView(_) | D::RunEndEncoded(..) => {
+            unreachable!("{stored} is never stored")
+        }
+    }
+}
+
+fn shape_child(field: &FieldRef) -> FieldRef {
+    Arc::new(Field::new(field.name(), shape_of(field.data_type()), true))
+}
+
+/// Whether turning this input type into its shape shares all buffers, so that it costs no memory.
+pub(crate) fn shape_is_free(input: &DataType) -> bool {
+    use DataType as D;
+    match input {
+        D::Utf8View | D::BinaryView | D::ListView(_) | D::LargeListView(_) | D::RunEndEncoded(..) => false,
+        D::Utf8 | D::Binary | D::Dictionary(..) => false,
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => shape_is_free(f.data_type()),
+        D::Struct(fields) => fields.iter().all(|f| shape_is_free(f.data_type())),
+        D::Union(fields, _) => fields.iter().all(|(_, f)| shape_is_free(f.data_type())),
+        _ => true,
+    }
+}
+
+/// Turns an input array into its shape. Dictionaries are unified on the way: `dictionaries` are visited in the order in
+/// which a schema numbers them.
+pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) -> Result<ArrayRef, ArrowError> {
+    use DataType as D;
+    Ok(match array.data_type() {
+        D::Null | D::Boolean => array.clone(),
+        D::Utf8 => widened::<Utf8Type>(array.as_bytes())?,
+        D::Binary => widened::<BinaryType>(array.as_bytes())?,
+        D::LargeUtf8 | D::LargeBinary => {
+            let data = array.to_data();
+            let offsets = data.buffers()[0].typed_data::<i64>();
+            // An array without rows may come without offsets.
+            let offsets = if array.is_empty() { &[0][..] } else { &offsets[data.offset()..][..array.len() + 1] };
+            check_offsets(offsets, data.buffers()[1].len())?;
+            relabelled(array, D::LargeBinary)?
+        }
+        D::Utf8View => to_shape(&arrow_cast::cast(array, &D::LargeUtf8)?, dictionaries)?,
+        D::BinaryView => to_shape(&arrow_cast::cast(array, &D::LargeBinary)?, dictionaries)?,
+        D::List(_) => list_shape(array.as_list::<i32>(), dictionaries)?,
+        D::LargeList(_) => list_shape(array.as_list::<i64>(), dictionaries)?,
+        D::ListView(f) => to_shape(&arrow_cast::cast(array, &D::List(f.clone()))?, dictionaries)?,
+        D::LargeListView(f) => to_shape(&arrow_cast::cast(array, &D::LargeList(f.clone()))?, dictionaries)?,
+        D::RunEndEncoded(_, values) => to_shape(&arrow_cast::cast(array, values.data_type())?, dictionaries)?,
+        D::Map(..) => {
+            let map = array.as_map();
+            let entries: ArrayRef = Arc::new(map.entries().clone());
+            let (offsets, entries) = own_values(map.offsets(), &entries)?;
+            let entries = to_shape(&entries, dictionaries)?;
+            let field = Arc::new(Field::new("entries", entries.data_type().clone(), true));
+            let nulls = map.nulls().cloned();
+            Arc::new(GenericListArray::<i32>::try_new(field, offsets, entries, nulls)?)
+        }
+        D::FixedSizeList(_, n) => {
+            let list = array.as_fixed_size_list();
+            let child = to_shape(list.values(), dictionaries)?;
+            let field = Arc::new(Field::new("item", child.data_type().clone(), true));
+            let nulls = list.nulls().cloned();
+            Arc::new(FixedSizeListArray::try_new_with_length(field, *n, child, nulls, list.len())?)
+        }
+        D::Struct(fields) => {
+            let parent = array.as_struct();
+            let children = parent.columns().iter().map(|c| to_shape(c, dictionaries)).collect::<Result<Vec<_>, _>>()?;
+            let fields: Fields =
+                fields.iter().zip(&children).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
+            let nulls = parent.nulls().cloned();
+            Arc::new(StructArray::try_new_with_length(fields, children, nulls, parent.len())?)
+        }
+        D::Union(fields, _) => {
+            let union = array.as_union();
+            let mut children = Vec::with_capacity(fields.len());
+            let mut shapes = Vec::with_capacity(fields.len());
+            for (id, field) in fields.iter() {
+                let child = to_shape(union.child(id), dictionaries)?;
+                shapes.push((id, Arc::new(Field::new(field.name(), child.data_type().clone(), true))));
+                children.push(child);
+            }
+            let (ids, offsets) = (union.type_ids().clone(), union.offsets().cloned());
+            Arc::new(UnionArray::try_new(shapes.into_iter().collect(), ids, offsets, children)?)
+        }
+        D::Dictionary(..) => dictionaries.next()?.unify(array)?,
+        other => relabelled(array, shape_of(other))?,
+    })
+}
+
+/// The same buffers under another type.
+fn relabelled(array: &ArrayRef, to: DataType) -> Result<ArrayRef, ArrowError> {
+    if array.data_type() == &to {
+        return Ok(array.clone());
+    }
+    Ok(make_array(array.to_data().into_builder().data_type(to).build()?))
+}
+
+/// 32-bit offsets to 64-bit ones; the values are shared.
+fn widened<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>) -> Result<ArrayRef, ArrowError> {
+    check_offsets(array.offsets(), array.values().len())?;
+    let offsets: Vec<i64> = array.offsets().iter().map(|&o| i64::from(o)).collect();
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    Ok(Arc::new(LargeBinaryArray::try_new(offsets, array.values().clone(), array.nulls().cloned())?))
+}
+
+fn list_shape<O: OffsetSizeTrait>(
+    list: &GenericListArray<O>,
+    dictionaries: &mut Dictionaries<'_>,
+) -> Result<ArrayRef, ArrowError> {
+    let (offsets, values) = own_values(list.offsets(), list.values())?;
+    let child = to_shape(&values, dictionaries)?;
+    let field = Arc::new(Field::new("item", child.data_type().clone(), true));
+    Ok(Arc::new(GenericListArray::<O>::try_new(field, offsets, child, list.nulls().cloned())?))
+}
+
+/// Checks a list's offsets. Where shaping the values costs something, a slice of a list keeps only its own values.
+fn own_values<O: OffsetSizeTrait>(
+    offsets: &OffsetBuffer<O>,
+    values: &ArrayRef,
+) -> Result<(OffsetBuffer<O>, ArrayRef), ArrowError> {
+    check_offsets(offsets, values.len())?;
+    let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+    let used = last.as_usize() - first.as_usize();
+    if used == values.len() || shape_is_free(values.data_type()) {
+        return Ok((offsets.clone(), values.clone()));
+    }
+    let moved: Vec<O> = offsets.iter().map(|&o| o - first).collect();
+    Ok((OffsetBuffer::new(ScalarBuffer::from(moved)), values.slice(first.as_usize(), used)))
+}
+
+/// Arrays that come through the C data interface were never checked; later stages rely on this.
+fn check_offsets<O: OffsetSizeTrait>(offsets: &[O], values_len: usize) -> Result<(), ArrowError> {
+    let first = offsets.first().copied().unwrap_or_default();
+    let last = offsets.last().copied().unwrap_or_default();
+    // One pass without an early exit: the compiler turns it into vector instructions.
+    let ascending = offsets.windows(2).fold(true, |ok, pair| ok & (pair[0] <= pair[1]));
+    if !ascending || first < O::default() || last.as_usize() > values_len {
+        return Err(ArrowError::InvalidArgumentError(format!(
+            "offsets from {first:?} to {last:?} do not ascend within {values_len} values"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_schema::{TimeUnit, UnionMode};
+
+    fn field(name: &str, data_type: DataType) -> FieldRef {
+        Arc::new(Field::new(name, data_type, true))
+    }
+
+    #[test]
+    fn types_follow_the_format() {
+        use DataType as D;
+        let same = |t: D| assert_eq!(stored_type(&t).unwrap(), t);
+        same(D::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())));
+        same(D::Dictionary(Box::new(D::Int8), Box::new(D::LargeUtf8)));
+        assert_eq!(stored_type(&D::Utf8View).unwrap(), D::LargeUtf8);
+        assert_eq!(stored_type(&D::ListView(field("x", D::Utf8))).unwrap(), D::List(field("x", D::LargeUtf8)));
+        let ree = D::RunEndEncoded(field("run_ends", D::Int32), field("values", D::BinaryView));
+        assert_eq!(stored_type(&ree).unwrap(), D::LargeBinary);
+        let union = |t: D| D::Union([(5i8, field("a", t))].into_iter().collect(), UnionMode::Dense);
+        assert_eq!(stored_type(&union(D::Utf8)).unwrap(), union(D::LargeUtf8));
+        let nested = D::Dictionary(Box::new(D::Int8), Box::new(D::Dictionary(Box::new(D::Int8), Box::new(D::Utf8))));
+        assert!(stored_type(&nested).unwrap_err().contains("dictionaries"));
+    }
+
+    #[test]
+    fn bad_offsets_are_refused() {
+        assert!(check_offsets::<i64>(&[0, 2, 2, 5], 5).is_ok());
+        assert!(check_offsets::<i64>(&[], 0).is_ok());
+        for bad in [&[0, 3, 2][..], &[-1, 2], &[0, 6]] {
+            assert!(check_offsets::<i64>(bad, 5).is_err(), "{bad:?}");
+        }
+    }
+}
