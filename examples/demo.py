@@ -14,16 +14,20 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
+from typing import TYPE_CHECKING
+
+from real_data import Source, find_source
 
 import pheon
-from real_data import Source, find_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
 
 NAME = "files"
 FOLDER = Path(__file__).resolve().parent.parent / "demo-data"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # readers whose memory is measured must not load it for nothing
+    from collections.abc import Iterator, Mapping, Sequence
+
     import pyarrow as pa
 
 KEY, VALUE = "path", "packages"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 READY_SECONDS_MAX = 900
 SAFE_SHARE = 0.8
@@ -50,7 +53,8 @@ def _reader(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Pope
     """A process that has answered its questions and now waits, holding what it holds."""
     process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         line = process.stdout.readline()
         if line != "ready\n":
             raise RuntimeError(f"a reader process failed: it said {line!r}; its messages are above")

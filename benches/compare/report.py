@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benches.compare.data import MISS_SHARE, READER_QUESTIONS, DataSet
 from benches.compare.machine import describe as describe_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OPEN_MS_MAX, OPEN_PRIVATE_BYTES_MAX, READER_BYTES_MAX = 2.0, 1 << 20, 2 << 20
@@ -115,15 +117,18 @@ def table(results: Results) -> str:
 def _facts(results: Results) -> list[str]:
     facts, machine = results["data"], results["machine"]
     rows, key_bytes, value_bytes = facts["rows"], facts["key_bytes"], facts["value_bytes"]
-    return [
+    data = (
         f"Data: {facts['title']}; {rows:,} rows in random order, {key_bytes / rows:.1f} bytes a key, "
         f"{value_bytes / rows:.1f} a value, {(key_bytes + value_bytes) / MIB:,.0f} MiB in all. "
         f"{facts['questions']:,} lookups a round in random order, {MISS_SHARE:.0%} of them misses; the median round "
-        "counts; every answer of every round was compared with a Python dict's.",
+        "counts; every answer of every round was compared with a Python dict's."
+    )
+    where = (
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, last-level cache "
         f"{machine['last_level_cache']}, Linux {machine['kernel']}, {machine['python']}. "
-        f"{results['date']}, `{results['command']}`.",
-    ]
+        f"{results['date']}, `{results['command']}`."
+    )
+    return [data, where]
 
 
 def losses(results: Results) -> list[str]:
@@ -184,11 +189,12 @@ def _ratios(results: Results) -> str:
 def _pheon_alone(results: Results) -> str:
     peer = results["peers"]["pheon"]
     opened = peer["open"]
-    lines = [
+    opening = (
         f"- Opening: {median(opened['ms']):.3f} ms (figure to reach: {OPEN_MS_MAX} ms), "
         f"{median(opened['private_dirty_bytes']) / 1024:,.0f} KiB of private memory (to reach: "
         f"{OPEN_PRIVATE_BYTES_MAX // 1024:,} KiB), first lookup after it {median(opened['first_lookup_ms']):.3f} ms."
-    ]
+    )
+    lines = [opening]
     if many := peer.get("many_readers"):
         budget = peer["bytes"] + many["processes"] * READER_BYTES_MAX
         lines.append(

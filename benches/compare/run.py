@@ -9,13 +9,16 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benches.compare import memory, peers
-from benches.compare.data import DataSet
-from benches.compare.peers.base import Missing, Peer
+from benches.compare.peers.base import MissingError, Peer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benches.compare.data import DataSet
 
 PHASE_SECONDS_MAX = 3600
 BUILD_SECONDS_ENOUGH = 60.0  # no further repetition once a peer's builds took this long
@@ -60,7 +63,7 @@ def run(plan: Plan) -> dict[str, Any]:
             results[name]["version"] = peer.version()
             _say(f"{peer.title} {results[name]['version']}")
             results[name].update(_measure(plan, name, peer, bare))
-        except Missing as why:
+        except MissingError as why:
             results[name]["missing"] = str(why)
         except (PhaseError, RuntimeError) as why:
             results[name]["failed"] = str(why)

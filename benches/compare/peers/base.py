@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     import pyarrow as pa
 
 LIST_BATCH = 1000
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """The peer cannot run here; the message says what is not installed."""
 
 
@@ -40,13 +41,13 @@ class Peer(ABC):
     reader_slice: ClassVar[int] = LIST_BATCH  # keys that `lookup_all` gets at a time
 
     def version(self) -> str:
-        """The installed version. Raises Missing if there is none."""
+        """The installed version. Raises MissingError if there is none."""
         if self.distribution is None:
             return "standard library"
         try:
             return version(self.distribution)
         except PackageNotFoundError as why:
-            raise Missing(f"the Python package {self.distribution} is not installed") from why
+            raise MissingError(f"the Python package {self.distribution} is not installed") from why
 
     def load(self) -> None:
         """Imports the library, so that opening is measured without that."""

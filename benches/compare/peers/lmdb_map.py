@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,9 @@ from benches.compare.data import KEY, VALUE
 from benches.compare.peers.base import Peer, slices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     import pyarrow as pa
 
 MAP_BYTES_MAX = 1 << 38

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.managers import DictProxy, SyncManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.compare import data
 from benches.compare.peers.base import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     import pyarrow as pa
 
 AUTHKEY = b"a benchmark on a private socket"
@@ -46,7 +47,7 @@ class ManagerDict(Peer):
         manager.start()
         server: Any = manager
         try:
-            yield [server._process.pid]  # there is no public way to learn it
+            yield [server._process.pid]  # noqa: SLF001 - there is no public way to learn it
         finally:
             manager.shutdown()
 

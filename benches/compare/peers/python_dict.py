@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.compare import data
 from benches.compare.peers.base import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import pyarrow as pa
 
 

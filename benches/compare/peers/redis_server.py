@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.compare import data
-from benches.compare.peers.base import Missing, Peer, slices
+from benches.compare.peers.base import MissingError, Peer, slices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     import pyarrow as pa
 
 START_SECONDS_MAX = 10.0
@@ -32,7 +33,7 @@ class Redis(Peer):
     def version(self) -> str:
         program = shutil.which("redis-server")
         if program is None:
-            raise Missing("the program redis-server is not installed")
+            raise MissingError("the program redis-server is not installed")
         words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()
         number = next(word.removeprefix("v=") for word in words if word.startswith("v="))
         return f"{number}, redis-py {super().version()}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from benches.compare import oracle, report
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def peer(title: str, build: float, single: float, batch: float | None = None) -> dict[str, Any]:
@@ -67,8 +68,10 @@ def test_the_readme_keeps_its_other_text(results: dict[str, Any], tmp_path: Path
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.update_readme(readme, results)
     text = readme.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\n| ") and text.endswith(f"\n{report.END}\nafter\n")
-    assert "old" not in text and "Python dict" in text
+    assert text.startswith(f"before\n{report.BEGIN}\n| ")
+    assert text.endswith(f"\n{report.END}\nafter\n")
+    assert "old" not in text
+    assert "Python dict" in text
     report.update_readme(readme, results)
     assert readme.read_text() == text
 
