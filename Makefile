@@ -8,7 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := target/tools
 # nextest where it is installed, cargo's own runner elsewhere: the same tests.
-CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test --lib --bins --tests")
+CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets
+# The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this and on the
+# selection of packages and targets, or cargo compiles the dependencies once more.
+export PYO3_BUILD_EXTENSION_MODULE := 1
 
 .PHONY: help demo test test-long bench bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
@@ -38,7 +41,7 @@ deny: ## licences, sources and advisories of what is built in
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" ./tests/check_dependencies.sh
 
 rust-test:
-	$(CARGO_TEST) --workspace
+	$(CARGO_TEST)
 	cargo test --workspace --doc --quiet
 
 $(BIN)/.test-deps: $(BIN)/python pyproject.toml
@@ -46,7 +49,8 @@ $(BIN)/.test-deps: $(BIN)/python pyproject.toml
 	touch $@
 
 python-build: $(BIN)/.test-deps
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet
+	cargo build --workspace --all-targets
+	$(BIN)/python tests/link_package.py target/debug/lib_native.so
 
 python-test: python-build
 	$(BIN)/pyright
@@ -54,7 +58,7 @@ python-test: python-build
 
 test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(BIN)/python -m pytest -q tests
-	PROPTEST_CASES=2000 $(CARGO_TEST) --workspace
+	PROPTEST_CASES=2000 $(CARGO_TEST)
 
 bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks.md and the README's table
 	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt
