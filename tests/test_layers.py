@@ -62,14 +62,19 @@ def tree(tmp_path: Path) -> Path:
         ("python/pheon/__init__.py", "try:\n    import numpy as np\nexcept ImportError: ...\n", "imports numpy"),
         ("python/pheon/__init__.py", "from pyarrow.lib import Table\n", "imports pyarrow.lib"),
         ("crates/pheon/src/lib.rs", "\n" * 801, "801 lines, at most 800"),
-        ("README.md", "pip install --index-url https://packages.example.org/simple\n", "names the host packages.example.org"),
+        (
+            "README.md",
+            "pip install --index-url https://packages.example.org/simple\n",
+            "names the host packages.example.org",
+        ),
         ("Cargo.lock", 'source = "registry+https://mirror.example.org/index"\n', "Cargo.lock: source"),
     ],
 )
 def test_a_breach_is_found(tree: Path, name: str, text: str, expected: str) -> None:
     (tree / name).write_text(text)
     found = check_layers.problems(tree)
-    assert len(found) == 1 and expected in found[0], found
+    assert len(found) == 1, found
+    assert expected in found[0], found
 
 
 def test_import_pheon_loads_no_optional_library() -> None:
@@ -88,5 +93,5 @@ def test_import_pheon_loads_no_optional_library() -> None:
             m = store.put_map("words", {{"quick": "fast", "lazy": "idle"}})
             assert m["lazy"] == "idle" and m.get_many(["quick", "?"]) == ["fast", None] and dict(m) == dict(m.items())
         """)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """The layout of an Arrow IPC file, read from its bytes: which messages it holds and where each buffer lies.
 
-Written from the Arrow columnar format's description and its FlatBuffers schemas (Message.fbs, File.fbs), so that rules about
-bytes can be checked without a library that might be forgiving.
+Written from the Arrow columnar format's description and its FlatBuffers schemas (Message.fbs, File.fbs), so that rules
+about bytes can be checked without a library that might be forgiving.
 """
 
 import struct

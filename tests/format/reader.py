@@ -90,7 +90,9 @@ class Version:
         self.data = ArrowFile(directory / "data.arrow", segment["data"])
         _require(self.data.table.num_rows == self.rows, self.data.path, "its rows are not the manifest's")
         metadata = self.data.table.schema.metadata or {}
-        _require(json.loads(metadata[b"pheon.key"]) == self.key_names, self.data.path, "pheon.key is not the manifest's")
+        _require(
+            json.loads(metadata[b"pheon.key"]) == self.key_names, self.data.path, "pheon.key is not the manifest's"
+        )
         _require(metadata[b"pheon.unique"] == str(self.unique).lower().encode(), self.data.path, "pheon.unique differs")
         _require((segment["index"] is None) == (not self.key_names), path, "an index without a key, or none with one")
         self.index = Index(ArrowFile(directory / "index.arrow", segment["index"])) if segment["index"] else None
@@ -99,7 +101,11 @@ class Version:
     def keys(self) -> pa.Array:
         """The key column."""
         [name] = self.key_names
-        return self.data.table.column(name).chunk(0) if self.rows else pa.array([], self.data.table.schema.field(name).type)
+        return (
+            self.data.table.column(name).chunk(0)
+            if self.rows
+            else pa.array([], self.data.table.schema.field(name).type)
+        )
 
     def find(self, key: Any) -> int | None:
         """The first row of a key, through the index."""
@@ -116,7 +122,7 @@ class Version:
         return {name: value for name, value in values.items() if name not in self.key_names}
 
     def check_order_and_index(self) -> None:
-        """Section 3.1, rows ascend by key; section 3.3, each key is found at its first row and nothing else is indexed."""
+        """Section 3.1: rows ascend by key. Section 3.3: each key is found at its first row, nothing else is indexed."""
         assert self.index is not None
         previous = None
         distinct = 0
@@ -131,7 +137,9 @@ class Version:
                 _require(previous == order, self.data.path, f"row {row} is less than the one before")
                 _require(not self.unique, self.data.path, f"the key of row {row} occurs twice")
             previous = order
-        _require(distinct == self.index.keys, self.index.file.path, f"pheon.keys is {self.index.keys}, found {distinct}")
+        _require(
+            distinct == self.index.keys, self.index.file.path, f"pheon.keys is {self.index.keys}, found {distinct}"
+        )
         self.index.check_slots(self.rows)
 
 
@@ -196,7 +204,9 @@ class Index:
         self.blocks = int(metadata["pheon.blocks"])
         self.buckets_per_block = int(metadata["pheon.buckets_per_block"])
         _require(self.blocks >= 1, file.path, f"{self.blocks} blocks")
-        _require(1 <= self.buckets_per_block <= _BUCKETS_A_BLOCK_MAX, file.path, f"{self.buckets_per_block} buckets a block")
+        _require(
+            1 <= self.buckets_per_block <= _BUCKETS_A_BLOCK_MAX, file.path, f"{self.buckets_per_block} buckets a block"
+        )
         self.buckets = self.blocks * self.buckets_per_block
         _require(file.table.num_rows == self.buckets, file.path, f"it has {file.table.num_rows} buckets")
         buffer = file.batch.buffers[1]
@@ -257,7 +267,7 @@ def key_bytes(keys: pa.Array, row: int) -> bytes:
     raw = values[0][at * width : (at + 1) * width].to_pybytes()
     if pa.types.is_decimal(kind):
         return _extend(raw, max(16, width), signed=True)
-    if pa.types.is_fixed_size_binary(kind):
+    if _is_fixed_binary(kind):
         return raw
     return _extend(raw, 8, signed=kind not in _UNSIGNED)
 
@@ -266,10 +276,13 @@ def sort_value(keys: pa.Array, row: int) -> Any:
     """Section 3.1: what orders rows."""
     raw = key_bytes(keys, row)
     kind = keys.type
-    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        if not pa.types.is_decimal(kind):
-            return raw
-    return int.from_bytes(raw, "little", signed=kind not in _UNSIGNED)
+    is_bytes = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) or _is_fixed_binary(kind)
+    return raw if is_bytes else int.from_bytes(raw, "little", signed=kind not in _UNSIGNED)
+
+
+def _is_fixed_binary(kind: pa.DataType) -> bool:
+    # pyarrow derives its decimals from it.
+    return pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind)
 
 
 def _extend(raw: bytes, width: int, *, signed: bool) -> bytes:

@@ -52,7 +52,22 @@ def _decimals(kind: Any) -> pa.Array:
 
 def _texts() -> list[str]:
     rng = random.Random(7)
-    fixed = ["", "a", "aa", "ab", "a\0", "é", "e\u0301", "\U0001f426", "\uffff", "\U00010000", "z" * 300, " ", "\n", "usr/bin/a"]
+    fixed = [
+        "",
+        "a",
+        "aa",
+        "ab",
+        "a\0",
+        "é",
+        "e\u0301",
+        "\U0001f426",
+        "\uffff",
+        "\U00010000",
+        "z" * 300,
+        " ",
+        "\n",
+        "usr/bin/a",
+    ]
     return fixed + [f"usr/share/{rng.getrandbits(rng.choice((8, 24, 60))):x}/{i}" for i in range(ROWS - len(fixed))]
 
 
@@ -89,7 +104,13 @@ def key_columns() -> dict[str, pa.Array]:
     for unit in units:
         columns[f"timestamp_{unit}"] = _signed_as(pa.timestamp(unit), 64)
         columns[f"duration_{unit}"] = _signed_as(pa.duration(unit), 64)
-    for kind in (pa.decimal32(9, 2), pa.decimal64(18, 0), pa.decimal128(38, 10), pa.decimal256(76, 5), pa.decimal128(5, -2)):
+    for kind in (
+        pa.decimal32(9, 2),
+        pa.decimal64(18, 0),
+        pa.decimal128(38, 10),
+        pa.decimal256(76, 5),
+        pa.decimal128(5, -2),
+    ):
         columns[f"{kind}"] = _decimals(kind)
     for width in (1, 4, 16, 33):
         blobs = random.Random(width).sample(range(1 << min(8 * width, 60)), ROWS)
@@ -143,8 +164,8 @@ def value_columns(rows: int = ROWS) -> dict[str, pa.Array]:
             pa.array(range(rows + 1), pa.int32()), pa.array([f"x{i % 4}" for i in range(rows)]).dictionary_encode()
         ),
         "run_end_encoded": pa.RunEndEncodedArray.from_arrays(
-            pa.array([max(1, rows // 2), rows] if rows > 1 else [1], pa.int32()),
-            pa.array(["left", "right"][: 2 if rows > 1 else 1]),
+            pa.array([rows // 2, rows][-min(rows, 2) :] if rows else [], pa.int32()),
+            pa.array(["left", "right"][-min(rows, 2) :] if rows else [], pa.string()),
         ),
         "interval": some(lambda i: pa.MonthDayNano([i, -i, i * 10**9]), pa.month_day_nano_interval()),
         "sparse_union": pa.UnionArray.from_sparse(

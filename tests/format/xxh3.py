@@ -1,7 +1,7 @@
 """XXH3-64 and XXH3-128 with a seed, for inputs of any length, in plain Python.
 
-Written from the published specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md, XXH3 section). Slow and obvious: it is
-the oracle for what Pheon stores, so it shares no code with it.
+Written from the published specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md, XXH3 section). Slow and
+obvious: it is the oracle for what Pheon stores, so it shares no code with it.
 """
 
 _MASK32 = (1 << 32) - 1
