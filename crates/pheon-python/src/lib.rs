@@ -1,1 +1,57 @@
-//! x
+//! `pheon._native`: the engine as Python sees it. One file a Python noun; `python/pheon` builds the public classes on these.
+//!
+//! No data is held in Python objects: handles refer to mappings of the store's files. All classes are frozen, and
+//! the interpreter lock is released during builds and lookups of many keys.
+
+mod batch;
+mod bound;
+mod cli;
+mod clock;
+mod column;
+mod decimal;
+mod decode;
+mod errors;
+mod info;
+mod ingest;
+mod iter;
+mod key;
+mod map;
+mod msgpack;
+mod options;
+mod progress;
+mod store;
+mod table;
+mod text;
+mod writer;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {
+    use super::*;
+
+    #[pymodule_export]
+    use super::batch::PyBatch;
+    #[pymodule_export]
+    use super::cli::run_cli;
+    #[pymodule_export]
+    use super::column::{ColumnIter, PyColumn, column_of_buffer};
+    #[pymodule_export]
+    use super::iter::RowIter;
+    #[pymodule_export]
+    use super::map::MapHandle;
+    #[pymodule_export]
+    use super::progress::Progress;
+    #[pymodule_export]
+    use super::store::StoreHandle;
+    #[pymodule_export]
+    use super::table::TableHandle;
+    #[pymodule_export]
+    use super::writer::WriterHandle;
+
+    #[pymodule_init]
+    fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        m.add("FORMAT_VERSION", pheon::FORMAT_VERSION)?;
+        m.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,96 @@
+//! Every engine error as the Python exception that callers expect, decided by variant, never by text.
+//! The classes are defined in Python (`pheon._errors`), because several derive from two bases.
+
+use std::error::Error as StdError;
+use std::io;
+
+use pheon::{ReadError, WriteError};
+use pyo3::exceptions::{PyFileNotFoundError, PyKeyboardInterrupt, PyOSError, PyTypeError, PyValueError};
+use pyo3::import_exception;
+use pyo3::prelude::*;
+
+import_exception!(pheon._errors, Error);
+import_exception!(pheon._errors, NotFoundError);
+import_exception!(pheon._errors, DuplicateKeyError);
+import_exception!(pheon._errors, SchemaError);
+import_exception!(pheon._errors, CorruptError);
+import_exception!(pheon._errors, LockTimeout);
+import_exception!(pheon._errors, ClosedError);
+import_exception!(pheon._errors, StoreFullError);
+
+/// `ENOENT` on every Linux.
+const NO_SUCH_FILE: i32 = 2;
+/// `ENOSPC` on every Linux; used where the kernel gave no number.
+const NO_SPACE: i32 = 28;
+/// `EIO`; used where the kernel gave no number.
+const IO_FAILURE: i32 = 5;
+
+/// The Python exception for a failed read.
+pub(crate) fn read_error(py: Python<'_>, error: &ReadError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        ReadError::StoreNotFound { path } => {
+            PyFileNotFoundError::new_err((NO_SUCH_FILE, message, path.display().to_string()))
+        }
+        ReadError::NotFound { .. } => NotFoundError::new_err(message),
+        ReadError::InvalidName { .. } => PyValueError::new_err(message),
+        ReadError::Corrupt { .. } => CorruptError::new_err(message),
+        ReadError::KeyType { .. } | ReadError::WrongShape { .. } => PyTypeError::new_err(message),
+        ReadError::Io { path, source, .. } => {
+            with_cause(py, os_error(&message, &path.display().to_string(), source), error)
+        }
+        _ => with_cause(py, Error::new_err(message), error),
+    }
+}
+
+/// The Python exception for a failed build, publish or administration call.
+pub(crate) fn write_error(py: Python<'_>, error: &WriteError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        WriteError::Read(e) => read_error(py, e),
+        WriteError::DuplicateKey { .. } => DuplicateKeyError::new_err(message),
+        WriteError::Schema { .. } | WriteError::Limit { .. } => SchemaError::new_err(message),
+        WriteError::StoreFull { source, .. } => {
+            let errno = source.raw_os_error().unwrap_or(NO_SPACE);
+            with_cause(py, StoreFullError::new_err((errno, message)), error)
+        }
+        WriteError::LockTimeout { .. } => LockTimeout::new_err(message),
+        WriteError::Cancelled => PyKeyboardInterrupt::new_err(message),
+        WriteError::ReadOnly { .. } | WriteError::Options { .. } => PyValueError::new_err(message),
+        WriteError::Input { path, .. } if !path.exists() => {
+            PyFileNotFoundError::new_err((NO_SUCH_FILE, message, path.display().to_string()))
+        }
+        WriteError::Io { path, source, .. } => {
+            with_cause(py, os_error(&message, &path.display().to_string(), source), error)
+        }
+        // Input, Source, and variants that a later engine adds.
+        _ => with_cause(py, Error::new_err(message), error),
+    }
+}
+
+/// The data of a map does not fit; `SchemaError` is a `TypeError` too.
+pub(crate) fn schema_error(message: impl Into<String>) -> PyErr {
+    SchemaError::new_err(message.into())
+}
+
+/// An Arrow kernel refused input that came from Python.
+pub(crate) fn arrow_error(operation: &str, error: &arrow_schema::ArrowError) -> PyErr {
+    Error::new_err(format!("{operation}: {error}"))
+}
+
+fn os_error(message: &str, path: &str, source: &io::Error) -> PyErr {
+    // OSError picks FileNotFoundError, PermissionError... by its first argument.
+    PyOSError::new_err((source.raw_os_error().unwrap_or(IO_FAILURE), format!("{message}: {source}"), path.to_owned()))
+}
+
+/// Chains the Rust cause, if there is one, as `__cause__`.
+fn with_cause(py: Python<'_>, exception: PyErr, error: &(dyn StdError + 'static)) -> PyErr {
+    if let Some(cause) = error.source() {
+        let cause = match cause.downcast_ref::<io::Error>() {
+            Some(e) => PyOSError::new_err((e.raw_os_error().unwrap_or(IO_FAILURE), e.to_string())),
+            None => Error::new_err(cause.to_string()),
+        };
+        exception.set_cause(py, Some(cause));
+    }
+    exception
+}

@@ -1,0 +1,440 @@
+//! `MapHandle`: lookups in one version of a map. `pheon.Map` derives from it and adds the rest of `Mapping`, so that `m[k]`
+//! goes straight from the interpreter's subscript slot to the code here.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt32Array};
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{DataType, Schema};
+use pheon::{Map, ReadError};
+use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3_arrow::input::AnyArray;
+
+use crate::batch::PyBatch;
+use crate::column::PyColumn;
+use crate::decode::{ValueCodec, column_objects, value_object};
+use crate::errors::{arrow_error, read_error};
+use crate::info::info_dict;
+use crate::ingest::column_of_one;
+use crate::iter::{RowIter, Rows};
+use crate::key::{KeyKind, key_array};
+use crate::table::TableHandle;
+
+/// Batches below this many keys keep the interpreter lock: releasing it costs more than it gives.
+const DETACH_KEYS_MIN: usize = 256;
+
+/// One open version with what Python needs to know about its columns.
+pub(crate) struct Opened {
+    pub(crate) map: Map,
+    pub(crate) kind: KeyKind,
+    pub(crate) codecs: Vec<ValueCodec>,
+    /// One value column whose objects are made without running any Python code.
+    direct: bool,
+}
+
+impl Opened {
+    fn new(map: Map, allow_pickle: bool) -> PyResult<Self> {
+        let key = map.key_field();
+        let kind = KeyKind::of(key.data_type())
+            .ok_or_else(|| PyTypeError::new_err(format!("keys of type {} cannot be looked up", key.data_type())))?;
+        let fields = map.value_fields();
+        let codecs: Vec<_> = fields.iter().map(|f| ValueCodec::of(f, allow_pickle)).collect();
+        let direct = match fields {
+            [field] => codecs[0] == ValueCodec::Plain && is_direct(field.data_type()),
+            _ => false,
+        };
+        Ok(Self { map, kind, codecs, direct })
+    }
+
+    pub(crate) fn key_object<'py>(&self, py: Python<'py>, row: u32) -> PyResult<Bound<'py, PyAny>> {
+        let value = self.map.key_at(row).map_err(|e| read_error(py, &e))?;
+        value_object(py, value, ValueCodec::Plain)
+    }
+
+    /// The value of a row: the object itself, or a dict by column name if there is not exactly one value column.
+    pub(crate) fn value_object<'py>(&self, py: Python<'py>, row: u32) -> PyResult<Bound<'py, PyAny>> {
+        let object = |column: usize| {
+            let value = self.map.value_at(row, column).map_err(|e| read_error(py, &e))?;
+            value_object(py, value, self.codecs[column])
+        };
+        if self.codecs.len() == 1 {
+            return object(0);
+        }
+        let all = PyDict::new(py);
+        for (column, field) in self.map.value_fields().iter().enumerate() {
+            all.set_item(field.name(), object(column)?)?;
+        }
+        Ok(all.into_any())
+    }
+
+    fn item<'py>(&self, py: Python<'py>, row: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let row = row as u32;
+        PyTuple::new(py, [self.key_object(py, row)?, self.value_object(py, row)?])
+    }
+
+    fn keys_of(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
+        let data_type = self.map.key_field().data_type();
+        if let Ok(list) = keys.cast::<PyList>() {
+            return key_array(&self.kind, data_type, list.iter());
+        }
+        match keys.cast::<PyTuple>() {
+            Ok(tuple) => key_array(&self.kind, data_type, tuple.iter()),
+            Err(_) => key_array(
+                &self.kind,
+                data_type,
+                PyList::new(py, keys.try_iter()?.collect::<PyResult<Vec<_>>>()?)?.iter(),
+            ),
+        }
+    }
+}
+
+fn is_direct(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::LargeUtf8 | DataType::LargeBinary | DataType::Boolean)
+        || data_type.is_integer()
+        || data_type.is_floating()
+}
+
+/// Runs a lookup of so many keys, without the interpreter lock if they are many.
+fn look_up<T: Send>(py: Python<'_>, keys: usize, look: impl FnOnce() -> Result<T, ReadError> + Send) -> PyResult<T> {
+    let done = if keys < DETACH_KEYS_MIN { look() } else { py.detach(look) };
+    done.map_err(|e| read_error(py, &e))
+}
+
+/// Reads one version of a map.
+#[pyclass(frozen, subclass, mapping, module = "pheon._native")]
+pub(crate) struct MapHandle {
+    opened: RwLock<Arc<Opened>>,
+    allow_pickle: bool,
+}
+
+impl MapHandle {
+    pub(crate) fn open(map: Map, allow_pickle: bool) -> PyResult<Self> {
+        Ok(Self { opened: RwLock::new(Arc::new(Opened::new(map, allow_pickle)?)), allow_pickle })
+    }
+
+    /// The version as it is now; a `refresh` of the handle does not disturb who holds it.
+    pub(crate) fn opened(&self) -> Arc<Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The value of a key, or None if it is not there.
+    #[inline]
+    fn find<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        // While this guard lives no Python code may run: it could let in a thread that waits in `refresh` for the guard,
+        // holding the interpreter lock. Plain keys and values need none; everything else takes its own reference first.
+        let guard = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        if guard.direct && guard.kind.is_plain(key) {
+            let Some(key) = guard.kind.read(key)? else { return Ok(None) };
+            let found = match guard.map.find(key) {
+                Ok(None) => return Ok(None),
+                Ok(Some(row)) => match guard.map.value_at(row, 0) {
+                    Ok(value) => return value_object(py, value, ValueCodec::Plain).map(Some),
+                    Err(e) => e,
+                },
+                Err(e) => e,
+            };
+            drop(guard);
+            return Err(read_error(py, &found));
+        }
+        let opened = Arc::clone(&guard);
+        drop(guard);
+        let Some(key) = opened.kind.read(key)? else { return Ok(None) };
+        match opened.map.find(key).map_err(|e| read_error(py, &e))? {
+            Some(row) => opened.value_object(py, row).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn iterate(&self, what: Rows, backwards: bool) -> RowIter {
+        RowIter::new(self.opened(), what, backwards)
+    }
+}
+
+#[pymethods]
+impl MapHandle {
+    /// A second handle on the same version.
+    #[new]
+    fn copy(handle: &Bound<'_, Self>) -> PyResult<Self> {
+        let handle = handle.get();
+        Self::open(handle.opened().map.clone(), handle.allow_pickle)
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.find(py, key)? {
+            Some(value) => Ok(value),
+            None => Err(PyKeyError::new_err((key.clone().unbind(),))),
+        }
+    }
+
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let opened = self.opened();
+        match opened.kind.read(key)? {
+            Some(key) => Ok(opened.map.find(key).map_err(|e| read_error(py, &e))?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    fn __len__(&self) -> usize {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).map.len()
+    }
+
+    fn __iter__(&self) -> RowIter {
+        self.iterate(Rows::Keys, false)
+    }
+
+    fn __reversed__(&self) -> RowIter {
+        self.iterate(Rows::Keys, true)
+    }
+
+    /// Values in key order, or in reverse.
+    fn iter_values(&self, backwards: bool) -> RowIter {
+        self.iterate(Rows::Values, backwards)
+    }
+
+    /// (key, value) tuples in key order, or in reverse.
+    fn iter_items(&self, backwards: bool) -> RowIter {
+        self.iterate(Rows::Items, backwards)
+    }
+
+    /// The value of a key, or `default` if it is not there.
+    #[pyo3(signature = (key, default=None, /))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.find(py, key)?.or(default).unwrap_or_else(|| py.None().into_bound(py)))
+    }
+
+    /// Values of the keys of a list, tuple or iterable, as a list; `default` where missing.
+    #[pyo3(signature = (keys, default, threads))]
+    fn get_list<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let opened = self.opened();
+        let keys = opened.keys_of(py, keys)?;
+        let map = &opened.map;
+        if opened.codecs.len() == 1 && default.is_none() {
+            let values = look_up(py, keys.len(), || map.get_many_with(&keys, threads))?;
+            return PyList::new(py, column_objects(py, &values, opened.codecs[0])?);
+        }
+        let rows = look_up(py, keys.len(), || map.find_many(&keys, threads))?;
+        let mut columns = Vec::with_capacity(opened.codecs.len());
+        for (i, codec) in opened.codecs.iter().enumerate() {
+            let values = look_up(py, keys.len(), || map.take(&rows, i))?;
+            columns.push(column_objects(py, &values, *codec)?);
+        }
+        let default = default.unwrap_or_else(|| py.None().into_bound(py));
+        let fields = map.value_fields();
+        let values = (0..rows.len()).map(|i| {
+            if rows.is_null(i) {
+                return Ok(default.clone());
+            }
+            if let [column] = columns.as_slice() {
+                return Ok(column[i].clone());
+            }
+            let all = PyDict::new(py);
+            for (field, column) in fields.iter().zip(&columns) {
+                all.set_item(field.name(), &column[i])?;
+            }
+            Ok(all.into_any())
+        });
+        PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    /// Values of the keys of an Arrow array or stream: a `Column`, or a `Batch` if there is not exactly one value column.
+    #[pyo3(signature = (keys, default, threads))]
+    fn get_arrow<'py>(
+        &self,
+        py: Python<'py>,
+        keys: AnyArray,
+        default: Option<Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opened = self.opened();
+        let map = &opened.map;
+        let rows = find_all(py, map, keys, threads)?;
+        let mut columns = Vec::with_capacity(opened.codecs.len());
+        for (i, field) in map.value_fields().iter().enumerate() {
+            let values = look_up(py, rows.len(), || map.take(&rows, i))?;
+            columns.push(match &default {
+                Some(default) => fill(&values, &rows, default, field)?,
+                None => values,
+            });
+        }
+        let fields = map.value_fields().iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true)));
+        let mut fields: Vec<_> = fields.collect();
+        if let ([_], [_]) = (columns.as_slice(), fields.as_slice()) {
+            let (Some(field), Some(column)) = (fields.pop(), columns.pop()) else { unreachable!("both hold one") };
+            return Ok(Bound::new(py, PyColumn::new(field, column, opened.codecs[0]))?.into_any());
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+            .map_err(|e| arrow_error("collect value columns", &e))?;
+        Ok(Bound::new(py, PyBatch::new(batch, opened.codecs.clone()))?.into_any())
+    }
+
+    /// Whether each key of a list, tuple or iterable is there.
+    #[pyo3(signature = (keys, threads))]
+    fn contains_list<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let opened = self.opened();
+        let keys = opened.keys_of(py, keys)?;
+        let rows = look_up(py, keys.len(), || opened.map.find_many(&keys, threads))?;
+        PyList::new(py, (0..rows.len()).map(|i| rows.is_valid(i)).collect::<Vec<_>>())
+    }
+
+    /// Whether each key of an Arrow array or stream is there: a `Column` of bool.
+    #[pyo3(signature = (keys, threads))]
+    fn contains_arrow(&self, py: Python<'_>, keys: AnyArray, threads: Option<usize>) -> PyResult<PyColumn> {
+        let opened = self.opened();
+        let rows = find_all(py, &opened.map, keys, threads)?;
+        let found = arrow_array::BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i))));
+        let field = arrow_schema::Field::new("found", DataType::Boolean, false);
+        Ok(PyColumn::new(Arc::new(field), Arc::new(found), ValueCodec::Plain))
+    }
+
+    /// Python keys as a `Column` of the key's type; null for keys that no entry can have.
+    fn key_column(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<PyColumn> {
+        let opened = self.opened();
+        let keys = opened.keys_of(py, keys)?;
+        let field = arrow_schema::Field::new("key", keys.data_type().clone(), true);
+        Ok(PyColumn::new(Arc::new(field), keys, ValueCodec::Plain))
+    }
+
+    /// The entry with the greatest key that is not greater than `key`, or None.
+    fn floor<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.nearest(py, key, true)
+    }
+
+    /// The entry with the least key that is not less than `key`, or None.
+    fn ceiling<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.nearest(py, key, false)
+    }
+
+    /// The entry with the least key, or None if the map is empty.
+    fn first<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let opened = self.opened();
+        if opened.map.is_empty() { Ok(None) } else { opened.item(py, 0).map(Some) }
+    }
+
+    /// The entry with the greatest key, or None if the map is empty.
+    fn last<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let opened = self.opened();
+        opened.map.len().checked_sub(1).map(|row| opened.item(py, row)).transpose()
+    }
+
+    /// All entries.
+    fn table_handle(&self) -> TableHandle {
+        TableHandle::new(self.opened().map.table())
+    }
+
+    /// Moves to the newest version; True if there was a newer one.
+    fn refresh(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut map = self.opened().map.clone();
+        let (map, newer) =
+            py.detach(move || map.refresh().map(|newer| (map, newer))).map_err(|e| read_error(py, &e))?;
+        if newer {
+            let opened = Arc::new(Opened::new(map, self.allow_pickle)?);
+            *self.opened.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        }
+        Ok(newer)
+    }
+
+    /// Facts about the version.
+    fn facts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        info_dict(py, &self.opened().map.info())
+    }
+
+    #[getter]
+    fn name(&self) -> String {
+        self.opened().map.name().to_owned()
+    }
+
+    #[getter]
+    fn version(&self) -> u64 {
+        self.opened().map.version()
+    }
+
+    /// The key column's name.
+    #[getter]
+    fn key(&self) -> String {
+        self.opened().map.key_field().name().clone()
+    }
+
+    /// The key column's Arrow type, printed.
+    #[getter]
+    fn key_type(&self) -> String {
+        self.opened().map.key_field().data_type().to_string()
+    }
+
+    /// Names of the value columns.
+    #[getter]
+    fn value_names(&self) -> Vec<String> {
+        self.opened().map.value_fields().iter().map(|f| f.name().clone()).collect()
+    }
+
+    /// Whether pickled values are decoded.
+    #[getter]
+    fn allow_pickle(&self) -> bool {
+        self.allow_pickle
+    }
+}
+
+impl MapHandle {
+    fn nearest<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        greatest: bool,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let opened = self.opened();
+        let row = opened.kind.nearest(&opened.map.table(), key, greatest)?.map_err(|e| read_error(py, &e))?;
+        row.map(|row| opened.item(py, row)).transpose()
+    }
+}
+
+/// Rows of all keys of an array or of a stream of arrays.
+fn find_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) -> PyResult<UInt32Array> {
+    let reader = keys.into_reader()?;
+    let mut found: Vec<UInt32Array> = Vec::new();
+    for chunk in reader {
+        let chunk = chunk.map_err(|e| arrow_error("read keys", &e))?;
+        found.push(look_up(py, chunk.len(), || map.find_many(&chunk, threads))?);
+    }
+    match found.len() {
+        0 => Ok(UInt32Array::from(Vec::<u32>::new())),
+        1 => Ok(found.swap_remove(0)),
+        _ => Ok(found.iter().flat_map(|rows| rows.iter()).collect()),
+    }
+}
+
+/// `values` with `default` where no row was found. Values that are stored as null stay null.
+fn fill(
+    values: &ArrayRef,
+    rows: &UInt32Array,
+    default: &Bound<'_, PyAny>,
+    field: &arrow_schema::Field,
+) -> PyResult<ArrayRef> {
+    if rows.null_count() == 0 {
+        return Ok(values.clone());
+    }
+    let one = column_of_one(default, ValueCodec::of(field, true))?;
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let one = cast_with_options(&one, field.data_type(), &options).map_err(|e| {
+        PyTypeError::new_err(format!("the default does not fit the values' type {}: {e}", field.data_type()))
+    })?;
+    let found = arrow_array::BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i))));
+    arrow_select::zip::zip(&found, values, &Scalar::new(one)).map_err(|e| arrow_error("fill in the default", &e))
+}

@@ -1,0 +1,331 @@
+//! `StoreHandle`: a directory of datasets. `pheon.Store` is its face in Python.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_array::{RecordBatch, RecordBatchIterator, RecordBatchReader};
+use pheon::input::{self, InputOptions};
+use pheon::{PutOptions, ReadError, Store, WriteError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3_arrow::input::AnyRecordBatch;
+
+use crate::errors::{ClosedError, read_error, schema_error, write_error};
+use crate::ingest::{Codec, Source, Target, put_pairs};
+use crate::map::MapHandle;
+use crate::options::BuildOptions;
+use crate::progress::Watch;
+use crate::table::TableHandle;
+use crate::writer::WriterHandle;
+
+type Reader = Box<dyn RecordBatchReader + Send>;
+
+/// An open store.
+#[pyclass(frozen, module = "pheon._native")]
+pub(crate) struct StoreHandle {
+    store: Store,
+    closed: AtomicBool,
+}
+
+impl StoreHandle {
+    /// The store, unless it was closed.
+    fn open_store(&self) -> PyResult<&Store> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(ClosedError::new_err(format!("the store {} was closed", self.store.path().display())));
+        }
+        Ok(&self.store)
+    }
+
+    fn read<T: Send>(&self, py: Python<'_>, read: impl FnOnce(&Store) -> Result<T, ReadError> + Send) -> PyResult<T> {
+        let store = self.open_store()?;
+        py.detach(|| read(store)).map_err(|e| read_error(py, &e))
+    }
+
+    fn write<T: Send>(
+        &self,
+        py: Python<'_>,
+        write: impl FnOnce(&Store) -> Result<T, WriteError> + Send,
+    ) -> PyResult<T> {
+        let store = self.open_store()?;
+        py.detach(|| write(store)).map_err(|e| write_error(py, &e))
+    }
+
+    /// Fails early for names that cannot be a dataset's.
+    fn check_name(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        match self.open_store()?.versions(name) {
+            Err(e @ ReadError::InvalidName { .. }) => Err(read_error(py, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_reader(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        reader: Reader,
+        key: Vec<String>,
+        value: Option<Vec<String>>,
+        (options, watch): (PutOptions, std::sync::Arc<Watch>),
+    ) -> PyResult<u64> {
+        let store = self.open_store()?;
+        let reader = select(reader, &key, value)?;
+        watch.run(py, || {
+            let mut writer = store.writer(name, reader.schema(), options)?;
+            for batch in reader {
+                writer.write(&batch.map_err(input::write_error)?)?;
+            }
+            writer.commit()
+        })
+    }
+}
+
+#[pymethods]
+impl StoreHandle {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, read_only: bool) -> PyResult<Self> {
+        let store = if read_only {
+            py.detach(|| Store::open_read_only(&path)).map_err(|e| read_error(py, &e))?
+        } else {
+            py.detach(|| Store::open(&path)).map_err(|e| write_error(py, &e))?
+        };
+        Ok(Self { store, closed: AtomicBool::new(false) })
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.store.path().to_owned()
+    }
+
+    #[getter]
+    fn uuid(&self) -> &str {
+        self.store.uuid()
+    }
+
+    #[getter]
+    fn read_only(&self) -> bool {
+        self.store.is_read_only()
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the use of this object. Maps and tables opened from it stay usable.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn datasets(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.read(py, Store::datasets)
+    }
+
+    fn contains(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        self.read(py, |s| s.contains(name))
+    }
+
+    #[pyo3(signature = (name, version, allow_pickle))]
+    fn map(&self, py: Python<'_>, name: &str, version: Option<u64>, allow_pickle: bool) -> PyResult<MapHandle> {
+        let map = self.read(py, |s| match version {
+            Some(v) => s.map_at(name, v),
+            None => s.map(name),
+        })?;
+        MapHandle::open(map, allow_pickle)
+    }
+
+    #[pyo3(signature = (name, version))]
+    fn table(&self, py: Python<'_>, name: &str, version: Option<u64>) -> PyResult<TableHandle> {
+        let table = self.read(py, |s| match version {
+            Some(v) => s.table_at(name, v),
+            None => s.table(name),
+        })?;
+        Ok(TableHandle::new(table))
+    }
+
+    /// Publishes a map of a dict, a mapping or an iterable of pairs; the version.
+    #[pyo3(signature = (name, pairs, columns, codec, rows, options))]
+    fn put_pairs(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        pairs: &Bound<'_, PyAny>,
+        columns: (String, String),
+        codec: Option<&str>,
+        rows: Option<u64>,
+        options: BuildOptions,
+    ) -> PyResult<u64> {
+        self.check_name(py, name)?;
+        let (mut options, watch) = options.resolve(vec![columns.0.clone()], true)?;
+        options.expected_rows = rows;
+        let target = Target {
+            store: self.open_store()?.clone(),
+            name: name.to_owned(),
+            options,
+            watch,
+            columns,
+            codec: Codec::parse(codec)?,
+        };
+        let source = match pairs.cast_exact::<PyDict>() {
+            Ok(dict) => Source::Dict(dict.clone()),
+            Err(_) if pairs.hasattr("items")? => Source::Mapping(pairs.clone()),
+            Err(_) => Source::Once(pairs.clone()),
+        };
+        put_pairs(py, &target, &source)
+    }
+
+    /// Publishes a dataset of anything that speaks the Arrow PyCapsule protocol; the version.
+    #[pyo3(signature = (name, data, key, value, unique, rows, options))]
+    fn put_arrow(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        data: AnyRecordBatch,
+        key: Vec<String>,
+        value: Option<Vec<String>>,
+        unique: bool,
+        rows: Option<u64>,
+        options: BuildOptions,
+    ) -> PyResult<u64> {
+        self.check_name(py, name)?;
+        let mut options = options.resolve(key.clone(), unique)?;
+        options.0.expected_rows = rows;
+        self.put_reader(py, name, data.into_reader()?, key, value, options)
+    }
+
+    /// Publishes a dataset of a table or slice; the version.
+    #[pyo3(signature = (name, table, key, value, unique, options))]
+    fn put_table(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        table: &Bound<'_, TableHandle>,
+        key: Vec<String>,
+        value: Option<Vec<String>>,
+        unique: bool,
+        options: BuildOptions,
+    ) -> PyResult<u64> {
+        self.check_name(py, name)?;
+        let options = options.resolve(key.clone(), unique)?;
+        let reader = table.get().reader(py)?;
+        self.put_reader(py, name, reader, key, value, options)
+    }
+
+    /// Publishes a dataset of files; the version.
+    #[pyo3(signature = (name, paths, key, value, unique, options))]
+    fn put_files(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        paths: Vec<PathBuf>,
+        key: Vec<String>,
+        value: Option<Vec<String>>,
+        unique: bool,
+        options: BuildOptions,
+    ) -> PyResult<u64> {
+        self.check_name(py, name)?;
+        let mut options = options.resolve(key.clone(), unique)?;
+        let opened =
+            py.detach(|| input::open_all(&paths, &InputOptions::default())).map_err(|e| write_error(py, &e))?;
+        options.0.expected_rows = opened.rows_estimate;
+        self.put_reader(py, name, opened.reader, key, value, options)
+    }
+
+    /// A writer of a map.
+    #[pyo3(signature = (name, columns, codec, options))]
+    fn map_writer(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        columns: (String, String),
+        codec: Option<&str>,
+        options: BuildOptions,
+    ) -> PyResult<WriterHandle> {
+        self.check_name(py, name)?;
+        let (options, watch) = options.resolve(vec![columns.0.clone()], true)?;
+        let store = self.open_store()?.clone();
+        if store.is_read_only() {
+            return Err(write_error(py, &WriteError::ReadOnly { path: store.path().to_owned() }));
+        }
+        let target = Target { store, name: name.to_owned(), options, watch, columns, codec: Codec::parse(codec)? };
+        Ok(WriterHandle::new(target))
+    }
+
+    /// (version, created_unix_ms, rows, bytes, origin) of each version, ascending.
+    fn versions(&self, py: Python<'_>, name: &str) -> PyResult<Vec<(u64, u64, u64, u64, String)>> {
+        let versions = self.read(py, |s| s.versions(name))?;
+        Ok(versions.into_iter().map(|v| (v.version, v.created_unix_ms, v.rows, v.bytes, v.origin)).collect())
+    }
+
+    fn rollback(&self, py: Python<'_>, name: &str, version: u64) -> PyResult<u64> {
+        self.write(py, |s| s.rollback(name, version))
+    }
+
+    fn drop(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.write(py, |s| s.drop_dataset(name))
+    }
+
+    /// (versions_removed, segments_removed, leftovers_removed, bytes_freed).
+    fn gc(&self, py: Python<'_>, name: &str, keep: u64) -> PyResult<(Vec<u64>, usize, usize, u64)> {
+        let report = self.write(py, |s| s.gc(name, keep))?;
+        Ok((report.versions_removed, report.segments_removed, report.leftovers_removed, report.bytes_freed))
+    }
+
+    fn compact(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.write(py, |s| s.compact(name))
+    }
+
+    /// (version, rows, keys, bytes, problems, problem_count).
+    fn verify(&self, py: Python<'_>, name: &str) -> PyResult<(u64, u64, u64, u64, Vec<String>, usize)> {
+        let report = self.read(py, |s| s.verify(name))?;
+        Ok((report.version, report.rows, report.keys, report.bytes, report.problems, report.problem_count))
+    }
+
+    /// Every field of the engine's report, by name.
+    fn memory<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let memory = self.read(py, |s| s.memory(name))?;
+        let facts = PyDict::new(py);
+        facts.set_item("version", memory.version)?;
+        facts.set_item("file_bytes", memory.file_bytes)?;
+        facts.set_item("on_disk_bytes", memory.on_disk_bytes)?;
+        facts.set_item("resident_bytes", memory.resident_bytes)?;
+        facts.set_item("process_pss_bytes", memory.process_pss_bytes)?;
+        facts.set_item("process_private_bytes", memory.process_private_bytes)?;
+        facts.set_item("huge_bytes", memory.huge_bytes)?;
+        facts.set_item("mapped_by_processes", memory.mapped_by_processes)?;
+        Ok(facts)
+    }
+
+    /// Every field of the engine's report, by name.
+    fn warm<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let warm = self.read(py, |s| s.warm(name))?;
+        let facts = PyDict::new(py);
+        facts.set_item("file_bytes", warm.file_bytes)?;
+        facts.set_item("resident_bytes", warm.resident_bytes)?;
+        facts.set_item("huge_bytes", warm.huge_bytes)?;
+        facts.set_item("huge_refusal", warm.huge_refusal)?;
+        Ok(facts)
+    }
+}
+
+/// The key columns and `value`, or every column.
+pub(crate) fn select(reader: Reader, key: &[String], value: Option<Vec<String>>) -> PyResult<Reader> {
+    let schema = reader.schema();
+    let place = |name: &String| {
+        schema.index_of(name).map_err(|_| {
+            let found: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            schema_error(format!("there is no column {name:?}; the data has {found:?}"))
+        })
+    };
+    let mut columns = key.iter().map(place).collect::<PyResult<Vec<_>>>()?;
+    let Some(value) = value else { return Ok(reader) };
+    for name in &value {
+        let at = place(name)?;
+        if columns.contains(&at) {
+            return Err(schema_error(format!("column {name:?} is asked for twice, as key or value")));
+        }
+        columns.push(at);
+    }
+    let selected = schema.project(&columns).map_err(|e| schema_error(e.to_string()))?;
+    let batches = reader.map(move |batch| batch.and_then(|b: RecordBatch| b.project(&columns)));
+    Ok(Box::new(RecordBatchIterator::new(batches, std::sync::Arc::new(selected))))
+}

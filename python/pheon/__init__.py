@@ -1,0 +1,60 @@
+"""One physical copy of a huge dictionary or data frame, read by every process of the machine at memory speed.
+
+>>> import pheon
+>>> store = pheon.open("words")
+>>> m = store.put_map("synonyms", {"quick": "fast", "lazy": "idle"})
+>>> m["quick"]
+'fast'
+>>> m.get_many(["lazy", "brown"])
+['idle', None]
+
+Any number of processes open the same store; each map costs them next to nothing:
+
+>>> pheon.open("words", read_only=True).map("synonyms")["lazy"]
+'idle'
+"""
+
+from pheon._errors import (
+    ClosedError,
+    CopyRequiredError,
+    CorruptError,
+    DuplicateKeyError,
+    Error,
+    LockTimeout,
+    NotFoundError,
+    SchemaError,
+    StoreFullError,
+)
+from pheon._info import DatasetInfo, DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
+from pheon._map import Map
+from pheon._native import Batch, Column, Progress, __version__
+from pheon._store import Store, open
+from pheon._table import Table
+from pheon._writer import MapWriter
+
+__all__ = [
+    "Batch",
+    "ClosedError",
+    "Column",
+    "CopyRequiredError",
+    "CorruptError",
+    "DatasetInfo",
+    "DatasetMemory",
+    "DuplicateKeyError",
+    "Error",
+    "GcReport",
+    "LockTimeout",
+    "Map",
+    "MapWriter",
+    "NotFoundError",
+    "Progress",
+    "SchemaError",
+    "Store",
+    "StoreFullError",
+    "Table",
+    "VerifyReport",
+    "VersionInfo",
+    "WarmReport",
+    "__version__",
+    "open",
+]

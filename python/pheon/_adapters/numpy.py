@@ -1,0 +1,63 @@
+"""NumPy: arrays in, arrays of the same shape out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pheon._native import Batch, Column, column_of_buffer
+
+if TYPE_CHECKING:
+    from pheon._map import Map
+
+
+def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: int | None) -> Any:
+    """An array of values; a dict of arrays for several value columns.
+
+    Floats have NaN and timestamps NaT where nothing was found; other types become arrays of objects with None there.
+    """
+    found = mapping.get_arrow(_key_column(mapping, keys), default, threads)
+    if isinstance(found, Batch):
+        return {name: column_to_numpy(found.column(name)).reshape(keys.shape) for name in found.column_names}
+    return column_to_numpy(found).reshape(keys.shape)
+
+
+def contains_many(mapping: Map, keys: np.ndarray[Any, Any], threads: int | None) -> Any:
+    """An array of bool."""
+    found = mapping.contains_arrow(_key_column(mapping, keys), threads)
+    return column_to_numpy(found).reshape(keys.shape)
+
+
+def column_to_numpy(column: Column) -> np.ndarray[Any, Any]:
+    """A column as an array, without a copy where the layouts agree."""
+    if column.encoded:
+        return _objects(column.to_pylist())
+    plain = column.without_nulls()
+    if hasattr(plain, "__array_interface__"):
+        return np.asarray(plain)
+    if plain.type_name == "Boolean" and plain.null_count == 0:
+        return np.array(plain.to_pylist(), dtype=np.bool_)
+    if plain.type_name == "Date32":
+        return np.array(plain.to_pylist(), dtype="datetime64[D]")
+    return _objects(plain.to_pylist())
+
+
+def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
+    # Not np.array(values): that would make one dimension more of values that are lists.
+    return np.fromiter(values, dtype=np.object_, count=len(values))
+
+
+def _key_column(mapping: Map, keys: np.ndarray[Any, Any]) -> Column:
+    flat = np.ascontiguousarray(keys).reshape(-1)
+    kind = flat.dtype.kind
+    if kind == "u":
+        return column_of_buffer(flat.astype("<u8"), "u8")
+    if kind == "i":
+        return column_of_buffer(flat.astype("<i8"), "i8")
+    unit = np.datetime_data(flat.dtype)[0] if kind in "mM" else ""
+    if kind == "M" and unit in ("s", "ms", "us", "ns"):
+        return column_of_buffer(flat.view("<i8"), f"M8[{unit}]")
+    if kind == "m" and unit in ("s", "ms", "us", "ns"):
+        return column_of_buffer(flat.view("<i8"), f"m8[{unit}]")
+    return mapping.key_column(flat.tolist())

@@ -1,0 +1,28 @@
+"""pyarrow: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pheon._native import Column
+
+if TYPE_CHECKING:
+    from pheon._map import Map
+
+
+def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+    """Array to Array, ChunkedArray to ChunkedArray; a Table for several value columns."""
+    found = mapping.get_arrow(keys, default, threads)
+    return _like(keys, found) if isinstance(found, Column) else pa.table(found)
+
+
+def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+    """Array to Array of bool, ChunkedArray alike."""
+    return _like(keys, mapping.contains_arrow(keys, threads))
+
+
+def _like(keys: Any, found: Column) -> Any:
+    array = pa.array(found)
+    return pa.chunked_array([array]) if isinstance(keys, pa.ChunkedArray) else array

@@ -1,0 +1,43 @@
+"""Exceptions. `Error` is the base of ours; each derives from the built-in that fits as well."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Base of all exceptions that only Pheon raises."""
+
+    # KeyError would print its argument's repr, OSError its number.
+    def __str__(self) -> str:
+        return str(self.args[-1]) if self.args else ""
+
+
+class NotFoundError(Error, KeyError):
+    """The store has no such dataset or version."""
+
+
+class DuplicateKeyError(Error):
+    """A key occurs twice where it may occur once; the message names the key and both rows."""
+
+
+class SchemaError(Error, TypeError):
+    """The data does not fit: a null key, a missing column, keys of several types..."""
+
+
+class CorruptError(Error):
+    """A file is not ours, was cut short, or its bytes are not those that were published."""
+
+
+class LockTimeout(Error, TimeoutError):  # noqa: N818 - the name is part of the interface
+    """Another writer kept the dataset's lock; the message names its process."""
+
+
+class CopyRequiredError(Error):
+    """Zero copies were asked for and cannot be had."""
+
+
+class ClosedError(Error, ValueError):
+    """The store or writer was closed."""
+
+
+class StoreFullError(Error, OSError):
+    """No space or quota left. Nothing was published; the store is as it was."""

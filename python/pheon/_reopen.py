@@ -1,0 +1,58 @@
+"""Pickled handles: how to open the same data again, never the data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pheon._native import StoreHandle
+
+if TYPE_CHECKING:
+    from pheon._map import Map
+    from pheon._store import Store
+    from pheon._table import Table
+
+SHM_PREFIX = "shm://"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The store that a handle was opened from: an absolute path, or ``shm://name``."""
+
+    path: str
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A store's path that means the same in any process."""
+    text = os.fspath(path)
+    return text if text.startswith(SHM_PREFIX) else os.path.abspath(text)
+
+
+@lru_cache(maxsize=64)
+def _reader(path: str, pid: int) -> StoreHandle:
+    # `pid` keeps a forked child from sharing what its parent cached.
+    del pid
+    return StoreHandle(path, True)
+
+
+def reopen_store(path: str, read_only: bool) -> Store:
+    """Unpickle a `Store`."""
+    from pheon._store import Store
+
+    return Store(path, read_only=read_only)
+
+
+def reopen_map(origin: Origin, name: str, version: int, allow_pickle: bool) -> Map:
+    """Unpickle a `Map`, on the version that it was on."""
+    from pheon._map import Map
+
+    return Map(_reader(origin.path, os.getpid()).map(name, version, allow_pickle), origin)
+
+
+def reopen_table(origin: Origin, name: str, version: int, offset: int, length: int) -> Table:
+    """Unpickle a `Table`, with the rows that it had."""
+    from pheon._table import Table
+
+    return Table(_reader(origin.path, os.getpid()).table(name, version).slice(offset, length), origin)

@@ -1,0 +1,324 @@
+"""`Store`: a directory of datasets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from pheon._adapters import arrow_source
+from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
+from pheon._map import Map
+from pheon._native import StoreHandle
+from pheon._options import BuildOptions, OnDuplicate, ProgressOption, StrPath, build_options
+from pheon._reopen import Origin, absolute, reopen_store
+from pheon._table import Table
+from pheon._writer import MapWriter
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Codec: TypeAlias = Literal["msgpack", "pickle"]
+
+
+class Store:
+    """A directory of named datasets, each with immutable versions. Made by `pheon.open`.
+
+    ``for name in store`` goes through the datasets, ``name in store`` asks for one. Publishing replaces a dataset
+    for whoever opens it afterwards; who has it open stays on the old version until `refresh`.
+
+    The same keyword arguments steer every build:
+
+    * `on_duplicate`: "error" (the default), "first" or "last" wins where a map's key occurs twice,
+    * `memory_limit`: bytes, or text like "2GB"; at least 64 MiB. None: a quarter of the machine's memory,
+    * `threads`: None: as many as this process has CPUs,
+    * `spill_dir`: where sorted runs go that exceed the limit. None: into the store,
+    * `progress`: True draws a bar if stderr is a terminal; a callable gets a `Progress` about ten times a second,
+    * `lock_timeout`: seconds to wait for another writer of the same dataset. None: 60.
+
+    Ctrl-C stops a build with `KeyboardInterrupt`; the store is then as it was.
+    """
+
+    __slots__ = ("_handle", "_origin", "__weakref__")
+
+    def __init__(self, path: StrPath, *, read_only: bool = False) -> None:
+        self._origin = Origin(absolute(path))
+        self._handle = StoreHandle(self._origin.path, read_only)
+
+    @property
+    def path(self) -> str:
+        """The store's absolute path, or ``shm://name``."""
+        return self._origin.path
+
+    @property
+    def uuid(self) -> str:
+        """The store's identity, 32 hexadecimal digits."""
+        return self._handle.uuid
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened read-only."""
+        return self._handle.read_only
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._handle.closed
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the datasets, ascending."""
+        return iter(self._handle.datasets())
+
+    def __len__(self) -> int:
+        return len(self._handle.datasets())
+
+    def __bool__(self) -> bool:
+        # An open store is something, also without datasets.
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._handle.contains(name)
+
+    # Opening ------------------------------------------------------------------------------------------------------
+
+    def map(self, name: str, version: int | None = None, *, allow_pickle: bool = False) -> Map:
+        """Open a dataset as a map; None: its newest version.
+
+        `allow_pickle`: decode values that were written with ``codec="pickle"``. Unpickling runs code that the data
+        chooses: allow it only for data whose writer you trust.
+        """
+        return Map(self._handle.map(name, version, allow_pickle), self._origin)
+
+    def table(self, name: str, version: int | None = None) -> Table:
+        """Open a dataset as a table; None: its newest version."""
+        return Table(self._handle.table(name, version), self._origin)
+
+    # Building -----------------------------------------------------------------------------------------------------
+
+    def put_map(
+        self,
+        name: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        value: str | list[str] | None = None,
+        codec: Codec | None = None,
+        on_duplicate: OnDuplicate = "error",
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> Map:
+        """Publish `data` as a map and open it.
+
+        `data` is a mapping, an iterable of (key, value) tuples, Arrow data (anything with the PyCapsule interface),
+        the path of a .parquet, .csv, .tsv, .ndjson, .arrow or .feather file, or another `Map` or `Table`. For Arrow data
+        and files `key` names the key column and `value` the value columns (None: all others).
+
+        Python values get the column type that holds them: str, bytes, int, float, bool, None, date, time, datetime,
+        timedelta, Decimal. Lists, tuples, dicts and mixed types are stored as msgpack. ``codec="pickle"`` stores any object.
+        """
+        options = build_options(
+            on_duplicate=on_duplicate,
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+        )
+        if isinstance(data, Map):
+            data = data.table()
+        if not _is_tabular(data):
+            columns = (key or "key", value if isinstance(value, str) else "value")
+            rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
+            self._handle.put_pairs(name, data, columns, codec, rows, options)
+        else:
+            if codec is not None:
+                raise ValueError("codec applies to Python values; Arrow data and files bring their own types")
+            self._put_tabular(name, data, key, value, unique=True, options=options)
+        return self.map(name, allow_pickle=codec == "pickle")
+
+    def map_writer(
+        self,
+        name: str,
+        *,
+        key: str = "key",
+        value: str = "value",
+        codec: Codec | None = None,
+        on_duplicate: OnDuplicate = "error",
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> MapWriter:
+        """A writer that takes a map piece by piece and publishes it at the end of its ``with`` block.
+
+        `key` and `value` name the columns of pairs; `key` also names the key column of Arrow data.
+        """
+        options = build_options(
+            on_duplicate=on_duplicate,
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+        )
+        return MapWriter(self._handle.map_writer(name, (key, value), codec, options))
+
+    def put(
+        self,
+        name: str,
+        data: Any,
+        *,
+        key: str | list[str] | None = None,
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> Table:
+        """Publish `data` as a table sorted by `key`, and open it. Keys may repeat.
+
+        `data` is Arrow data (pandas, polars, pyarrow, DuckDB...: anything with the PyCapsule interface), the path of
+        a file, or another table. Without `key` a pandas index becomes the key, if it has a name or is no plain count;
+        else rows keep their order.
+        """
+        options = build_options(
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+        )
+        self._put_tabular(name, data, key, None, unique=False, options=options)
+        return self.table(name)
+
+    def _put_tabular(
+        self,
+        name: str,
+        data: Any,
+        key: str | list[str] | None,
+        value: str | list[str] | None,
+        *,
+        unique: bool,
+        options: BuildOptions,
+    ) -> None:
+        values = [value] if isinstance(value, str) else value
+        if isinstance(data, Map):
+            data = data.table()
+        if isinstance(data, Table):
+            keys = _names(key, data.key)
+            _require_key(keys, unique)
+            self._handle.put_table(name, data._handle, keys, values, unique, options)  # noqa: SLF001
+        elif isinstance(data, (str, os.PathLike)):
+            keys = _names(key, [])
+            _require_key(keys, unique)
+            self._handle.put_files(name, [os.fspath(data)], keys, values, unique, options)
+        else:
+            source, index = arrow_source(data)
+            keys = _names(key, index)
+            _require_key(keys, unique)
+            self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
+
+    # Versions and care --------------------------------------------------------------------------------------------
+
+    def versions(self, name: str) -> list[VersionInfo]:
+        """All published versions of a dataset, ascending."""
+        return [VersionInfo.of(v) for v in self._handle.versions(name)]
+
+    def rollback(self, name: str, version: int) -> int:
+        """Publish the content of an old version again; the new version's number."""
+        return self._handle.rollback(name, version)
+
+    def drop(self, name: str) -> None:
+        """Remove a dataset with all its versions. Who has it open keeps reading."""
+        self._handle.drop(name)
+
+    def compact(self, name: str) -> int:
+        """Merge a dataset's segments into one; the version that holds the result."""
+        return self._handle.compact(name)
+
+    @overload
+    def gc(self, name: None = None, *, keep: int = 1) -> dict[str, GcReport]: ...
+    @overload
+    def gc(self, name: str, *, keep: int = 1) -> GcReport: ...
+    def gc(self, name: str | None = None, *, keep: int = 1) -> GcReport | dict[str, GcReport]:
+        """Remove all but the newest `keep` versions, of one dataset or of all, and what killed writers left."""
+        if name is not None:
+            return GcReport(*self._handle.gc(name, keep))
+        return {each: GcReport(*self._handle.gc(each, keep)) for each in self}
+
+    def verify(self, name: str) -> VerifyReport:
+        """Read every byte of the newest version; check it against checksums, order, index and the Arrow format.
+
+        What is wrong is in the report, which is false in a condition then.
+        """
+        return VerifyReport(*self._handle.verify(name))
+
+    def memory(self) -> dict[str, DatasetMemory]:
+        """What the newest version of each dataset costs on disk and in memory."""
+        return {name: DatasetMemory(**self._handle.memory(name)) for name in self}
+
+    def warm(self, name: str) -> WarmReport:
+        """Bring the newest version of a dataset into memory, in large pages where the kernel grants them."""
+        return WarmReport(**self._handle.warm(name))
+
+    def close(self) -> None:
+        """End the use of this object: its methods raise `ClosedError`. Open maps and tables stay usable."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen_store, (self._origin.path, self.read_only)
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ", read-only" if self.read_only else ""
+        return f"<pheon.Store {self.path!r}{state}>"
+
+
+def open(path: StrPath, *, read_only: bool = False) -> Store:  # noqa: A001 - `pheon.open` is the interface
+    """Open a store; unless `read_only`, create the directory if it is not there.
+
+    ``shm://name`` is a private directory in memory. With `read_only` a missing store is a `FileNotFoundError`.
+    """
+    return Store(path, read_only=read_only)
+
+
+def _is_tabular(data: Any) -> bool:
+    """Whether `data` has named columns: everything but mappings and iterables of pairs."""
+    if isinstance(data, Mapping):
+        return False
+    is_arrow = hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
+    return is_arrow or isinstance(data, (str, os.PathLike, Table))
+
+
+def _names(given: str | list[str] | None, otherwise: list[str]) -> list[str]:
+    if given is None:
+        return otherwise
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _require_key(keys: list[str], unique: bool) -> None:
+    if unique and len(keys) != 1:
+        raise ValueError(f"a map has one key column; name it with key=, got {keys}")
+
+
+def _rows_hint(data: Any) -> int | None:
+    """How many rows `data` has, if it knows: for progress only."""
+    rows = getattr(data, "num_rows", None)
+    if rows is None:
+        try:
+            rows = len(data)
+        except TypeError:
+            return None
+    return rows if isinstance(rows, int) else None

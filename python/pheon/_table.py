@@ -1,0 +1,162 @@
+"""`Table`: a version of a dataset, or a slice of one, for every Arrow consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, overload
+
+from pheon._info import DatasetInfo
+from pheon._native import Column, TableHandle
+from pheon._reopen import Origin, reopen_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+
+class Table:
+    """The rows of a version, ascending by key, or a contiguous slice of them. Opened with `Store.table`.
+
+    Anything that takes the Arrow PyCapsule stream takes a table without a copy: ``pyarrow.table(t)``, ``polars.from_arrow(t)``,
+    ``pandas.DataFrame.from_arrow(t)``, ``duckdb.sql("from t")``. What they get stays readable after the table, the store
+    and the file are gone. Slices (``t[10:20]``, `range`, `prefix`, `rows`) share the same memory.
+    """
+
+    __slots__ = ("_handle", "_origin", "__weakref__")
+
+    def __init__(self, handle: TableHandle, origin: Origin) -> None:
+        self._handle = handle
+        self._origin = origin
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self._handle.name
+
+    @property
+    def version(self) -> int:
+        """The number of the version that this table reads."""
+        return self._handle.version
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of this table or slice."""
+        return self._handle.num_rows
+
+    @property
+    def num_columns(self) -> int:
+        """Columns."""
+        return len(self._handle.column_names)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return self._handle.column_names
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """Column names with their Arrow types, printed. ``pyarrow.schema(t)`` gives them as pyarrow's."""
+        return dict(zip(self._handle.column_names, self._handle.column_types, strict=True))
+
+    @property
+    def key(self) -> list[str]:
+        """Names of the key columns; empty: rows are in the order in which they were written."""
+        return self._handle.key
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers that the rows lie in."""
+        return self._handle.nbytes
+
+    def __len__(self) -> int:
+        return self._handle.num_rows
+
+    @overload
+    def __getitem__(self, index: str) -> Column: ...
+    @overload
+    def __getitem__(self, index: slice) -> Table: ...
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: str | slice | int) -> Column | Table | dict[str, Any]:
+        """``t["col"]`` is a column, ``t[10:20]`` a slice, ``t[10]`` a row as a dict."""
+        if isinstance(index, str):
+            return self._handle.column(index)
+        if isinstance(index, slice):
+            return self._derived(self._handle.slice_of(index))
+        return self._handle.row(index)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows as dicts."""
+        return (self._handle.row(i) for i in range(len(self)))
+
+    def range(self, start: Any = None, stop: Any = None) -> Table:
+        """The rows with ``start <= key < stop``, without a copy; None: open."""
+        return self._derived(self._handle.range(start, stop))
+
+    def prefix(self, prefix: str | bytes) -> Table:
+        """The rows whose key begins with `prefix`, without a copy."""
+        return self._derived(self._handle.prefix(prefix))
+
+    def rows(self, key: Any) -> Table:
+        """The rows that hold `key`, without a copy; empty if there is none."""
+        return self._derived(self._handle.rows(key))
+
+    def _derived(self, handle: TableHandle) -> Table:
+        return Table(handle, self._origin)
+
+    def refresh(self) -> bool:
+        """Move to all rows of the newest version; True if there was a newer one. Slices taken before stay."""
+        newer = self._handle.refreshed()
+        if newer is not None:
+            self._handle = newer
+        return newer is not None
+
+    def info(self) -> DatasetInfo:
+        """Facts about the version that this table is on."""
+        return DatasetInfo.of(self._handle.facts())
+
+    def to_pyarrow(self) -> pa.Table:
+        """A pyarrow Table that shares the memory."""
+        import pyarrow as pa
+
+        return pa.table(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A pandas DataFrame; an index that was stored comes back as the index.
+
+        Numbers without nulls and strings (pandas' ``str`` dtype) share the memory, so the frame is read-only in part:
+        pandas copies a column when it is written to.
+        """
+        from pheon._adapters.pandas import table_to_pandas
+
+        return table_to_pandas(self)
+
+    def to_polars(self) -> pl.DataFrame:
+        """A polars DataFrame; numbers share the memory, polars keeps strings in a layout of its own."""
+        from pheon._adapters.polars import table_to_polars
+
+        return table_to_polars(self)
+
+    def to_numpy(self, column: str) -> np.ndarray[Any, Any]:
+        """One column as a NumPy array; numbers, timestamps and durations without nulls share the memory."""
+        from pheon._adapters.numpy import column_to_numpy
+
+        return column_to_numpy(self._handle.column(column))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._handle.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return self._handle.__arrow_c_schema__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        offset, length = self._handle.bounds
+        return reopen_table, (self._origin, self.name, self.version, offset, length)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}: {kind}" for name, kind in list(self.schema.items())[:8])
+        more = ", ..." if self.num_columns > 8 else ""
+        key = f", key {self.key}" if self.key else ""
+        return f"<pheon.Table {self.name!r} version {self.version}: {len(self):,} rows{key}, {columns}{more}>"
