@@ -21,7 +21,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
-from real_data import Source, find_source
+from real_data import Source, debian_index, find_source, source_lines
 
 import pheon
 
@@ -47,6 +47,7 @@ class Plan:
     entries_max: int | None
     workers: int
     lookups: int
+    data: str
 
     def questions_file(self, worker: int) -> Path:
         """Keys and right answers of one worker."""
@@ -54,7 +55,10 @@ class Plan:
 
     def source(self) -> Source:
         """The data, read from the beginning."""
-        return find_source(Path(self.folder), self.entries_max)
+        if self.data == "lines":
+            return source_lines(self.entries_max)
+        find = debian_index if self.data == "debian" else find_source
+        return find(Path(self.folder), self.entries_max)
 
 
 @dataclass(frozen=True)
@@ -255,11 +259,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for store and questions; default: %(default)s")
     parser.add_argument("--entries", type=int, default=fitting_entries(), help="at most so many; default: all that fit")
+    parser.add_argument(
+        "--data", choices=["any", "debian", "lines"], default="any", help="default: the first that works"
+    )
     parser.add_argument("--workers", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--lookups", type=int, default=200_000, help="a worker and way; default: %(default)s")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    plan = Plan(str(args.folder / "store"), str(args.folder), args.entries, args.workers, args.lookups)
+    plan = Plan(str(args.folder / "store"), str(args.folder), args.entries, args.workers, args.lookups, args.data)
     shutil.rmtree(plan.store, ignore_errors=True)
     build(plan)
     start = perf_counter()

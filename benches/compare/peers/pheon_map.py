@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benches.compare.data import KEY, VALUE
-from benches.compare.peers.base import LIST_BATCH, Peer, slices
+from benches.compare.peers.base import LIST_BATCH, MissingError, Peer, slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,13 @@ class PheonMap(Peer):
     batch = "m.get_many(Arrow array), one call"
     modules = ("pheon",)
     notes = "build includes fsync"
+
+    def version(self) -> str:
+        try:
+            import pheon
+        except ImportError as why:
+            raise MissingError(f"the Python package pheon is not installed: {why}") from why
+        return pheon.__version__
 
     def build(self, table: pa.Table, place: Path) -> dict[str, float]:
         import pheon
