@@ -28,7 +28,7 @@ from pheon._errors import (
 from pheon._info import DatasetInfo, DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
 from pheon._native import Batch, Column, Progress, __version__
-from pheon._store import Store, open
+from pheon._store import Store, open  # noqa: A004 - the interface
 from pheon._table import Table
 from pheon._writer import MapWriter
 

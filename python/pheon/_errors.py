@@ -27,7 +27,7 @@ class CorruptError(Error):
     """A file is not ours, was cut short, or its bytes are not those that were published."""
 
 
-class LockTimeout(Error, TimeoutError):  # noqa: N818 - the name is part of the interface
+class LockTimeout(Error, TimeoutError):
     """Another writer kept the dataset's lock; the message names its process."""
 
 

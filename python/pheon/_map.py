@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ class Map(MapHandle):
     """The dict face of a dataset whose key is unique. Opened with `Store.map`; a `collections.abc.Mapping`.
 
     ``m[key]`` and ``m.get(key)`` look one key up, ``m.get_many(keys)`` many at once, several times as fast a key.
-    Iteration, views, ``range`` and ``prefix`` are in key order. A key of another type than the map's raises `TypeError`.
+    Iteration, views, ``range`` and ``prefix`` are in key order. A key of another type than the
+    map's raises `TypeError`.
 
     The entries are in a read-only mapping of the store's file, which all processes share. They stay readable after the
     store is closed, and after the dataset is replaced or dropped. A map stays on its version until `refresh`.
@@ -32,7 +33,7 @@ class Map(MapHandle):
     With one value column ``m[key]`` is the value; with several it is a dict by column name.
     """
 
-    __slots__ = ("_origin",)
+    __slots__ = ("__weakref__", "_origin")
     _origin: Origin
 
     def __new__(cls, handle: MapHandle, origin: Origin) -> Self:
@@ -127,7 +128,7 @@ class Map(MapHandle):
         return f"{head}, {{{', '.join(shown)}}}>"
 
 
-Mapping.register(Map)
+Mapping.register(Map)  # type: ignore[attr-defined] - every ABC has it; the stub shows a Protocol
 
 
 def _same(a: object, b: object) -> bool:

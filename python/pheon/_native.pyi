@@ -1,7 +1,7 @@
 """The native module. `pheon`'s public classes are built on these; programs use those."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, final
+from typing import Any, Self, final
 
 from pheon._options import BuildOptions
 
@@ -70,7 +70,7 @@ class RowIter:
     def __length_hint__(self) -> int: ...
 
 class MapHandle:
-    def __new__(cls, handle: MapHandle) -> MapHandle: ...
+    def __new__(cls, handle: MapHandle) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -149,7 +149,7 @@ class WriterHandle:
 
 @final
 class StoreHandle:
-    def __new__(cls, path: str, read_only: bool) -> StoreHandle: ...
+    def __new__(cls, path: str, read_only: bool) -> Self: ...
     @property
     def path(self) -> Any: ...
     @property

@@ -40,7 +40,7 @@ class Store:
     Ctrl-C stops a build with `KeyboardInterrupt`; the store is then as it was.
     """
 
-    __slots__ = ("_handle", "_origin", "__weakref__")
+    __slots__ = ("__weakref__", "_handle", "_origin")
 
     def __init__(self, path: StrPath, *, read_only: bool = False) -> None:
         self._origin = Origin(absolute(path))
@@ -114,11 +114,12 @@ class Store:
         """Publish `data` as a map and open it.
 
         `data` is a mapping, an iterable of (key, value) tuples, Arrow data (anything with the PyCapsule interface),
-        the path of a .parquet, .csv, .tsv, .ndjson, .arrow or .feather file, or another `Map` or `Table`. For Arrow data
-        and files `key` names the key column and `value` the value columns (None: all others).
+        the path of a .parquet, .csv, .tsv, .ndjson, .arrow or .feather file, or another `Map` or `Table`. For Arrow
+        data and files `key` names the key column and `value` the value columns (None: all others).
 
         Python values get the column type that holds them: str, bytes, int, float, bool, None, date, time, datetime,
-        timedelta, Decimal. Lists, tuples, dicts and mixed types are stored as msgpack. ``codec="pickle"`` stores any object.
+        timedelta, Decimal. Lists, tuples, dicts and mixed types are stored as msgpack. ``codec="pickle"`` stores any
+        object.
         """
         options = build_options(
             on_duplicate=on_duplicate,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class MapWriter:
     """Collects pairs and Arrow data for a new version of a map; made by `Store.map_writer`.
 
-    Nothing is visible until the ``with`` block ends; an exception in it publishes nothing and leaves nothing. Memory stays
-    within `memory_limit`, however much is written. After the block, `version` is the new version's number.
+    Nothing is visible until the ``with`` block ends; an exception in it publishes nothing and leaves nothing.
+    Memory stays within `memory_limit`, however much is written. After the block, `version` is the new version's number.
     """
 
     __slots__ = ("_handle", "version")

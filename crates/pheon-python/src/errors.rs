@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 
 use pheon::{ReadError, WriteError};
 use pyo3::exceptions::{PyFileNotFoundError, PyKeyboardInterrupt, PyOSError, PyTypeError, PyValueError};
@@ -30,15 +31,14 @@ pub(crate) fn read_error(py: Python<'_>, error: &ReadError) -> PyErr {
     let message = error.to_string();
     match error {
         ReadError::StoreNotFound { path } => {
+            let message = "no store here (there is no pheon.json); pheon.open without read_only creates one";
             PyFileNotFoundError::new_err((NO_SUCH_FILE, message, path.display().to_string()))
         }
         ReadError::NotFound { .. } => NotFoundError::new_err(message),
         ReadError::InvalidName { .. } => PyValueError::new_err(message),
         ReadError::Corrupt { .. } => CorruptError::new_err(message),
         ReadError::KeyType { .. } | ReadError::WrongShape { .. } => PyTypeError::new_err(message),
-        ReadError::Io { path, source, .. } => {
-            with_cause(py, os_error(&message, &path.display().to_string(), source), error)
-        }
+        ReadError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
         _ => with_cause(py, Error::new_err(message), error),
     }
 }
@@ -60,9 +60,7 @@ pub(crate) fn write_error(py: Python<'_>, error: &WriteError) -> PyErr {
         WriteError::Input { path, .. } if !path.exists() => {
             PyFileNotFoundError::new_err((NO_SUCH_FILE, message, path.display().to_string()))
         }
-        WriteError::Io { path, source, .. } => {
-            with_cause(py, os_error(&message, &path.display().to_string(), source), error)
-        }
+        WriteError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
         // Input, Source, and variants that a later engine adds.
         _ => with_cause(py, Error::new_err(message), error),
     }
@@ -78,9 +76,14 @@ pub(crate) fn arrow_error(operation: &str, error: &arrow_schema::ArrowError) -> 
     Error::new_err(format!("{operation}: {error}"))
 }
 
-fn os_error(message: &str, path: &str, source: &io::Error) -> PyErr {
-    // OSError picks FileNotFoundError, PermissionError... by its first argument.
-    PyOSError::new_err((source.raw_os_error().unwrap_or(IO_FAILURE), format!("{message}: {source}"), path.to_owned()))
+/// OSError picks FileNotFoundError, PermissionError... by the number. Where there is none it was no system call
+/// that failed: what the caller asked for cannot be.
+fn os_error(operation: &str, path: &Path, source: &io::Error) -> PyErr {
+    let path = path.display().to_string();
+    match source.raw_os_error() {
+        None if source.kind() == io::ErrorKind::InvalidInput => PyValueError::new_err(source.to_string()),
+        errno => PyOSError::new_err((errno.unwrap_or(IO_FAILURE), format!("{operation}: {source}"), path)),
+    }
 }
 
 /// Chains the Rust cause, if there is one, as `__cause__`.

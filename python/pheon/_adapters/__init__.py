@@ -1,6 +1,7 @@
 """Same kind out as in: which library the caller's data comes from, found without importing any.
 
-A library's objects cannot exist before it is imported, so `sys.modules` tells. Each module here imports only its library.
+A library's objects cannot exist before it is imported, so `sys.modules` tells. Each module here imports only
+its library.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -58,10 +59,8 @@ def frame_source(data: Any) -> tuple[Any, list[str]]:
 def _arrow_keys(mapping: Map, keys: Any) -> Any:
     if getattr(keys.dtype, "kind", "") == "f" and mapping.key_type.lower().lstrip("u").startswith("int"):
         # Integers with gaps are floats in pandas. Others are no keys, which the lookup says.
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             keys = keys.astype("Int64")
-        except (TypeError, ValueError):
-            pass
     try:
         import pyarrow as pa
     except ImportError:
@@ -70,7 +69,7 @@ def _arrow_keys(mapping: Map, keys: Any) -> Any:
     return pa.array(keys, from_pandas=True)
 
 
-def _series(column: Column, index: Any) -> pd.Series[Any]:
+def _series(column: Column, index: Any) -> pd.Series:
     if column.encoded:
         return pd.Series(column.to_pylist(), index=index, dtype="object")
     try:
@@ -96,5 +95,5 @@ def _series(column: Column, index: Any) -> pd.Series[Any]:
     return series if index is None else series.set_axis(index)
 
 
-def _like(keys: Any, found: pd.Series[Any]) -> Any:
+def _like(keys: Any, found: pd.Series) -> Any:
     return found.rename(keys.name) if isinstance(keys, pd.Series) else pd.Index(found, name=keys.name)

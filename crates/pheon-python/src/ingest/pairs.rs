@@ -23,7 +23,7 @@ const SCAN_ROWS: usize = 65_536;
 /// A batch goes to the engine at so many rows...
 const BATCH_ROWS: usize = 65_536;
 /// ...or so many bytes, whichever comes first.
-const BATCH_BYTES: usize = 32 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// How values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +178,11 @@ impl PairWriter {
         let first_row = end_row - pending.len() as u64;
         if self.columns.is_none() {
             let kinds = match &self.writer {
-                Some((_, schema)) => self.kinds_of_schema(schema)?,
+                Some((_, schema)) => {
+                    let (kinds, value) = self.kinds_of_schema(schema)?;
+                    self.target.columns.1 = value;
+                    kinds
+                }
                 None => {
                     let mut scans = (KindScan::default(), KindScan::default());
                     for (i, (key, value)) in pending.iter().enumerate() {
@@ -206,8 +210,8 @@ impl PairWriter {
         self.columns = Some(Columns { kinds, key, value, rows: 0, bytes: 0 });
     }
 
-    /// The kinds in which pairs are collected once Arrow data has set the schema.
-    fn kinds_of_schema(&self, schema: &Schema) -> PyResult<(Kind, Kind)> {
+    /// The kinds in which pairs are collected once Arrow data has set the schema, and the value column's name.
+    fn kinds_of_schema(&self, schema: &Schema) -> PyResult<((Kind, Kind), String)> {
         let key = &self.target.options.key[0];
         let values: Vec<_> = schema.fields().iter().filter(|f| f.name() != key).collect();
         let [value] = values.as_slice() else {
@@ -225,7 +229,8 @@ impl PairWriter {
                 ))
             })
         };
-        Ok((kind(schema.field_with_name(key).map_err(|e| schema_error(e.to_string()))?)?, kind(value)?))
+        let key = kind(schema.field_with_name(key).map_err(|e| schema_error(e.to_string()))?)?;
+        Ok(((key, kind(value)?), value.name().clone()))
     }
 
     fn flush(&mut self, py: Python<'_>) -> PyResult<()> {
