@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The `pheon` command.
+
+fn main() {
+    std::process::exit(pheon_cli::run(std::env::args_os()));
+}

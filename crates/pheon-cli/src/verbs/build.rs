@@ -1,0 +1,216 @@
+//! `pheon build`: input files to a published version.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use pheon::input::{self, Format, InputOptions};
+use pheon::{OnDuplicate, PutOptions, Store};
+use pheon_os::interrupt;
+use serde_json::json;
+
+use super::build_progress::Bar;
+use crate::failure::{Failure, say};
+use crate::listing::write_json;
+use crate::size::{parse_size, show_count, show_rate, show_size};
+
+/// Arguments of `pheon build`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The store: a directory (made if missing), or shm://NAME for one in memory.
+    store: PathBuf,
+    /// The dataset: letters, digits, _ . -
+    name: String,
+    /// Input files, all with the same columns: .parquet .csv .tsv .ndjson .jsonl .arrow .feather
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The key column. Rows are sorted by it. With --table it may be left out, or be several, separated by commas.
+    #[arg(long, value_name = "COL", value_delimiter = ',', required_unless_present = "table")]
+    key: Vec<String>,
+    /// Columns to keep beside the key, separated by commas. Default: all.
+    #[arg(long, value_name = "COL", value_delimiter = ',')]
+    value: Vec<String>,
+    /// Build a table, whose keys may repeat, instead of a map.
+    #[arg(long)]
+    table: bool,
+    /// What to do when a key occurs again.
+    #[arg(long, value_enum, default_value = "error", conflicts_with = "table")]
+    on_duplicate: Duplicate,
+    /// How much memory to use, such as 2GB or 512MiB. Default: a quarter of the machine's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory_limit: Option<u64>,
+    /// How many threads work. Default: one for each CPU.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Folder for data that does not fit in memory. Default: in the store.
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
+    /// How long to wait for another writer of the dataset, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = parse_seconds)]
+    lock_timeout: f64,
+    /// The format of the files. Default: by extension.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<FileFormat>,
+    /// Read a column as strings: identifiers that look like numbers. May be given several times or with commas.
+    #[arg(long, value_name = "COL", value_delimiter = ',')]
+    string: Vec<String>,
+    /// Read a column as this type: str, bytes, int64, float64, date, timestamp[us,UTC], decimal(38,2)... May be given several times.
+    #[arg(long = "type", value_name = "COL=TYPE", value_parser = parse_column_type)]
+    types: Vec<(String, String)>,
+    /// CSV: the character between fields, or "tab".
+    #[arg(long, value_name = "CHAR", value_parser = parse_delimiter)]
+    delimiter: Option<u8>,
+    /// CSV: the first line is data; columns are named column_1, column_2...
+    #[arg(long)]
+    no_header: bool,
+    /// CSV: quotes are characters like any other.
+    #[arg(long)]
+    no_quotes: bool,
+    /// CSV: a field that means null. May be given several times. Default: the empty field.
+    #[arg(long, value_name = "TEXT")]
+    null: Vec<String>,
+    /// CSV: how many rows decide about the types of columns, or "all".
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = parse_infer_rows)]
+    infer_rows: InferRows,
+    /// Say nothing unless it fails.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Duplicate {
+    Error,
+    First,
+    Last,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FileFormat {
+    Parquet,
+    Csv,
+    Tsv,
+    Json,
+    Arrow,
+}
+
+/// `None`: all.
+type InferRows = std::option::Option<u64>;
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s: &f64| (0.0..=1e9).contains(s)).ok_or_else(|| "expected a number of seconds".into())
+}
+
+fn parse_infer_rows(text: &str) -> Result<InferRows, String> {
+    match text {
+        "all" => Ok(None),
+        _ => text.parse().ok().filter(|n| *n > 0).map(Some).ok_or_else(|| "expected a number from 1, or \"all\"".into()),
+    }
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [c] if c.is_ascii() => Ok(*c),
+        _ => Err("expected one ASCII character, or \"tab\"".into()),
+    }
+}
+
+fn parse_column_type(text: &str) -> Result<(String, String), String> {
+    let (column, name) = text.split_once('=').ok_or("expected COLUMN=TYPE")?;
+    input::parse_type(name)?;
+    Ok((column.to_owned(), name.to_owned()))
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    if !args.table && args.key.len() > 1 {
+        return Err(Failure::Usage("a map has one key column; choose one, or build a --table".into()));
+    }
+    let start = Instant::now();
+    let files = input::open_all(&args.files, &input_options(args))?;
+
+    // From here on Ctrl-C stops the build in good order; before, nothing has been written. Another thread of a host program may have taken
+    // Ctrl-C over already; then the host decides.
+    let guard = interrupt::Guard::install().ok();
+    let bar = (!args.quiet).then(Bar::on_terminal).flatten();
+    let mut options = put_options(args);
+    options.expected_rows = files.rows_estimate;
+    if guard.is_some() {
+        options = options.cancel(interrupt::interrupted);
+    }
+    if let Some(bar) = &bar {
+        options = options.progress(bar.callback());
+    }
+
+    let store = Store::open(&args.store)?;
+    let result = store.put(&args.name, files.reader, options);
+    if let Some(bar) = bar {
+        bar.clear();
+    }
+    let version = result?;
+    drop(guard);
+
+    let info = store.table_at(&args.name, version)?.info();
+    let (bytes, seconds) = (info.data_bytes + info.index_bytes, start.elapsed().as_secs_f64());
+    if !args.quiet {
+        say(&format!(
+            "{}: version {version}, {} rows in {seconds:.1} s ({}), {}",
+            info.name,
+            show_count(info.rows),
+            show_rate(info.rows as f64 / seconds.max(1e-9)),
+            show_size(bytes)
+        ));
+    }
+    if args.json {
+        let result = json!({
+            "name": info.name, "version": version, "rows": info.rows, "data_bytes": info.data_bytes,
+            "index_bytes": info.index_bytes, "seconds": seconds,
+        });
+        write_json(out, &result)?;
+    }
+    Ok(())
+}
+
+fn input_options(args: &Args) -> InputOptions {
+    let mut options = InputOptions::default();
+    options.format = args.format.map(|format| match format {
+        FileFormat::Parquet => Format::Parquet,
+        FileFormat::Csv => Format::Csv,
+        FileFormat::Tsv => Format::Tsv,
+        FileFormat::Json => Format::Json,
+        FileFormat::Arrow => Format::Arrow,
+    });
+    if !args.value.is_empty() {
+        let values = args.value.iter().filter(|name| !args.key.contains(name));
+        options.columns = Some(args.key.iter().chain(values).cloned().collect());
+    }
+    let strings = args.string.iter().map(|column| (column.clone(), "str".to_owned()));
+    let types = strings.chain(args.types.iter().cloned());
+    options.types = types.map(|(column, name)| (column, input::parse_type(&name).expect("checked when it was parsed"))).collect();
+    options.delimiter = args.delimiter;
+    options.header = !args.no_header;
+    if args.no_quotes {
+        options.quote = None;
+    }
+    if !args.null.is_empty() {
+        options.null_values.clone_from(&args.null);
+    }
+    options.infer_rows = args.infer_rows;
+    options
+}
+
+fn put_options(args: &Args) -> PutOptions {
+    let mut options = PutOptions::table(args.key.clone()).unique(!args.table).on_duplicate(match args.on_duplicate {
+        Duplicate::Error => OnDuplicate::Error,
+        Duplicate::First => OnDuplicate::First,
+        Duplicate::Last => OnDuplicate::Last,
+    });
+    options.memory_limit_bytes = args.memory_limit;
+    options.threads = args.threads;
+    options.spill_dir.clone_from(&args.spill_dir);
+    options.lock_timeout = Some(Duration::from_secs_f64(args.lock_timeout));
+    options
+}
