@@ -6,6 +6,7 @@
 //! | [`fs`] | the one seam through which the engine touches files, the real file system, and a fault-injecting one |
 //! | [`map`] | read-only shared mappings of published files |
 //! | [`prefetch`] | cache-line prefetch hints |
+//! | [`interrupt`] | Ctrl-C as a flag |
 //! | [`lock`] | the kernel-owned writers' lock |
 //! | [`process`] | CPUs, memory, identity of this process |
 //! | [`shm`] | private store folders in `/dev/shm` |
@@ -26,6 +27,7 @@ use std::io;
 #[cfg(test)]
 mod forked_child;
 pub mod fs;
+pub mod interrupt;
 pub mod lock;
 pub mod map;
 pub mod memory;
