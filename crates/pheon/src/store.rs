@@ -183,7 +183,7 @@ impl Store {
     pub fn put(&self, name: &str, reader: impl RecordBatchReader, options: PutOptions) -> Result<u64, WriteError> {
         let mut writer = self.writer(name, reader.schema(), options)?;
         for batch in reader {
-            writer.write(&batch.map_err(|e| WriteError::Source { problem: e.to_string() })?)?;
+            writer.write(&batch.map_err(crate::input::write_error)?)?;
         }
         writer.commit()
     }

