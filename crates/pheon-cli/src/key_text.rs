@@ -40,7 +40,10 @@ pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String>
         D::FixedSizeBinary(n) => {
             let bytes = parse_bytes(text)?;
             if bytes.len() != *n as usize {
-                return Err(error(&format!("{n} bytes, found {}; write 0x and hexadecimal digits for any bytes", bytes.len())));
+                return Err(error(&format!(
+                    "{n} bytes, found {}; write 0x and hexadecimal digits for any bytes",
+                    bytes.len()
+                )));
             }
             Key::Bytes(bytes)
         }
@@ -60,7 +63,11 @@ pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String>
         }
         D::Duration(unit) => {
             let number = text.trim().parse::<i64>();
-            Key::Fixed64(number.map_err(|_| error(&format!("a duration as a whole number of {}", unit_name(*unit))))?.cast_unsigned())
+            Key::Fixed64(
+                number
+                    .map_err(|_| error(&format!("a duration as a whole number of {}", unit_name(*unit))))?
+                    .cast_unsigned(),
+            )
         }
         D::Date32 | D::Date64 => {
             if text.contains([':', 'T']) {
@@ -74,7 +81,10 @@ pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String>
         }
         D::Timestamp(unit, _) => {
             check_fraction(text, *unit)?;
-            fixed(&convert(text, data_type).ok_or_else(|| error("a timestamp such as 2024-01-31T12:30:00.5 or with +02:00 or Z"))?)
+            fixed(
+                &convert(text, data_type)
+                    .ok_or_else(|| error("a timestamp such as 2024-01-31T12:30:00.5 or with +02:00 or Z"))?,
+            )
         }
         D::Decimal32(_, scale) | D::Decimal64(_, scale) | D::Decimal128(_, scale) | D::Decimal256(_, scale) => {
             let expected = format!("a number with at most {} digits behind the point", (*scale).max(0));

@@ -27,7 +27,12 @@ pub(crate) fn write_table(out: &mut dyn Write, headings: &[(&str, Align)], rows:
 }
 
 /// One row of an aligned table, without blanks at its end.
-pub(crate) fn write_row(out: &mut dyn Write, cells: &[String], widths: &[usize], align: impl Fn(usize) -> Align) -> io::Result<()> {
+pub(crate) fn write_row(
+    out: &mut dyn Write,
+    cells: &[String],
+    widths: &[usize],
+    align: impl Fn(usize) -> Align,
+) -> io::Result<()> {
     let mut line = String::new();
     for (i, cell) in cells.iter().enumerate() {
         if i > 0 {

@@ -42,7 +42,8 @@ impl World {
     /// A world whose store has a map `words` from `word` to `meaning`: a..e.
     fn with_words() -> Self {
         let world = Self::new();
-        let file = world.file("words.csv", "word,meaning\ncherry,red\napple,green\nbanana,yellow\ndate,brown\nelderberry,black\n");
+        let file = world
+            .file("words.csv", "word,meaning\ncherry,red\napple,green\nbanana,yellow\ndate,brown\nelderberry,black\n");
         world.ok(["build", &world.store(), "words", &file, "--key", "word"]);
         world
     }

@@ -107,7 +107,9 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 fn parse_infer_rows(text: &str) -> Result<InferRows, String> {
     match text {
         "all" => Ok(None),
-        _ => text.parse().ok().filter(|n| *n > 0).map(Some).ok_or_else(|| "expected a number from 1, or \"all\"".into()),
+        _ => {
+            text.parse().ok().filter(|n| *n > 0).map(Some).ok_or_else(|| "expected a number from 1, or \"all\"".into())
+        }
     }
 }
 
@@ -189,7 +191,8 @@ fn input_options(args: &Args) -> InputOptions {
     }
     let strings = args.string.iter().map(|column| (column.clone(), "str".to_owned()));
     let types = strings.chain(args.types.iter().cloned());
-    options.types = types.map(|(column, name)| (column, input::parse_type(&name).expect("checked when it was parsed"))).collect();
+    options.types =
+        types.map(|(column, name)| (column, input::parse_type(&name).expect("checked when it was parsed"))).collect();
     options.delimiter = args.delimiter;
     options.header = !args.no_header;
     if args.no_quotes {

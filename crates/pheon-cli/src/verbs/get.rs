@@ -15,8 +15,9 @@ use crate::key_text::{Key, parse_key};
 pub(crate) struct Args {
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// The keys. Bytes are given as text or as 0x and hexadecimal digits, dates and times as in ISO 8601.
-    #[arg(required = true, allow_hyphen_values = true)]
+    /// The keys. Bytes are given as text or as 0x and hexadecimal digits, dates and times as in ISO 8601. Text that begins with - goes behind
+    /// the options and --.
+    #[arg(required = true, allow_negative_numbers = true)]
     keys: Vec<String>,
     /// An older version.
     #[arg(long, value_name = "N")]
@@ -36,7 +37,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         (false, _) => None,
     };
     let schema = table.schema();
-    let values: Vec<(usize, &FieldRef)> = schema.fields().iter().enumerate().filter(|(_, f)| !table.key().contains(f.name())).collect();
+    let values: Vec<(usize, &FieldRef)> =
+        schema.fields().iter().enumerate().filter(|(_, f)| !table.key().contains(f.name())).collect();
     let mut missing = false;
     let mut line = Vec::new();
     for (text, key) in args.keys.iter().zip(&keys) {

@@ -59,7 +59,14 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         ("created", show_time(info.created_unix_ms)),
         ("origin", info.origin.clone()),
         ("rows", show_count(info.rows)),
-        ("key", if info.key.is_empty() { "none".into() } else { info.key.iter().map(column).collect::<Vec<_>>().join(", ") }),
+        (
+            "key",
+            if info.key.is_empty() {
+                "none".into()
+            } else {
+                info.key.iter().map(column).collect::<Vec<_>>().join(", ")
+            },
+        ),
         ("values", names.map(column).collect::<Vec<_>>().join(", ")),
         ("segments", info.segments.to_string()),
         ("data", show_size(info.data_bytes)),

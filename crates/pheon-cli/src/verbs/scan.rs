@@ -80,7 +80,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Format::Csv => Box::new(CsvRows::default()),
         Format::Arrow => Box::new(ArrowRows::default()),
     };
-    let chunk = |start: usize| -> Result<RecordBatch, Failure> { Ok(rows.slice(start, CHUNK_ROWS).to_batch()?.project(&columns)?) };
+    let chunk = |start: usize| -> Result<RecordBatch, Failure> {
+        Ok(rows.slice(start, CHUNK_ROWS).to_batch()?.project(&columns)?)
+    };
     writer.begin(&chunk(0)?, out)?;
     for start in (0..rows.num_rows()).step_by(CHUNK_ROWS) {
         writer.rows(&chunk(start)?, out)?;
@@ -95,14 +97,22 @@ fn select(table: &Table, args: &Args) -> Result<Table, Failure> {
     let schema = table.schema();
     let [name] = table.key() else {
         let problem = if table.key().is_empty() { "no key column" } else { "several key columns" };
-        return Err(Failure::Usage(format!("{:?} has {problem}; scan it without --prefix, --from and --to", table.name())));
+        return Err(Failure::Usage(format!(
+            "{:?} has {problem}; scan it without --prefix, --from and --to",
+            table.name()
+        )));
     };
     let data_type = schema.field_with_name(name)?.data_type();
     if let Some(prefix) = &args.prefix {
         let prefix = match data_type {
             DataType::LargeUtf8 => prefix.as_bytes().to_vec(),
             DataType::LargeBinary | DataType::FixedSizeBinary(_) => parse_bytes(prefix).map_err(Failure::Usage)?,
-            other => return Err(Failure::Usage(format!("keys of {:?} are {other} and have no prefix; use --from and --to", table.name()))),
+            other => {
+                return Err(Failure::Usage(format!(
+                    "keys of {:?} are {other} and have no prefix; use --from and --to",
+                    table.name()
+                )));
+            }
         };
         return Ok(table.prefix(&prefix)?);
     }

@@ -33,8 +33,9 @@ impl RowWriter for JsonRows {
     fn rows(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Failure> {
         let options = encoder_options();
         let mut cells = Cells::new(batch, &options)?;
-        let names: Vec<String> =
-            (0..cells.len()).map(|i| serde_json::to_string(cells.name(i)).expect("a string always serialises")).collect();
+        let names: Vec<String> = (0..cells.len())
+            .map(|i| serde_json::to_string(cells.name(i)).expect("a string always serialises"))
+            .collect();
         for row in 0..batch.num_rows() {
             self.line.clear();
             self.line.push(b'{');

@@ -50,8 +50,19 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let rows: Vec<_> = reports
             .iter()
             .map(|(name, r)| {
-                let result = if r.is_ok() { "ok".to_owned() } else { format!("{} problems", show_count(r.problem_count as u64)) };
-                vec![name.clone(), r.version.to_string(), show_count(r.rows), show_count(r.keys), show_size(r.bytes), result]
+                let result = if r.is_ok() {
+                    "ok".to_owned()
+                } else {
+                    format!("{} problems", show_count(r.problem_count as u64))
+                };
+                vec![
+                    name.clone(),
+                    r.version.to_string(),
+                    show_count(r.rows),
+                    show_count(r.keys),
+                    show_size(r.bytes),
+                    result,
+                ]
             })
             .collect();
         write_table(out, &headings, &rows)?;

@@ -43,7 +43,15 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     ];
     let rows: Vec<_> = versions
         .iter()
-        .map(|v| vec![v.version.to_string(), show_time(v.created_unix_ms), show_count(v.rows), show_size(v.bytes), v.origin.clone()])
+        .map(|v| {
+            vec![
+                v.version.to_string(),
+                show_time(v.created_unix_ms),
+                show_count(v.rows),
+                show_size(v.bytes),
+                v.origin.clone(),
+            ]
+        })
         .collect();
     write_table(out, &headings, &rows)?;
     Ok(())

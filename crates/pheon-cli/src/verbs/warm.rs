@@ -43,7 +43,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         [("NAME", Align::Left), ("SIZE", Align::Right), ("IN MEMORY", Align::Right), ("IN 2 MiB PAGES", Align::Right)];
     let rows: Vec<_> = reports
         .iter()
-        .map(|(name, r)| vec![name.clone(), show_size(r.file_bytes), show_size(r.resident_bytes), show_size(r.huge_bytes)])
+        .map(|(name, r)| {
+            vec![name.clone(), show_size(r.file_bytes), show_size(r.resident_bytes), show_size(r.huge_bytes)]
+        })
         .collect();
     write_table(out, &headings, &rows)?;
     out.flush()?;

@@ -49,7 +49,22 @@ fn columns_types_and_csv_options() {
     let world = World::new();
     let store = world.store();
     let file = world.file("t.csv", "id;a;b;c\n1;x;NA;1.50\n20;y z;5;2\n");
-    world.ok(["build", &store, "t", &file, "--key", "id", "--value", "c,a", "--delimiter", ";", "--string", "id", "--type", "c=decimal(9,2)"]);
+    world.ok([
+        "build",
+        &store,
+        "t",
+        &file,
+        "--key",
+        "id",
+        "--value",
+        "c,a",
+        "--delimiter",
+        ";",
+        "--string",
+        "id",
+        "--type",
+        "c=decimal(9,2)",
+    ]);
     assert_eq!(world.ok(["scan", &store, "t", "--format", "csv"]), "id,c,a\n1,1.50,x\n20,2.00,y z\n");
 }
 
@@ -60,7 +75,10 @@ fn several_files_and_no_header() {
     let a = world.file("a.tsv", "b\t2\n");
     let b = world.file("b.tsv", "a\t\"1\n");
     world.ok(["build", &store, "t", &a, &b, "--key", "column_1", "--no-header", "--no-quotes", "--string", "column_2"]);
-    assert_eq!(world.ok(["scan", &store, "t", "--json"]), "{\"column_1\":\"a\",\"column_2\":\"\\\"1\"}\n{\"column_1\":\"b\",\"column_2\":\"2\"}\n");
+    assert_eq!(
+        world.ok(["scan", &store, "t", "--json"]),
+        "{\"column_1\":\"a\",\"column_2\":\"\\\"1\"}\n{\"column_1\":\"b\",\"column_2\":\"2\"}\n"
+    );
     let c = world.file("c.tsv", "c\n");
     world.fails(["build", &store, "t", &a, &c, "--key", "column_1", "--no-header"], 1, &["c.tsv", "\"column_2\""]);
     assert_eq!(world.json(["versions", &store, "t", "--json"]).as_array().unwrap().len(), 1);

@@ -60,7 +60,7 @@ fn damaged_files_are_named() {
         if matches!(name, "t.csv" | "t.tsv") {
             continue; // Any text is CSV; its faults are tested with the reader.
         }
-        let file = world.file(name, &content[..content.len() / 2]);
+        let file = world.file(name, &content[..content.len() * 2 / 3]);
         world.fails(["build", &world.store(), "t", &file, "--key", "k"], 1, &["cannot read", name]);
         let file = world.file(name, "%PDF-1.7 something else entirely\n");
         world.fails(["build", &world.store(), "t", &file, "--key", "k"], 1, &["cannot read", name]);
@@ -71,9 +71,18 @@ fn damaged_files_are_named() {
 fn nested_values_print_as_json() {
     let world = World::new();
     let store = world.store();
-    let file = world.file("t.ndjson", "{\"k\":1,\"v\":{\"tags\":[\"x\",null],\"n\":1.5}}\n{\"k\":2,\"v\":{\"tags\":[],\"n\":null}}\n");
+    let file = world.file(
+        "t.ndjson",
+        "{\"k\":1,\"v\":{\"tags\":[\"x\",null],\"n\":1.5}}\n{\"k\":2,\"v\":{\"tags\":[],\"n\":null}}\n",
+    );
     world.ok(["build", &store, "t", &file, "--key", "k"]);
     assert_eq!(world.ok(["get", &store, "t", "1"]), "{\"tags\":[\"x\",null],\"n\":1.5}\n");
-    assert_eq!(world.ok(["scan", &store, "t", "--json"]).lines().nth(1), Some("{\"k\":2,\"v\":{\"tags\":[],\"n\":null}}"));
-    assert_eq!(world.ok(["scan", &store, "t", "--format", "csv", "--limit", "1"]), "k,v\n1,\"{\"\"tags\"\":[\"\"x\"\",null],\"\"n\"\":1.5}\"\n");
+    assert_eq!(
+        world.ok(["scan", &store, "t", "--json"]).lines().nth(1),
+        Some("{\"k\":2,\"v\":{\"tags\":[],\"n\":null}}")
+    );
+    assert_eq!(
+        world.ok(["scan", &store, "t", "--format", "csv", "--limit", "1"]),
+        "k,v\n1,\"{\"\"tags\"\":[\"\"x\"\",null],\"\"n\"\":1.5}\"\n"
+    );
 }

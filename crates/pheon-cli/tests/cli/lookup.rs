@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::FixedSizeBinaryBuilder;
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Int8Array, Int64Array, RecordBatch,
-    TimestampMicrosecondArray, UInt64Array,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Int8Array, Int64Array,
+    RecordBatch, TimestampMicrosecondArray, UInt64Array,
 };
 use parquet::arrow::ArrowWriter;
 
@@ -15,13 +15,19 @@ use crate::World;
 fn one_key_prints_the_bare_value() {
     let world = World::with_words();
     assert_eq!(world.ok(["get", &world.store(), "words", "apple"]), "green\n");
-    assert_eq!(world.ok(["get", &world.store(), "words", "apple", "--json"]), "{\"word\":\"apple\",\"meaning\":\"green\"}\n");
+    assert_eq!(
+        world.ok(["get", &world.store(), "words", "apple", "--json"]),
+        "{\"word\":\"apple\",\"meaning\":\"green\"}\n"
+    );
 }
 
 #[test]
 fn several_keys_print_key_and_value() {
     let world = World::with_words();
-    assert_eq!(world.ok(["get", &world.store(), "words", "date", "apple", "date"]), "date\tbrown\napple\tgreen\ndate\tbrown\n");
+    assert_eq!(
+        world.ok(["get", &world.store(), "words", "date", "apple", "date"]),
+        "date\tbrown\napple\tgreen\ndate\tbrown\n"
+    );
 }
 
 #[test]
@@ -31,6 +37,7 @@ fn a_missing_key_ends_with_1_and_the_found_ones_are_printed() {
     let run = world.run(["get", &world.store(), "words", "fig", "apple", "grape"]);
     assert_eq!((run.code, run.out.as_str()), (1, "apple\tgreen\n"), "{run:?}");
     assert_eq!(run.err.lines().count(), 2, "{run:?}");
+    world.fails(["get", &world.store(), "words", "--", "-apple"], 1, &["\"-apple\""]);
     assert!(run.err.contains("\"fig\"") && run.err.contains("\"grape\""), "{run:?}");
 }
 
@@ -124,7 +131,11 @@ fn values_of_scalar_types() {
         ("float", Arc::new(Float32Array::from(vec![0.1, f32::NAN])), "0.1\nNaN\n"),
         ("flag", Arc::new(BooleanArray::from(vec![true, false])), "true\nfalse\n"),
         ("bytes", Arc::new(BinaryArray::from(vec![&b"plain"[..], &[1, 2]])), "plain\n0x0102\n"),
-        ("decimal", Arc::new(Decimal128Array::from(vec![150, 0]).with_precision_and_scale(5, 2).unwrap()), "1.50\n0.00\n"),
+        (
+            "decimal",
+            Arc::new(Decimal128Array::from(vec![150, 0]).with_precision_and_scale(5, 2).unwrap()),
+            "1.50\n0.00\n",
+        ),
     ];
     for (name, values, expected) in columns {
         let keys: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));

@@ -37,7 +37,8 @@ fn a_closed_pipe_ends_quietly() {
 fn a_full_output_device_is_an_error() {
     let world = World::with_words();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = world.command().args(["scan", &world.store(), "words"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let output =
+        world.command().args(["scan", &world.store(), "words"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.starts_with("error: write the output: ") && err.lines().count() == 1, "{err}");

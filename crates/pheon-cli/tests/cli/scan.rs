@@ -18,7 +18,11 @@ fn keys(world: &World, args: &[&str]) -> Vec<String> {
 fn bounds_prefix_and_limit() {
     let world = World::with_words();
     assert_eq!(keys(&world, &[]), ["apple", "banana", "cherry", "date", "elderberry"], "in key order");
-    assert_eq!(keys(&world, &["--from", "banana", "--to", "date"]), ["banana", "cherry"], "from inclusive, to exclusive");
+    assert_eq!(
+        keys(&world, &["--from", "banana", "--to", "date"]),
+        ["banana", "cherry"],
+        "from inclusive, to exclusive"
+    );
     assert_eq!(keys(&world, &["--from", "bb"]), ["cherry", "date", "elderberry"]);
     assert_eq!(keys(&world, &["--to", "b"]), ["apple"]);
     assert_eq!(keys(&world, &["--from", "date", "--to", "banana"]), [""; 0], "an empty range");
@@ -87,8 +91,10 @@ fn arrow_streams_span_batches() {
     let file = world.file("t.csv", format!("k,v\n{rows}"));
     world.ok(["build", &store, "t", &file, "--key", "k"]);
     for (limit, expected) in [("100000", 20_000), ("8192", 8192), ("8193", 8193), ("0", 0)] {
-        let output = world.command().args(["scan", &store, "t", "--format", "arrow", "--limit", limit]).output().unwrap();
-        let batches: Vec<_> = StreamReader::try_new(Cursor::new(output.stdout), None).unwrap().map(Result::unwrap).collect();
+        let output =
+            world.command().args(["scan", &store, "t", "--format", "arrow", "--limit", limit]).output().unwrap();
+        let batches: Vec<_> =
+            StreamReader::try_new(Cursor::new(output.stdout), None).unwrap().map(Result::unwrap).collect();
         let keys: Vec<String> =
             batches.iter().flat_map(|b| b["k"].as_string::<i64>().iter().map(|v| v.unwrap().to_owned())).collect();
         assert_eq!(keys.len(), expected);

@@ -18,7 +18,10 @@ fn ls() {
     assert!(lines[1].starts_with("Numbers  table  k           1     2 "), "{text}");
     assert!(lines[2].starts_with("words    map    word        1     5 "), "{text}");
     let json = world.json(["ls", &store, "--json"]);
-    assert_eq!((&json[0]["name"], &json[1]["kind"], json[1]["rows"].as_u64()), (&"Numbers".into(), &"map".into(), Some(5)));
+    assert_eq!(
+        (&json[0]["name"], &json[1]["kind"], json[1]["rows"].as_u64()),
+        (&"Numbers".into(), &"map".into(), Some(5))
+    );
     world.ok(["drop", &store, "words"]);
     world.ok(["drop", &store, "Numbers"]);
     let run = world.run(["ls", &store]);
@@ -30,14 +33,28 @@ fn ls() {
 fn info() {
     let world = World::with_words();
     let text = world.ok(["info", &world.store(), "words"]);
-    for part in ["kind      map", "rows      5", "key       word: LargeUtf8", "values    meaning: LargeUtf8", "bytes a key", "origin    put"] {
+    for part in [
+        "kind      map",
+        "rows      5",
+        "key       word: LargeUtf8",
+        "values    meaning: LargeUtf8",
+        "bytes a key",
+        "origin    put",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let json = world.json(["info", &world.store(), "words", "--json"]);
     assert_eq!(json["key"], serde_json::json!(["word"]));
-    assert_eq!((json["rows"].as_u64(), json["index_keys"].as_u64(), json["segments"].as_u64()), (Some(5), Some(5), Some(1)));
+    assert_eq!(
+        (json["rows"].as_u64(), json["index_keys"].as_u64(), json["segments"].as_u64()),
+        (Some(5), Some(5), Some(1))
+    );
     let path = Path::new(json["path"].as_str().unwrap());
-    let on_disk: u64 = files_below(path).iter().filter(|f| f.extension().is_some_and(|e| e == "arrow")).map(|f| f.metadata().unwrap().len()).sum();
+    let on_disk: u64 = files_below(path)
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "arrow"))
+        .map(|f| f.metadata().unwrap().len())
+        .sum();
     assert_eq!(json["data_bytes"].as_u64().unwrap() + json["index_bytes"].as_u64().unwrap(), on_disk);
 }
 
@@ -140,7 +157,10 @@ fn warm_and_memory() {
     let world = World::with_words();
     let store = world.store();
     let json = world.json(["warm", &store, "--json"]);
-    assert_eq!(json[0]["resident_bytes"].as_u64().unwrap().div_ceil(4096), json[0]["file_bytes"].as_u64().unwrap().div_ceil(4096));
+    assert_eq!(
+        json[0]["resident_bytes"].as_u64().unwrap().div_ceil(4096),
+        json[0]["file_bytes"].as_u64().unwrap().div_ceil(4096)
+    );
     let text = world.ok(["warm", &store, "words"]);
     assert!(text.starts_with("NAME ") && text.lines().nth(1).unwrap().starts_with("words "), "{text}");
     let json = world.json(["memory", &store, "words", "--json"]);

@@ -29,7 +29,8 @@ pub(super) fn look(path: &Path) -> Result<Source, WriteError> {
             Ok((file_schema(&footer)?, rows))
         })?
     } else {
-        let schema = guard(path, "its start", || Ok(StreamReader::try_new(Cursor::new(data.as_slice()), None)?.schema()));
+        let schema =
+            guard(path, "its start", || Ok(StreamReader::try_new(Cursor::new(data.as_slice()), None)?.schema()));
         (schema.map_err(|e| not_arrow(path, &data, e))?, None)
     };
     Ok(Source { path: path.into(), format: Format::Arrow, schema, rows_estimate, batch_rows: usize::MAX })
@@ -62,7 +63,13 @@ fn not_arrow(path: &Path, data: &[u8], error: WriteError) -> WriteError {
         error
     } else {
         let head = &data[..data.len().min(8)];
-        input(path, format!("expected an Arrow file (ARROW1) or stream, found a file that begins with \"{}\"", head.escape_ascii()))
+        input(
+            path,
+            format!(
+                "expected an Arrow file (ARROW1) or stream, found a file that begins with \"{}\"",
+                head.escape_ascii()
+            ),
+        )
     }
 }
 
@@ -70,15 +77,19 @@ fn footer(data: &Buffer) -> Result<Footer<'_>, ArrowError> {
     let invalid = |problem: String| ArrowError::ParseError(problem);
     let trailer = data.len().checked_sub(TRAILER_BYTES).ok_or_else(|| invalid("the file is too short".into()))?;
     let tail = data[trailer..].try_into().expect("as long as the trailer");
-    let length = read_footer_length(tail).map_err(|_| invalid("the file does not end in ARROW1; it is cut short".into()))?;
-    let start = trailer.checked_sub(length).ok_or_else(|| invalid(format!("a footer of {length} bytes exceeds the file")))?;
+    let length =
+        read_footer_length(tail).map_err(|_| invalid("the file does not end in ARROW1; it is cut short".into()))?;
+    let start =
+        trailer.checked_sub(length).ok_or_else(|| invalid(format!("a footer of {length} bytes exceeds the file")))?;
     root_as_footer(&data[start..trailer]).map_err(|e| invalid(e.to_string()))
 }
 
 fn file_schema(footer: &Footer<'_>) -> Result<SchemaRef, ArrowError> {
     let schema = footer.schema().ok_or_else(|| ArrowError::ParseError("it holds no schema".into()))?;
     if !schema.endianness().equals_to_target_endianness() {
-        return Err(ArrowError::ParseError("it was written on a big-endian machine; write it again on a little-endian one".into()));
+        return Err(ArrowError::ParseError(
+            "it was written on a big-endian machine; write it again on a little-endian one".into(),
+        ));
     }
     Ok(Arc::new(fb_to_schema(schema)))
 }
@@ -167,7 +178,11 @@ impl Iterator for Slices {
 
 /// Runs a decoder on bytes that nobody vouches for. arrow-ipc and parquet check most of them, but an inconsistent file can still trip an
 /// assertion there; to the caller that is a damaged file like any other.
-pub(super) fn guard<T>(path: &Path, place: &str, decode: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, WriteError> {
+pub(super) fn guard<T>(
+    path: &Path,
+    place: &str,
+    decode: impl FnOnce() -> Result<T, ArrowError>,
+) -> Result<T, WriteError> {
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(input(path, format!("it is damaged at {place}: {e}"))),

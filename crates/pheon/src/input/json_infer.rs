@@ -62,7 +62,10 @@ impl Inference {
                 return Ok(rows);
             }
             if read as u64 == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
-                return Err(input(path, format!("line {number} is longer than {LINE_BYTES_MAX} bytes; expected one JSON object a line")));
+                return Err(input(
+                    path,
+                    format!("line {number} is longer than {LINE_BYTES_MAX} bytes; expected one JSON object a line"),
+                ));
             }
             if line.trim_ascii().is_empty() {
                 continue;
@@ -128,7 +131,10 @@ impl Value<'_> {
             (old, found) if old == found => found,
             (old @ (Seen::List(_) | Seen::Object(_)), _) => {
                 let kind = if matches!(old, Seen::List(_)) { "a list" } else { "an object" };
-                return Err(E::custom(format!("field {:?} is {kind} in an earlier line and a plain value here", self.path)));
+                return Err(E::custom(format!(
+                    "field {:?} is {kind} in an earlier line and a plain value here",
+                    self.path
+                )));
             }
             (Seen::Int, Seen::Negative) | (Seen::Negative, Seen::Int) => Seen::Negative,
             (Seen::Int, Seen::UInt) | (Seen::UInt, Seen::Int) => Seen::UInt,
@@ -185,7 +191,10 @@ impl<'de> Visitor<'de> for Value<'_> {
             *self.seen = Seen::List(Box::default());
         }
         let Seen::List(inner) = self.seen else {
-            return Err(A::Error::custom(format!("field {:?} is a list here and was none in an earlier line", self.path)));
+            return Err(A::Error::custom(format!(
+                "field {:?} is a list here and was none in an earlier line",
+                self.path
+            )));
         };
         while seq.next_element_seed(Value { seen: inner, path: self.path })?.is_some() {}
         Ok(())
@@ -196,7 +205,10 @@ impl<'de> Visitor<'de> for Value<'_> {
             *self.seen = Seen::Object(Vec::new());
         }
         let Seen::Object(columns) = self.seen else {
-            return Err(A::Error::custom(format!("field {:?} is an object here and was none in an earlier line", self.path)));
+            return Err(A::Error::custom(format!(
+                "field {:?} is an object here and was none in an earlier line",
+                self.path
+            )));
         };
         Columns { columns, path: self.path }.visit_map(map)
     }

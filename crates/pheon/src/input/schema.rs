@@ -75,9 +75,12 @@ fn find<'a>(source: &'a Source, name: &str) -> Result<&'a Field, WriteError> {
     let mut found = source.schema.fields().iter().filter(|f| f.name() == name);
     match (found.next(), found.next()) {
         (Some(field), None) => Ok(field),
-        (Some(_), Some(_)) => Err(input(&source.path, format!("column {name:?} occurs twice; give its columns different names"))),
+        (Some(_), Some(_)) => {
+            Err(input(&source.path, format!("column {name:?} occurs twice; give its columns different names")))
+        }
         (None, _) => {
-            let mut columns: Vec<String> = source.schema.fields().iter().take(20).map(|f| format!("{:?}", f.name())).collect();
+            let mut columns: Vec<String> =
+                source.schema.fields().iter().take(20).map(|f| format!("{:?}", f.name())).collect();
             if source.schema.fields().len() > columns.len() {
                 columns.push("...".into());
             }
@@ -99,7 +102,9 @@ fn merge(a: &DataType, b: &DataType, inferred: bool) -> Option<DataType> {
         (D::Binary | D::LargeBinary | D::BinaryView, D::Binary | D::LargeBinary | D::BinaryView) => D::LargeBinary,
         (D::Null, other) | (other, D::Null) => other.clone(),
         (D::Int64, D::Float64) | (D::Float64, D::Int64) if inferred => D::Float64,
-        (D::Timestamp(_, za), D::Timestamp(_, zb)) if inferred && za == zb => D::Timestamp(TimeUnit::Nanosecond, za.clone()),
+        (D::Timestamp(_, za), D::Timestamp(_, zb)) if inferred && za == zb => {
+            D::Timestamp(TimeUnit::Nanosecond, za.clone())
+        }
         _ => return None,
     })
 }
@@ -113,9 +118,9 @@ fn without_null(data_type: DataType) -> DataType {
 pub(super) fn conform(batch: &RecordBatch, target: &SchemaRef, path: &Path) -> Result<RecordBatch, WriteError> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(target.fields().len());
     for field in target.fields() {
-        let column = batch
-            .column_by_name(field.name())
-            .ok_or_else(|| input(path, format!("it has no column {:?} any more; it changed while it was read", field.name())))?;
+        let column = batch.column_by_name(field.name()).ok_or_else(|| {
+            input(path, format!("it has no column {:?} any more; it changed while it was read", field.name()))
+        })?;
         columns.push(if column.data_type() == field.data_type() {
             column.clone()
         } else {

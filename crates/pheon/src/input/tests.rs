@@ -1,16 +1,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::properties::WriterProperties;
 use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Date32Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampNanosecondType, UInt64Type};
+use arrow_array::types::{
+    Date32Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampNanosecondType, UInt64Type,
+};
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, TimeUnit};
 use arrow_select::concat::concat_batches;
-use ::parquet::arrow::ArrowWriter;
-use ::parquet::file::properties::WriterProperties;
 
 use super::*;
 
@@ -189,7 +191,10 @@ mod csv_files {
             let content = format!("k,v\na,{good}\n{}b,\"{bad}\"\n", format!("c,{good}\n").repeat(2000));
             // The estimate of row lengths looks at 1000 rows, but only infer_rows decide.
             let message = fails("t.csv", content, &options);
-            assert!(message.contains("line 2003,") && message.contains(data_type) && message.contains(bad), "{message}");
+            assert!(
+                message.contains("line 2003,") && message.contains(data_type) && message.contains(bad),
+                "{message}"
+            );
         }
         let types = vec![("v".to_owned(), DataType::Decimal128(4, 2))];
         let options = InputOptions { types, ..Default::default() };
@@ -201,7 +206,10 @@ mod csv_files {
     fn broken_structure_is_named() {
         let options = InputOptions::default();
         let message = fails("t.csv", "k,v\na,1\nb,2,3\n", &options);
-        assert!(message.contains("line 3") && message.contains("3 fields") && message.contains("expected 2"), "{message}");
+        assert!(
+            message.contains("line 3") && message.contains("3 fields") && message.contains("expected 2"),
+            "{message}"
+        );
         let message = fails("t.csv", "k,v\na,1\nb\n", &options);
         assert!(message.contains("line 3") && message.contains("1 fields"), "{message}");
         let message = fails("t.csv", b"k,v\na,1\nb\xFFc,2\n", &options);
@@ -426,7 +434,10 @@ mod binary_files {
         let expected = sample(1000);
         for compression in [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)] {
             for stream in [false, true] {
-                let path = dir.file("t.feather", arrow_bytes(&[expected.slice(0, 700), expected.slice(700, 300)], compression, stream));
+                let path = dir.file(
+                    "t.feather",
+                    arrow_bytes(&[expected.slice(0, 700), expected.slice(700, 300)], compression, stream),
+                );
                 let options = InputOptions { batch_rows: 64, ..Default::default() };
                 let reader = open(&path, &options).unwrap();
                 let rows: Vec<usize> = reader.map(|b| b.unwrap().num_rows()).collect();
@@ -449,7 +460,8 @@ mod binary_files {
         let batch = read(&path, &InputOptions { types, ..Default::default() }).unwrap();
         assert_eq!(strings(&batch, "n"), some(&["0", "1", "2"]));
         let types = vec![("k".to_owned(), DataType::Int64)];
-        let message = read(&path, &InputOptions { types, ..Default::default() }).expect_err("k0 is no number").to_string();
+        let message =
+            read(&path, &InputOptions { types, ..Default::default() }).expect_err("k0 is no number").to_string();
         assert!(message.contains("\"k\"") && message.contains("Int64") && message.contains("k0"), "{message}");
     }
 
@@ -457,7 +469,9 @@ mod binary_files {
     fn wrong_extensions_and_unknown_ones() {
         let options = InputOptions::default();
         let parquet = parquet_bytes(&sample(3), 10);
-        for (name, content) in [("t.arrow", &parquet[..]), ("t.parquet", b"k,v\na,1\n"), ("t.parquet", b""), ("t.ndjson", &parquet)] {
+        for (name, content) in
+            [("t.arrow", &parquet[..]), ("t.parquet", b"k,v\na,1\n"), ("t.parquet", b""), ("t.ndjson", &parquet)]
+        {
             let message = fails(name, content, &options);
             assert!(message.len() > 20, "{name}: {message}");
         }
