@@ -126,20 +126,23 @@ impl Dataset {
                 },
             };
             let opened = match self.manifest(number)? {
-                Some(manifest) => Version::open(self.fs.as_ref(), self.clone(), manifest).map(Arc::new),
+                Some(manifest) => Version::open(self.fs.as_ref(), self.clone(), manifest.clone())
+                    .map(Arc::new)
+                    .map_err(|e| (e, manifest)),
                 None if version.is_some() => return Err(self.not_found(version)),
                 None => continue,
             };
             match opened {
                 // Collected between reading the manifest and mapping its files: look again. A file that is missing while
-                // its manifest stays is damage, and the manifest tells the two apart.
-                Err(e @ ReadError::Io { .. }) if is_missing_file(&e) => {
-                    if self.manifest(number)?.is_some() {
+                // its manifest stays is damage, and the manifest tells the two apart. Another manifest of that number is
+                // one of a dataset that was dropped and made again.
+                Err((e @ ReadError::Io { .. }, manifest)) if is_missing_file(&e) => {
+                    if self.manifest(number)? == Some(manifest) {
                         last_failure = Some(e);
                         break;
                     }
                 }
-                opened => return opened,
+                opened => return opened.map_err(|(e, _)| e),
             }
         }
         Err(match last_failure {
@@ -150,11 +153,15 @@ impl Dataset {
         })
     }
 
-    /// The newest version if its number is not `version`.
-    pub(crate) fn newer_than(&self, version: u64) -> Result<Option<Arc<Version>>, ReadError> {
+    /// The newest version unless it is `current`. A dataset that was dropped and made again counts from 1 anew, so the
+    /// number alone does not tell.
+    pub(crate) fn newer_than(&self, current: &Manifest) -> Result<Option<Arc<Version>>, ReadError> {
         match self.version_numbers()?.last() {
-            Some(&newest) if newest != version => self.open(None).map(Some),
-            Some(_) => Ok(None),
+            Some(&newest) if newest != current.version => self.open(None).map(Some),
+            Some(&newest) => match self.manifest(newest)? {
+                Some(found) if found == *current => Ok(None),
+                _ => self.open(None).map(Some),
+            },
             None => Err(self.not_found(None)),
         }
     }

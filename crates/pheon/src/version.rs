@@ -115,7 +115,7 @@ impl Version {
 
     /// The newest version if it is not this one.
     pub(crate) fn newer(self: &Arc<Self>) -> Result<Option<Arc<Self>>, ReadError> {
-        self.dataset.newer_than(self.manifest.version)
+        self.dataset.newer_than(&self.manifest)
     }
 
     /// The paths of the version's files.

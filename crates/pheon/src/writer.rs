@@ -42,7 +42,7 @@ pub struct GcReport {
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     dataset: Dataset,
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 impl Exclusive {
@@ -61,7 +61,7 @@ impl Exclusive {
             let path = dir.join(LOCK_NAME);
             match FileLock::acquire(&path, Some(timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT)), should_stop) {
                 Ok(lock) => {
-                    let exclusive = Self { dataset: dataset.clone(), _lock: lock };
+                    let exclusive = Self { dataset: dataset.clone(), lock };
                     exclusive.remove_leftovers()?;
                     return Ok(exclusive);
                 }
@@ -80,6 +80,18 @@ impl Exclusive {
 
     pub(crate) fn dataset(&self) -> &Dataset {
         &self.dataset
+    }
+
+    /// Fails in a forked child, which has a copy of this value but not the lock.
+    fn check_held(&self) -> Result<(), WriteError> {
+        if self.lock.is_held() {
+            return Ok(());
+        }
+        let problem = format!(
+            "{:?}: this writer belongs to the process that was forked; start one in this process",
+            self.dataset.name()
+        );
+        Err(WriteError::Options { problem })
     }
 
     /// Makes an empty folder that no reader looks at.
@@ -109,7 +121,10 @@ impl Exclusive {
         segments: Vec<SegmentRecord>,
     ) -> Result<u64, WriteError> {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
-        let version = self.dataset.version_numbers()?.last().copied().unwrap_or(0) + 1;
+        let newest = self.dataset.version_numbers()?.last().copied().unwrap_or(0);
+        let version = newest.checked_add(1).ok_or_else(|| WriteError::Limit {
+            problem: format!("{:?} has a version {newest}, and there is no greater number", self.dataset.name()),
+        })?;
         let manifest = Manifest {
             pheon: "manifest".to_owned(),
             format_version: FORMAT_VERSION,
@@ -286,6 +301,7 @@ impl Writer {
     /// # Errors
     /// After an error the writer only fails; drop it.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
+        self.exclusive.check_held()?;
         let builder = self.builder.as_mut().ok_or_else(spent)?;
         match builder.write(batch) {
             Ok(()) => {
@@ -310,11 +326,15 @@ impl Writer {
     /// Any failure publishes nothing and leaves nothing, except that a failing sync of the folder after the version became
     /// visible is reported although it may stay.
     pub fn commit(mut self) -> Result<u64, WriteError> {
+        self.exclusive.check_held()?;
         let builder = self.builder.take().ok_or_else(spent)?;
         let record = builder.finish().map_err(|e| self.named(e))?;
-        let record = self.exclusive.adopt(&self.temporary, record)?;
         let (key, unique) = (self.options.key.clone(), self.options.unique);
-        match self.exclusive.publish(key, unique, "put".to_owned(), vec![record]) {
+        let published = self
+            .exclusive
+            .adopt(&self.temporary, record)
+            .and_then(|record| self.exclusive.publish(key, unique, "put".to_owned(), vec![record]));
+        match published {
             Ok(version) => {
                 self.done = true;
                 Ok(version)
@@ -344,7 +364,8 @@ fn spent() -> WriteError {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.done {
+        // A forked child must leave its parent's files alone.
+        if self.done || self.exclusive.check_held().is_err() {
             return;
         }
         // The builder closes its files first. What cannot be removed now, the next writer removes.

@@ -2,10 +2,10 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, make_array};
-use arrow_buffer::NullBuffer;
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType};
+use arrow_buffer::{NullBuffer, i256};
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::{ArrowError, DataType, TimeUnit};
 
 use crate::key::{KeyRef, KeyType};
 
@@ -37,9 +37,9 @@ impl Keys {
     /// Converts `array` without loss: a value that the key type cannot hold becomes a null, which is never found.
     pub(crate) fn of(array: &ArrayRef, key_type: KeyType, column_type: &DataType) -> Result<Self, NotKeys> {
         use DataType as D;
-        let array = match array.data_type() {
-            D::Dictionary(_, values) => &cast(array, values)?,
-            D::RunEndEncoded(_, values) => &cast(array, values.data_type())?,
+        match array.data_type() {
+            D::Dictionary(_, values) => return Self::of(&cast(array, values)?, key_type, column_type),
+            D::RunEndEncoded(_, values) => return Self::of(&cast(array, values.data_type())?, key_type, column_type),
             D::Null => {
                 let none = vec![0; array.len()];
                 return Ok(match key_type {
@@ -48,8 +48,8 @@ impl Keys {
                     _ => Self::Words(none, Some(NullBuffer::new_null(array.len()))),
                 });
             }
-            _ => array,
-        };
+            _ => {}
+        }
         let found = array.data_type();
         match key_type {
             KeyType::Utf8 => match found {
@@ -62,7 +62,7 @@ impl Keys {
                 D::BinaryView | D::FixedSizeBinary(_) => Ok(Self::Bytes(cast(array, &D::LargeBinary)?)),
                 _ => Err(NotKeys::Type),
             },
-            KeyType::Decimal(_) | KeyType::Decimal256 => wide(array, column_type),
+            KeyType::Decimal(_) | KeyType::Decimal256 => wide(array, key_type, column_type),
             KeyType::Bool if *found == D::Boolean => Ok(words_of_integers(&cast(array, &D::UInt8)?, false)),
             KeyType::Bool => Err(NotKeys::Type),
             KeyType::Signed(_) | KeyType::Unsigned(_) => {
@@ -70,7 +70,7 @@ impl Keys {
                 if column_type.is_integer() {
                     if found.is_integer() { Ok(words_of_integers(array, signed)) } else { Err(NotKeys::Type) }
                 } else {
-                    Ok(words_of_integers(&lossless(array, column_type)?, true))
+                    words_of_times(array, column_type)
                 }
             }
         }
@@ -95,66 +95,189 @@ fn words_of_integers(array: &ArrayRef, column_signed: bool) -> Keys {
 fn extend(array: &ArrayRef) -> (Vec<u64>, bool) {
     let data = array.to_data();
     let width = data.data_type().primitive_width().expect("only called for primitive arrays");
-    let bytes = &data.buffers()[0].as_slice()[data.offset() * width..(data.offset() + data.len()) * width];
     let signed = !data.data_type().is_unsigned_integer();
+    if width == 8 {
+        return (data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()].to_vec(), signed);
+    }
+    let bytes = &data.buffers()[0].as_slice()[data.offset() * width..(data.offset() + data.len()) * width];
     (bytes.chunks_exact(width).map(|b| crate::segment::column::fixed64(b, signed)).collect(), signed)
 }
 
-/// Casts dates and times to the column's type; values that change by it (a finer unit, another day) become null.
-fn lossless(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, NotKeys> {
+/// The family of a date or time type, within which values convert, and the length of its tick in nanoseconds.
+fn tick(data_type: &DataType) -> Option<(Family, i128)> {
     use DataType as D;
-    let from = array.data_type();
-    if from == to {
-        return Ok(array.clone());
-    }
-    let family = |t: &D| match t {
-        D::Date32 | D::Date64 => 1,
-        D::Time32(_) | D::Time64(_) => 2,
-        D::Timestamp(_, None) => 3,
-        D::Timestamp(_, Some(_)) => 4,
-        D::Duration(_) => 5,
-        _ => 0,
+    let of = |unit: &TimeUnit| match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
     };
-    let related = family(from) == family(to) || (family(from) == 1 && family(to) == 3) || (family(from) == 3 && family(to) == 1);
-    if family(from) == 0 || !related {
-        return Err(NotKeys::Type);
-    }
-    let there = cast(array, to)?;
-    let back = cast(&there, from)?;
-    let (a, b) = (extend(array).0, extend(&back).0);
-    let same = NullBuffer::from_iter(a.iter().zip(&b).map(|(a, b)| a == b));
-    let nulls = NullBuffer::union(there.logical_nulls().as_ref(), Some(&same));
-    Ok(make_array(there.to_data().into_builder().nulls(nulls).build()?))
+    Some(match data_type {
+        D::Date32 => (Family::Date, 86_400_000_000_000),
+        D::Date64 => (Family::Date, 1_000_000),
+        D::Time32(unit) | D::Time64(unit) => (Family::TimeOfDay, of(unit)),
+        D::Timestamp(unit, None) => (Family::Local, of(unit)),
+        D::Timestamp(unit, Some(_)) => (Family::Instant, of(unit)),
+        D::Duration(unit) => (Family::Duration, of(unit)),
+        _ => return None,
+    })
 }
 
-fn wide(array: &ArrayRef, column_type: &DataType) -> Result<Keys, NotKeys> {
-    use DataType as D;
-    if !array.data_type().is_decimal() && !array.data_type().is_integer() {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Date,
+    TimeOfDay,
+    /// Timestamps without a time zone.
+    Local,
+    /// Timestamps with one, whichever: the stored number does not depend on it.
+    Instant,
+    Duration,
+}
+
+/// Dates and times in the column's unit; values that it cannot express (a finer unit, out of range) become null.
+///
+/// Not by Arrow's cast kernels: they round, and some fail on the first value out of range.
+fn words_of_times(array: &ArrayRef, column_type: &DataType) -> Result<Keys, NotKeys> {
+    let (Some((from, from_ns)), Some((to, to_ns))) = (tick(array.data_type()), tick(column_type)) else {
+        return Err(NotKeys::Type);
+    };
+    let related = from == to || matches!((from, to), (Family::Date, Family::Local) | (Family::Local, Family::Date));
+    if !related {
         return Err(NotKeys::Type);
     }
-    let there = cast(array, column_type)?;
-    let back = cast(&there, array.data_type())?;
-    let same = |i: usize| there.is_valid(i) && back.is_valid(i) && back.slice(i, 1).to_data() == array.slice(i, 1).to_data();
-    let exact: Vec<bool> = if array.data_type() == column_type {
-        (0..array.len()).map(|i| array.is_valid(i)).collect()
-    } else {
-        (0..array.len()).map(same).collect()
-    };
-    fn small<T: ArrowPrimitiveType>(array: &ArrayRef, exact: &[bool]) -> Keys
-    where
-        T::Native: Into<i128>,
-    {
-        let array: &PrimitiveArray<T> = array.as_primitive();
-        Keys::Wide(exact.iter().enumerate().map(|(i, &ok)| ok.then(|| KeyRef::I128(array.value(i).into()))).collect())
-    }
-    Ok(match column_type {
-        D::Decimal32(..) => small::<Decimal32Type>(&there, &exact),
-        D::Decimal64(..) => small::<Decimal64Type>(&there, &exact),
-        D::Decimal128(..) => small::<Decimal128Type>(&there, &exact),
-        _ => {
-            let array = there.as_primitive::<Decimal256Type>();
-            let key = |i: usize| KeyRef::I256(array.value(i).to_le_bytes());
-            Keys::Wide(exact.iter().enumerate().map(|(i, &ok)| ok.then(|| key(i))).collect())
+    let (mut values, _) = extend(array);
+    let mut nulls = array.logical_nulls();
+    if from_ns != to_ns {
+        let narrow = column_type.primitive_width() == Some(4);
+        let mut fits = Vec::with_capacity(values.len());
+        for value in &mut values {
+            let nanoseconds = i128::from(value.cast_signed()) * from_ns;
+            let there = i64::try_from(nanoseconds / to_ns).ok().filter(|_| nanoseconds % to_ns == 0);
+            let there = there.filter(|&v| !narrow || i32::try_from(v).is_ok());
+            fits.push(there.is_some());
+            *value = there.unwrap_or(0).cast_unsigned();
         }
-    })
+        nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::from(fits)));
+    }
+    Ok(Keys::Words(values, nulls))
+}
+
+/// Integers and decimals as unscaled values of the column's scale; those that it cannot express become `None`.
+fn wide(array: &ArrayRef, key_type: KeyType, column_type: &DataType) -> Result<Keys, NotKeys> {
+    use DataType as D;
+    fn all<T: ArrowPrimitiveType>(array: &ArrayRef, widen: impl Fn(T::Native) -> i256) -> Vec<Option<i256>> {
+        array.as_primitive::<T>().iter().map(|v| v.map(&widen)).collect()
+    }
+    let signed = |v: i128| i256::from_i128(v);
+    let values = match array.data_type() {
+        D::Decimal32(..) => all::<Decimal32Type>(array, |v| signed(v.into())),
+        D::Decimal64(..) => all::<Decimal64Type>(array, |v| signed(v.into())),
+        D::Decimal128(..) => all::<Decimal128Type>(array, signed),
+        D::Decimal256(..) => all::<Decimal256Type>(array, |v| v),
+        found if found.is_integer() => {
+            let (values, is_signed) = extend(array);
+            let widen = |v: u64| signed(if is_signed { v.cast_signed().into() } else { v.into() });
+            values.into_iter().enumerate().map(|(i, v)| array.is_valid(i).then(|| widen(v))).collect()
+        }
+        _ => return Err(NotKeys::Type),
+    };
+    let shift = i32::from(scale(column_type)) - i32::from(scale(array.data_type()));
+    // `None` if ten to that power has more than 256 bits; then nothing but zero converts.
+    let factor = i256::from_i128(10).checked_pow(shift.unsigned_abs());
+    let rescale = |v: i256| match factor {
+        _ if shift == 0 || v == i256::ZERO => Some(v),
+        Some(factor) if shift > 0 => v.checked_mul(factor),
+        Some(factor) => (v.wrapping_rem(factor) == i256::ZERO).then(|| v.wrapping_div(factor)),
+        None => None,
+    };
+    let key = |v: i256| match key_type {
+        KeyType::Decimal256 => Some(KeyRef::I256(v.to_le_bytes())),
+        // What does not fit a narrower column is not found there: stored keys are compared as 128-bit values.
+        _ => v.to_i128().map(KeyRef::I128),
+    };
+    Ok(Keys::Wide(values.into_iter().map(|v| v.and_then(rescale).and_then(key)).collect()))
+}
+
+fn scale(data_type: &DataType) -> i8 {
+    use DataType as D;
+    match data_type {
+        D::Decimal32(_, s) | D::Decimal64(_, s) | D::Decimal128(_, s) | D::Decimal256(_, s) => *s,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{
+        Date32Array, Date64Array, Decimal128Array, Decimal256Array, Int64Array, Time32MillisecondArray, Time64NanosecondArray,
+        TimestampSecondArray, UInt64Array,
+    };
+
+    use super::*;
+
+    fn words(array: impl Array + 'static, column: &DataType) -> Vec<Option<i64>> {
+        let array: ArrayRef = Arc::new(array);
+        match Keys::of(&array, KeyType::of(column).unwrap(), column) {
+            Ok(Keys::Words(values, nulls)) => {
+                let is_null = |i: usize| nulls.as_ref().is_some_and(|n| n.is_null(i));
+                values.iter().enumerate().map(|(i, v)| (!is_null(i)).then_some(v.cast_signed())).collect()
+            }
+            _ => panic!("no words for {column}"),
+        }
+    }
+
+    fn wide(array: impl Array + 'static, column: &DataType) -> Vec<Option<KeyRef<'static>>> {
+        let array: ArrayRef = Arc::new(array);
+        match Keys::of(&array, KeyType::of(column).unwrap(), column) {
+            Ok(Keys::Wide(values)) => values,
+            _ => panic!("no wide keys for {column}"),
+        }
+    }
+
+    #[test]
+    fn times_convert_exactly_or_not_at_all() {
+        let milliseconds = Time32MillisecondArray::from(vec![Some(1_500), Some(2_000), None, Some(i32::MIN)]);
+        assert_eq!(words(milliseconds, &DataType::Time32(TimeUnit::Second)), [None, Some(2), None, None]);
+        let nanoseconds = Time64NanosecondArray::from(vec![i64::MAX, 5_000_000_000, -1_000_000]);
+        assert_eq!(words(nanoseconds, &DataType::Time32(TimeUnit::Millisecond)), [None, Some(5_000), Some(-1)]);
+        // What overflows 64 bits on the way.
+        let column = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let days = Date32Array::from(vec![i32::MAX, i32::MIN, -1]);
+        assert_eq!(words(days, &column), [None, None, Some(-86_400_000_000_000)]);
+        let seconds = TimestampSecondArray::from(vec![i64::MAX, i64::MIN, 0]);
+        assert_eq!(words(seconds.clone(), &column), [None, None, Some(0)]);
+        assert_eq!(words(seconds, &DataType::Date32), [None, None, Some(0)]);
+        let noon = Date64Array::from(vec![43_200_000, 86_400_000]);
+        assert_eq!(words(noon, &DataType::Date32), [None, Some(1)]);
+    }
+
+    #[test]
+    fn integers_of_the_other_sign_are_nowhere() {
+        let unsigned = UInt64Array::from(vec![u64::MAX, 1 << 63, (1 << 63) - 1, 0]);
+        assert_eq!(words(unsigned, &DataType::Int64), [None, None, Some(i64::MAX), Some(0)]);
+        let signed = Int64Array::from(vec![-1, i64::MIN, i64::MAX]);
+        assert_eq!(words(signed.clone(), &DataType::UInt64), [None, None, Some(i64::MAX)]);
+        assert_eq!(words(signed.slice(2, 1), &DataType::UInt64), [Some(i64::MAX)]);
+    }
+
+    #[test]
+    fn decimals_change_their_scale_exactly_or_not_at_all() {
+        let tenths = Decimal128Array::from(vec![Some(15), Some(-20), None, Some(i128::MAX)])
+            .with_precision_and_scale(38, 1)
+            .unwrap();
+        let whole = DataType::Decimal128(38, 0);
+        assert_eq!(wide(tenths.clone(), &whole), [None, Some(KeyRef::I128(-2)), None, None]);
+        let hundredths = [Some(KeyRef::I128(150)), Some(KeyRef::I128(-200)), None, None];
+        assert_eq!(wide(tenths, &DataType::Decimal128(38, 2)), hundredths);
+        assert_eq!(wide(Int64Array::from(vec![i64::MIN]), &whole), [Some(KeyRef::I128(i64::MIN.into()))]);
+        assert_eq!(wide(UInt64Array::from(vec![u64::MAX]), &whole), [Some(KeyRef::I128(u64::MAX.into()))]);
+        // Ten to the 152nd has no place in 256 bits; zero is zero at any scale.
+        let small = Decimal256Array::from(vec![i256::ZERO, i256::ONE, i256::MIN]).with_precision_and_scale(76, 76).unwrap();
+        let zero = Some(KeyRef::I256([0; 32]));
+        assert_eq!(wide(small, &DataType::Decimal256(76, -76)), [zero, None, None]);
+        let large = Decimal256Array::from(vec![i256::ZERO, i256::MAX]).with_precision_and_scale(76, -76).unwrap();
+        assert_eq!(wide(large, &DataType::Decimal256(76, 76)), [zero, None]);
+    }
 }

@@ -1,27 +1,31 @@
 //! Looking up keys: one at a time, and many at once with every memory access announced before it is needed.
 //!
 //! A lookup is a chain of dependent reads: index line, place of the key, key bytes, value bytes. One after the other
-//! they cost four or five memory latencies. The batch loop takes [`GROUP`] keys through the chain together, stage by stage:
+//! they cost four or five memory latencies. The batch loop keeps [`IN_FLIGHT`] keys under way, each at another stage:
 //!
 //! ```text
-//! for each group:
-//!     1  hash every key, ask for its primary bucket
-//!     2  match fingerprints; ask for the row's offsets (or the secondary bucket)
-//!     3  ask for the key's and the value's bytes
-//!     4  compare; emit the value
+//! for i in 0.. :
+//!     key i       1  hash it, ask for its primary bucket
+//!     key i - D   2  match fingerprints; ask for the row's offsets (or the secondary bucket)
+//!     key i - 2D  3  ask for the key's and the value's bytes
+//!     key i - 3D  4  compare; emit the value
 //! ```
 //!
-//! so that up to GROUP lines are under way at any moment and the memory system's throughput is the limit, not its latency.
-//! This is group prefetching: S. Chen, A. Ailamaki, P. Gibbons, T. Mowry, "Improving hash join performance through
-//! prefetching", ICDE 2004.
+//! so that computing and fetching overlap evenly and the memory system's throughput is the limit, not its latency.
+//! This is software-pipelined prefetching: S. Chen, A. Ailamaki, P. Gibbons, T. Mowry, "Improving hash join performance
+//! through prefetching", ICDE 2004.
 
 use std::ops::Range;
 
 use super::stored::{Asked, Hashed, Stored};
 use crate::index::{Index, fingerprint};
 
-/// Keys that go through the stages together.
-const GROUP: usize = 32;
+/// Keys between two stages.
+const DISTANCE: usize = 12;
+/// Keys under way at once.
+const IN_FLIGHT: usize = 3 * DISTANCE;
+/// Slots of the ring that remembers them: a power of two, so that a mask finds the slot.
+const RING: usize = (IN_FLIGHT + 1).next_power_of_two();
 /// The row of a key that is not there. No segment has so many rows.
 pub(crate) const MISSING: u32 = u32::MAX;
 
@@ -35,8 +39,10 @@ pub(crate) trait Output {
     fn hint_place(&self, row: usize);
     /// Asks for the value's lines; the place must be known by now.
     fn hint_value(&self, row: usize);
-    /// Takes the next row, or [`MISSING`]. Fails if the value's buffers do not hold the row.
+    /// Takes the row of the next key. Fails if the value's buffers do not hold the row.
     fn emit(&mut self, row: u32) -> Result<(), BadRow>;
+    /// Notes that the next key is not there.
+    fn emit_missing(&mut self);
 }
 
 /// The row that holds `key`.
@@ -73,7 +79,7 @@ fn find_in<S: Stored>(
     Ok(None)
 }
 
-/// Looks up `asked[range]` and emits a row or [`MISSING`] for each.
+/// Looks up `asked[range]` and emits a row or a miss for each.
 pub(crate) fn find_many<'k, S, A, O>(
     index: &Index,
     stored: &S,
@@ -87,74 +93,148 @@ where
     A: Asked<S::Key<'k>>,
     O: Output,
 {
-    let seed = index.plan().seed;
-    let mut hashes = [0u64; GROUP];
-    let mut primaries = [0u64; GROUP];
-    let mut rows = [MISSING; GROUP];
-    let mut base = range.start;
-    while base < range.end {
-        let count = GROUP.min(range.end - base);
-        // Bit j: key j of the group may be in the dataset.
-        let mut live = 0u64;
-        for j in 0..count {
-            if let Some(key) = asked.key(base + j) {
-                let hash = key.hash(seed);
-                let primary = index.primary(hash);
-                index.prefetch(primary);
-                hashes[j] = hash;
-                primaries[j] = primary;
-                live |= 1 << j;
-            }
+    let mut pipeline =
+        Pipeline { index, stored, asked, base: range.start, ring: [Flight::default(); RING], seed: index.plan().seed };
+    let count = range.len();
+    let filled = count.min(IN_FLIGHT);
+    for i in 0..filled {
+        pipeline.begin(i);
+        if i >= DISTANCE {
+            pipeline.probe(i - DISTANCE, out);
         }
-        let mut second = 0u64;
-        for j in 0..count {
-            rows[j] = MISSING;
-            if live >> j & 1 == 0 {
-                continue;
-            }
-            let bucket = index.bucket(primaries[j]);
-            let matches = bucket.matches(fingerprint(hashes[j]));
-            if matches != 0 {
-                let row = bucket.row(matches.trailing_zeros());
-                stored.hint_place(row as usize);
-                out.hint_place(row as usize);
-                rows[j] = row;
-            } else if bucket.overflowed(hashes[j]) {
-                primaries[j] = index.secondary(hashes[j], primaries[j]);
-                index.prefetch(primaries[j]);
-                second |= 1 << j;
-            }
+        if i >= 2 * DISTANCE {
+            pipeline.fetch(i - 2 * DISTANCE, out);
         }
-        while second != 0 {
-            let j = second.trailing_zeros() as usize;
-            let bucket = index.bucket(primaries[j]);
-            let matches = bucket.matches(fingerprint(hashes[j]));
-            if matches != 0 {
-                let row = bucket.row(matches.trailing_zeros());
-                stored.hint_place(row as usize);
-                out.hint_place(row as usize);
-                rows[j] = row;
-            }
-            second &= second - 1;
+    }
+    for i in filled..count {
+        pipeline.begin(i);
+        pipeline.probe(i - DISTANCE, out);
+        pipeline.fetch(i - 2 * DISTANCE, out);
+        pipeline.finish(i - 3 * DISTANCE, out)?;
+    }
+    // No more keys begin: the rest goes through what it has before it.
+    for i in count..count + 3 * DISTANCE {
+        if let Some(i) = i.checked_sub(DISTANCE).filter(|&i| i < count) {
+            pipeline.probe(i, out);
         }
-        for &row in &rows[..count] {
-            if row != MISSING {
-                stored.hint_key(row as usize);
-                out.hint_value(row as usize);
-            }
+        if let Some(i) = i.checked_sub(2 * DISTANCE).filter(|&i| i < count) {
+            pipeline.fetch(i, out);
         }
-        for j in 0..count {
-            let mut row = rows[j];
-            if row != MISSING
-                && let Some(key) = asked.key(base + j)
-                && !stored.equals(row as usize, key).ok_or(BadRow(row))?
-            {
-                // A fingerprint agreed by chance (about 1 key in 7,000): look again, at every candidate.
-                row = find(index, stored, hashes[j], key)?.unwrap_or(MISSING);
-            }
-            out.emit(row)?;
+        if let Some(i) = i.checked_sub(3 * DISTANCE).filter(|&i| i < count) {
+            pipeline.finish(i, out)?;
         }
-        base += count;
     }
     Ok(())
+}
+
+/// A key under way.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    hash: u64,
+    /// The bucket that was asked for last.
+    bucket: u64,
+    row: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    /// It cannot be in the dataset.
+    #[default]
+    Absent,
+    /// Its primary bucket was asked for.
+    Primary,
+    /// Its secondary bucket was asked for.
+    Secondary,
+    /// A fingerprint agreed with the one in `row`.
+    Candidate,
+}
+
+struct Pipeline<'a, S, A> {
+    index: &'a Index,
+    stored: &'a S,
+    asked: &'a A,
+    base: usize,
+    ring: [Flight; RING],
+    seed: u64,
+}
+
+impl<S: Stored, A> Pipeline<'_, S, A> {
+    #[inline(always)]
+    fn begin<'k>(&mut self, i: usize)
+    where
+        S::Key<'k>: Hashed,
+        A: Asked<S::Key<'k>>,
+    {
+        let flight = &mut self.ring[i % RING];
+        match self.asked.key(self.base + i) {
+            Some(key) => {
+                let hash = key.hash(self.seed);
+                let bucket = self.index.primary(hash);
+                self.index.prefetch(bucket);
+                *flight = Flight { hash, bucket, row: MISSING, state: State::Primary };
+            }
+            None => flight.state = State::Absent,
+        }
+    }
+
+    #[inline(always)]
+    fn probe<O: Output>(&mut self, i: usize, out: &O) {
+        let flight = &mut self.ring[i % RING];
+        if flight.state == State::Absent {
+            return;
+        }
+        let bucket = self.index.bucket(flight.bucket);
+        let matches = bucket.matches(fingerprint(flight.hash));
+        if matches != 0 {
+            flight.row = bucket.row(matches.trailing_zeros());
+            flight.state = State::Candidate;
+            self.stored.hint_place(flight.row as usize);
+            out.hint_place(flight.row as usize);
+        } else if bucket.overflowed(flight.hash) {
+            flight.bucket = self.index.secondary(flight.hash, flight.bucket);
+            flight.state = State::Secondary;
+            self.index.prefetch(flight.bucket);
+        } else {
+            flight.state = State::Absent;
+        }
+    }
+
+    #[inline(always)]
+    fn fetch<O: Output>(&mut self, i: usize, out: &O) {
+        let flight = &mut self.ring[i % RING];
+        if flight.state == State::Secondary {
+            // One key in ten or less: its offsets are read without having been asked for.
+            let bucket = self.index.bucket(flight.bucket);
+            let matches = bucket.matches(fingerprint(flight.hash));
+            flight.state = if matches == 0 { State::Absent } else { State::Candidate };
+            if matches != 0 {
+                flight.row = bucket.row(matches.trailing_zeros());
+            }
+        }
+        if flight.state == State::Candidate {
+            self.stored.hint_key(flight.row as usize);
+            out.hint_value(flight.row as usize);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<'k, O: Output>(&mut self, i: usize, out: &mut O) -> Result<(), BadRow>
+    where
+        A: Asked<S::Key<'k>>,
+    {
+        let flight = self.ring[i % RING];
+        if flight.state == State::Candidate
+            && let Some(key) = self.asked.key(self.base + i)
+        {
+            let same = self.stored.equals(flight.row as usize, key).ok_or(BadRow(flight.row))?;
+            // About one key in 7,000 agrees in its fingerprint by chance: look again, at every candidate.
+            let row = if same { Some(flight.row) } else { find(self.index, self.stored, flight.hash, key)? };
+            if let Some(row) = row {
+                return out.emit(row);
+            }
+        }
+        out.emit_missing();
+        Ok(())
+    }
 }

@@ -8,12 +8,11 @@ mod stored;
 
 use std::ops::Range;
 
-use arrow_array::types::{
-    GenericBinaryType, GenericStringType,
-};
-use arrow_array::{Array, ArrayRef, GenericByteArray, UInt32Array};
+use arrow_array::types::{GenericBinaryType, GenericStringType};
+use arrow_array::{Array, ArrayRef, GenericByteArray, UInt32Array, make_array};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
-use arrow_schema::DataType;
+use arrow_data::transform::MutableArrayData;
+use arrow_schema::{ArrowError, DataType};
 
 use self::asked::{Keys, NotKeys};
 pub(crate) use self::batch::MISSING;
@@ -128,9 +127,17 @@ impl Segment {
     /// Values of one column for rows already found; null where the row is null.
     pub(crate) fn take(&self, column: usize, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
         let value = &self.columns[column];
+        if let Some(row) = rows.iter().flatten().find(|&row| row as usize >= self.rows) {
+            return Err(value.corrupt_at(&self.data, row as usize, format!("there are {} rows", self.rows)));
+        }
         if !is_gathered(value) {
             let whole = value.slice(&self.data, 0, self.rows)?;
-            return arrow_select::take::take(&whole, rows, None).map_err(|e| ReadError::arrow("gather values", e));
+            let taken = if rows.null_count() > 0 && has_union(&value.data_type) {
+                take_with_unions(&whole, rows)
+            } else {
+                arrow_select::take::take(&whole, rows, None)
+            };
+            return taken.map_err(|e| ReadError::arrow("gather values", e));
         }
         self.gather_part(value, rows.len(), |out| match out {
             Gather::Var(out) => self.emit_rows(rows, out),
@@ -155,7 +162,10 @@ impl Segment {
             if let Some(row) = hint(i + VALUE_AHEAD) {
                 out.hint_value(row);
             }
-            out.emit(row(i)).map_err(|bad| self.bad_value(bad))?;
+            match row(i) {
+                MISSING => out.emit_missing(),
+                row => out.emit(row).map_err(|bad| self.bad_value(bad))?,
+            }
         }
         Ok(())
     }
@@ -259,6 +269,30 @@ fn is_gathered(column: &Column) -> bool {
         Raw::Fixed { width, .. } => matches!(width, 1 | 2 | 4 | 8 | 16),
         Raw::Bool { .. } | Raw::Other => false,
     }
+}
+
+fn has_union(data_type: &DataType) -> bool {
+    use DataType as D;
+    match data_type {
+        D::Union(..) => true,
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => has_union(f.data_type()),
+        D::Struct(fields) => fields.iter().any(|f| has_union(f.data_type())),
+        _ => false,
+    }
+}
+
+/// Takes rows of a column that is or contains a union. Arrow's `take` gives such a column some other row's value where
+/// the row is null, because a union has no validity of its own; here it gets a null of the union's first type.
+fn take_with_unions(whole: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef, ArrowError> {
+    let data = whole.to_data();
+    let mut taken = MutableArrayData::new(vec![&data], true, rows.len());
+    for row in rows {
+        match row {
+            Some(row) => taken.try_extend(0, row as usize, row as usize + 1)?,
+            None => taken.try_extend_nulls(1)?,
+        }
+    }
+    Ok(make_array(taken.freeze()))
 }
 
 /// The keys of a batch, converted to the dataset's key type.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, LargeBinaryArray, LargeStringArray, make_array};
-use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::{ArrowError, DataType};
 use pheon_os::prefetch;
 
 use super::batch::{BadRow, MISSING, Output};
 use super::stored::hint_span;
-use crate::segment::column::{Column, var_at};
+use crate::segment::column::Column;
 
 /// Collects row numbers.
 pub(crate) struct Rows<'a>(pub(crate) &'a mut Vec<u32>);
@@ -27,32 +27,56 @@ impl Output for Rows<'_> {
         self.0.push(row);
         Ok(())
     }
+
+    #[inline(always)]
+    fn emit_missing(&mut self) {
+        self.0.push(MISSING);
+    }
 }
 
 /// The nulls of an answer: missing keys, and stored nulls.
 struct Nulls<'a> {
     column: &'a Column,
-    bits: BooleanBufferBuilder,
+    words: Vec<u64>,
+    rows: usize,
 }
 
 impl<'a> Nulls<'a> {
     fn new(column: &'a Column, rows: usize) -> Self {
-        Self { column, bits: BooleanBufferBuilder::new(rows) }
+        Self { column, words: Vec::with_capacity(rows / 64 + 1), rows: 0 }
     }
 
-    /// Notes the next row; true if it has a value.
+    /// Notes whether the next row has a value.
     #[inline(always)]
-    fn note(&mut self, row: u32) -> bool {
-        let valid = row != MISSING && !(self.column.has_nulls() && self.column.is_null(row as usize));
-        self.bits.append(valid);
-        valid
+    fn note(&mut self, valid: bool) {
+        let bit = self.rows % 64;
+        if bit == 0 {
+            self.words.push(0);
+        }
+        if let Some(word) = self.words.last_mut() {
+            *word |= u64::from(valid) << bit;
+        }
+        self.rows += 1;
     }
 
-    fn finish(mut self) -> Option<NullBuffer> {
-        let nulls = NullBuffer::new(self.bits.finish());
+    /// Whether a stored row has a value.
+    #[inline(always)]
+    fn is_valid(&self, row: u32) -> bool {
+        !(self.column.has_nulls() && self.column.is_null(row as usize))
+    }
+
+    fn finish(self) -> Option<NullBuffer> {
+        // Bit i of a little-endian word is bit i % 8 of byte i / 8, as Arrow wants it.
+        let bytes = self.words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(bytes), 0, self.rows));
         (nulls.null_count() > 0).then_some(nulls)
     }
 }
+
+/// Values up to this length are copied as one block of this length: two vector moves instead of a call.
+const BLOCK: usize = 32;
+/// Bytes by which the answer grows: little enough to be zeroed in the cache, large enough to be rare.
+const GROW_BYTES: usize = 64 << 10;
 
 /// Copies LargeUtf8 or LargeBinary values.
 pub(crate) struct VarValues<'a> {
@@ -60,7 +84,9 @@ pub(crate) struct VarValues<'a> {
     values: &'a [u8],
     nulls: Nulls<'a>,
     out_offsets: Vec<i64>,
+    /// The answer's bytes, and room behind them.
     out_values: Vec<u8>,
+    used: usize,
 }
 
 impl<'a> VarValues<'a> {
@@ -69,17 +95,20 @@ impl<'a> VarValues<'a> {
         let mean = values.len() / offsets.len().max(1) + 1;
         let mut out_offsets = Vec::with_capacity(rows + 1);
         out_offsets.push(0);
+        let expected = rows.saturating_mul(mean + mean / 8).min(1 << 30);
         Self {
             offsets,
             values,
             nulls: Nulls::new(column, rows),
             out_offsets,
-            out_values: Vec::with_capacity(rows.saturating_mul(mean + mean / 8).min(1 << 30)),
+            out_values: Vec::with_capacity(expected + GROW_BYTES),
+            used: 0,
         }
     }
 
     /// The answer, checked to be valid UTF-8 if it is text.
-    pub(crate) fn finish(self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+    pub(crate) fn finish(mut self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+        self.out_values.truncate(self.used);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.out_offsets));
         let (values, nulls) = (Buffer::from_vec(self.out_values), self.nulls.finish());
         Ok(if *data_type == DataType::LargeUtf8 {
@@ -87,6 +116,33 @@ impl<'a> VarValues<'a> {
         } else {
             Arc::new(LargeBinaryArray::try_new(offsets, values, nulls)?)
         })
+    }
+
+    /// Appends `values[start .. end]`; `None` if that is not a part of the values.
+    #[inline(always)]
+    fn append(&mut self, start: usize, end: usize) -> Option<()> {
+        let len = end.checked_sub(start)?;
+        if len <= BLOCK
+            && let Some(from) = self.values.get(start..).and_then(|v| v.first_chunk::<BLOCK>())
+            && let Some(to) = self.out_values.get_mut(self.used..).and_then(|v| v.first_chunk_mut::<BLOCK>())
+        {
+            *to = *from;
+        } else {
+            self.append_any(start, end)?;
+        }
+        self.used += len;
+        Some(())
+    }
+
+    #[inline(never)]
+    fn append_any(&mut self, start: usize, end: usize) -> Option<()> {
+        let value = self.values.get(start..end)?;
+        let needed = self.used + value.len();
+        if needed + BLOCK > self.out_values.len() {
+            self.out_values.resize(needed + GROW_BYTES, 0);
+        }
+        self.out_values[self.used..needed].copy_from_slice(value);
+        Some(())
     }
 }
 
@@ -104,12 +160,21 @@ impl Output for VarValues<'_> {
 
     #[inline(always)]
     fn emit(&mut self, row: u32) -> Result<(), BadRow> {
-        if self.nulls.note(row) {
-            let value = var_at(self.offsets, self.values, row as usize).ok_or(BadRow(row))?;
-            self.out_values.extend_from_slice(value);
+        let valid = self.nulls.is_valid(row);
+        if valid {
+            let &[start, end] =
+                self.offsets.get(row as usize..).and_then(|o| o.first_chunk::<2>()).ok_or(BadRow(row))?;
+            self.append(start as usize, end as usize).ok_or(BadRow(row))?;
         }
-        self.out_offsets.push(self.out_values.len() as i64);
+        self.nulls.note(valid);
+        self.out_offsets.push(self.used as i64);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn emit_missing(&mut self) {
+        self.nulls.note(false);
+        self.out_offsets.push(self.used as i64);
     }
 }
 
@@ -130,7 +195,9 @@ impl<'a, const W: usize> FixedValues<'a, W> {
         let data = ArrayData::builder(data_type.clone())
             .len(rows)
             .nulls(nulls)
-            .add_buffer(Buffer::from(self.out.as_flattened()))
+            .add_buffer(Buffer::from_vec(self.out.into_flattened()))
+            // Allocators align large blocks enough; where one does not, this copies.
+            .align_buffers(true)
             .build()?;
         Ok(make_array(data))
     }
@@ -147,8 +214,16 @@ impl<const W: usize> Output for FixedValues<'_, W> {
 
     #[inline(always)]
     fn emit(&mut self, row: u32) -> Result<(), BadRow> {
-        let value = if self.nulls.note(row) { *self.values.get(row as usize).ok_or(BadRow(row))? } else { [0; W] };
+        let valid = self.nulls.is_valid(row);
+        let value = if valid { *self.values.get(row as usize).ok_or(BadRow(row))? } else { [0; W] };
+        self.nulls.note(valid);
         self.out.push(value);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn emit_missing(&mut self) {
+        self.nulls.note(false);
+        self.out.push([0; W]);
     }
 }

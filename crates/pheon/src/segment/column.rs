@@ -37,7 +37,7 @@ pub(crate) enum Raw {
         offsets: ScalarBuffer<i64>,
         values: Buffer,
     },
-    /// Fixed width: `rows * width` bytes.
+    /// Fixed width: exactly `rows * width` bytes, so that a row that is not there is outside.
     Fixed { width: usize, values: Buffer },
     /// One bit a row.
     Bool { values: Buffer },
@@ -119,6 +119,10 @@ impl Column {
     /// The key of one row, or `None` if the buffers do not hold it.
     #[inline]
     pub(crate) fn key(&self, key_type: KeyType, row: usize) -> Option<KeyRef<'_>> {
+        if row >= self.rows {
+            // The last byte of a bit-packed column has bits beyond the rows, and keys of no bytes are everywhere.
+            return None;
+        }
         match &self.raw {
             Raw::Var { offsets, values } => var_at(offsets, values, row).map(KeyRef::Bytes),
             Raw::Bool { values } => bit_at(values, row).map(|b| KeyRef::Fixed64(u64::from(b))),
@@ -199,12 +203,12 @@ impl Raw {
             DataType::FixedSizeBinary(n) => {
                 let width = usize::try_from(*n).map_err(|e| e.to_string())?;
                 need(&buffers[1], rows.checked_mul(width), "values")?;
-                Self::Fixed { width, values: buffers[1].clone() }
+                Self::Fixed { width, values: buffers[1].slice_with_length(0, rows * width) }
             }
             other => match other.primitive_width() {
                 Some(width) => {
                     need(&buffers[1], rows.checked_mul(width), "values")?;
-                    Self::Fixed { width, values: buffers[1].clone() }
+                    Self::Fixed { width, values: buffers[1].slice_with_length(0, rows * width) }
                 }
                 None => Self::Other,
             },
@@ -253,5 +257,71 @@ fn key_of_fixed(key_type: KeyType, bytes: &[u8]) -> KeyRef<'_> {
         KeyType::Decimal(_) => KeyRef::I128(i128::from(fixed64(bytes, true).cast_signed())),
         KeyType::Decimal256 => KeyRef::I256(bytes.try_into().expect("thirty-two bytes")),
         _ => KeyRef::Bytes(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_offsets_give_no_value() {
+        let values = b"abcdef";
+        for (offsets, row, want) in [
+            (&[0, 2, 6][..], 0, Some(&b"ab"[..])),
+            (&[0, 2, 6], 1, Some(b"cdef")),
+            (&[0, 2, 6], 2, None),
+            (&[0, 2, 6], usize::MAX, None),
+            (&[3, 3], 0, Some(b"")),
+            (&[4, 3], 0, None),
+            (&[0, 7], 0, None),
+            (&[-1, 3], 0, None),
+            (&[i64::MIN, i64::MAX], 0, None),
+            (&[0, -1], 0, None),
+            (&[6, 6], 0, Some(b"")),
+            (&[7, 7], 0, None),
+            (&[], 0, None),
+        ] {
+            assert_eq!(var_at(offsets, values, row), want, "{offsets:?} {row}");
+        }
+    }
+
+    #[test]
+    fn fixed_values_end_with_the_buffer() {
+        assert_eq!(fixed_at(b"abcd", 2, 1), Some(&b"cd"[..]));
+        assert_eq!(fixed_at(b"abcd", 2, 2), None);
+        assert_eq!(fixed_at(b"abcde", 2, 2), None);
+        assert_eq!(fixed_at(b"abcd", 2, usize::MAX), None);
+        assert_eq!(fixed_at(b"abcd", 0, 9), Some(&b""[..]));
+        assert_eq!((bit_at(&[2], 0), bit_at(&[2], 1), bit_at(&[2], 8)), (Some(false), Some(true), None));
+    }
+
+    #[test]
+    fn integers_extend_by_their_sign() {
+        assert_eq!(fixed64(&[0xFF], true), u64::MAX);
+        assert_eq!(fixed64(&[0xFF], false), 255);
+        assert_eq!(fixed64(&[0xFE, 0xFF], true), u64::MAX - 1);
+        assert_eq!(fixed64(&[0xFE, 0xFF], false), 0xFFFE);
+        assert_eq!(fixed64(&(-3i32).to_le_bytes(), true), (-3i64).cast_unsigned());
+        assert_eq!(fixed64(&u32::MAX.to_le_bytes(), false), u64::from(u32::MAX));
+        assert_eq!(fixed64(&i64::MIN.to_le_bytes(), true), 1 << 63);
+    }
+
+    #[test]
+    fn short_buffers_are_refused_and_long_ones_cut() {
+        let buffers = |bytes: usize| [Buffer::default(), Buffer::from(vec![0u8; bytes])];
+        assert!(Raw::of(&DataType::Int32, 3, &buffers(11)).unwrap_err().contains("11 bytes"));
+        match Raw::of(&DataType::Int32, 3, &buffers(64)).unwrap() {
+            Raw::Fixed { width, values } => assert_eq!((width, values.len()), (4, 12)),
+            other => panic!("{other:?}"),
+        }
+        assert!(Raw::of(&DataType::Int64, usize::MAX / 4, &buffers(8)).is_err());
+        assert!(Raw::of(&DataType::Boolean, 9, &buffers(1)).is_err());
+        assert!(Raw::of(&DataType::Boolean, 8, &buffers(1)).is_ok());
+        let text = |bytes: usize| [Buffer::default(), Buffer::from(vec![0u64; bytes / 8]), Buffer::default()];
+        assert!(Raw::of(&DataType::LargeUtf8, 0, &text(0)).is_err());
+        assert!(Raw::of(&DataType::LargeUtf8, 0, &text(8)).is_ok());
+        assert!(Raw::of(&DataType::LargeUtf8, 8, &text(64)).is_err());
+        assert!(Raw::of(&DataType::LargeBinary, usize::MAX, &text(64)).is_err());
     }
 }
