@@ -16,4 +16,5 @@ pub use layout::{BUCKET_BYTES, EMPTY_ROW, IndexPlan, KEYS_PER_BUCKET, SLOTS, fin
 pub use reader::{Bucket, Index};
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests look into their own temporary folders
 mod tests;
