@@ -1,6 +1,21 @@
-"""Puts this folder on the path, so that tests import the reader of the format wherever they are started from."""
+"""The path to the reader of the format, and a folder in memory for tests that write a lot."""
 
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where syncing costs nothing; on disk if there is no /dev/shm."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="pheon-test-", dir="/dev/shm") as folder:
+        yield Path(folder)

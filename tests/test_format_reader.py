@@ -118,7 +118,7 @@ def test_types_are_stored_as_the_page_says(store: pheon.Store) -> None:
     assert schema.names == ["key", *values]
     assert (schema.metadata or {})[b"origin"] == b"somewhere"
 
-    def expected(kind: Any) -> pa.DataType:
+    def expected(kind: Any) -> pa.DataType:  # noqa: PLR0911
         if pa.types.is_string(kind) or pa.types.is_string_view(kind):
             return pa.large_string()
         if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):

@@ -1,0 +1,241 @@
+"""Processes are killed at random points, and versions published and collected under running readers.
+
+Whatever happens, the store holds the old version or the new one, whole; readers see one version at a time; the next
+writer clears away what the killed one left. Seeds are printed; PHEON_SEED repeats a run, PHEON_LONG=1 makes it ten
+times as long.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import children
+import pytest
+from format import reader
+
+import pheon
+
+LONG = bool(os.environ.get("PHEON_LONG"))
+TIMES = 10 if LONG else 1
+LIFETIME_SECONDS_MAX = 0.1
+READ_SECONDS = 4.0 * TIMES
+START_SECONDS_MAX = 30
+
+# Linux starts each child of this server in milliseconds, from a process that has no threads and no store open.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["__main__", "pheon"])
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
+    print("PHEON_SEED =", seed)
+    return random.Random(seed)
+
+
+@pytest.fixture
+def failures(memory_path: Path) -> Path:
+    """Where children leave their tracebacks."""
+    folder = memory_path / "failures"
+    folder.mkdir()
+    return folder
+
+
+def _check_failures(failures: Path) -> None:
+    for path in failures.iterdir():
+        pytest.fail(f"process {path.name}:\n{path.read_text()}")
+
+
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+
+
+# Killed writers ------------------------------------------------------------------------------------------------------
+
+
+def _leftovers(path: Path) -> list[str]:
+    """Names that no finished writer leaves: temporary ones, and segments that no manifest names."""
+    known = set()
+    if (path / "m").is_dir():
+        for manifest in (path / "m").glob("manifest-*.json"):
+            known |= {f"seg-{segment['id']}" for segment in reader.document(manifest)["segments"]}
+    return [
+        entry.name
+        for entry in (*path.iterdir(), *(path / "m").glob("*"))
+        if entry.name.startswith(".tmp-") or (entry.name.startswith("seg-") and entry.name not in known)
+    ]
+
+
+@pytest.mark.timeout(180 * TIMES, method="thread")
+def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) -> None:
+    path = memory_path / "store"
+    store = pheon.open(path)
+    held = store.put_map("m", children.content(0))
+    seen_leftovers = seen_versions = 0
+    for round_number in range(120 * TIMES):
+        ready = _SERVER.RawValue("b")
+        child = _SERVER.Process(
+            target=children.write_for_ever, args=(path, rng.getrandbits(32), ready, failures), daemon=True
+        )
+        child.start()
+        _wait_for(
+            lambda ready=ready, child=child: bool(ready.value) or not child.is_alive(), "the writer does not start"
+        )
+        time.sleep(rng.random() * LIFETIME_SECONDS_MAX)
+        child.kill()
+        child.join()
+        _check_failures(failures)
+        assert child.exitcode == -signal.SIGKILL, f"round {round_number}: the writer ended with {child.exitcode}"
+
+        assert set(store) <= {"m"}
+        if "m" in store:
+            versions = [v.version for v in store.versions("m")]
+            assert versions == list(range(versions[0], versions[-1] + 1)), versions
+            report = store.verify("m")
+            assert report.ok, report.problems
+            for version in versions[-3:]:
+                children.tag_of(store.map("m", version=version))
+            seen_versions += len(versions)
+        assert children.tag_of(held) == 0, "a handle changed under its holder"
+        seen_leftovers += bool(_leftovers(path))
+        if rng.random() < 0.5:
+            # The lock died with its holder, so this waits for nobody, and it clears away all that is left.
+            store.put_map("m", children.content(round_number), lock_timeout=5)
+            store.gc("m", keep=2)
+            assert [
+                name for name in _leftovers(path) if not name.startswith(".tmp-") or (path / "m" / name).exists()
+            ] == []
+            assert children.tag_of(store.map("m")) == round_number
+    print(f"{seen_leftovers} writers were killed while they had work on disk, {seen_versions} versions checked")
+    assert seen_leftovers >= 20 * TIMES, "too few writers were killed in the middle of something"
+
+
+@pytest.mark.timeout(120 * TIMES, method="thread")
+def test_ctrl_c_leaves_the_store_as_it_was(memory_path: Path, rng: random.Random) -> None:
+    path = memory_path / "store"
+    store = pheon.open(path)
+    store.put_map("m", children.content(7))
+    for _ in range(8 * TIMES):
+        ready = _SERVER.RawValue("b")
+        child = _SERVER.Process(target=children.write_until_interrupted, args=(path, ready), daemon=True)
+        child.start()
+        _wait_for(lambda ready=ready: bool(ready.value), "the writer does not start")
+        before = [v.version for v in store.versions("m")]
+        time.sleep(rng.random() * 0.3)
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+        child.join(20)
+        assert child.exitcode == 130, f"ended with {child.exitcode} after Ctrl-C"
+        assert _leftovers(path) == []
+        after = [v.version for v in store.versions("m")]
+        assert after[: len(before)] == before
+        assert store.verify("m").ok
+    assert children.tag_of(store.map("m", version=1)) == 7
+
+
+# Running readers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def processes() -> Iterator[list[BaseProcess]]:
+    """Whatever a failing test leaves running is ended."""
+    started: list[BaseProcess] = []
+    yield started
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+@pytest.mark.timeout(int(90 + 2 * READ_SECONDS), method="thread")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_publish_collect_and_kill_under_readers(
+    memory_path: Path, failures: Path, rng: random.Random, method: str, processes: list[BaseProcess]
+) -> None:
+    context = multiprocessing.get_context(method)
+    path = memory_path / "store"
+    store = pheon.open(path)
+    m = store.put_map("m", children.content(0))
+    stop, counts = context.RawValue("b"), context.RawArray("L", 64)
+    readers: list[BaseProcess] = []
+
+    def start_reader() -> None:
+        number = len(processes)
+        # The first ones get the handle: inherited by fork, pickled as how to reopen its version otherwise. Later ones
+        # of those methods would find that version collected.
+        handle = m if method == "fork" or number < 3 else None
+        process = context.Process(
+            target=children.read_until, args=(path, handle, stop, counts, number, failures), daemon=True
+        )
+        process.start()
+        readers.append(process)
+        processes.append(process)
+
+    for _ in range(3):
+        start_reader()
+    _wait_for(lambda: all(counts[:3]) or any(failures.iterdir()), "the readers do not start")
+
+    published = killed = 0
+    next_kill = time.monotonic() + rng.random()
+    end = time.monotonic() + READ_SECONDS
+    while time.monotonic() < end and not any(failures.iterdir()):
+        published += 1
+        store.put_map("m", children.content(published))
+        if published % rng.randrange(1, 4) == 0:
+            store.gc("m", keep=rng.randrange(1, 3))
+        if published % 10 == 0:
+            store.rollback("m", store.versions("m")[0].version)
+        if time.monotonic() > next_kill and len(processes) < len(counts):
+            victim = readers.pop(rng.randrange(len(readers)))
+            victim.kill()
+            victim.join()
+            killed += 1
+            start_reader()
+            next_kill = time.monotonic() + rng.random()
+    stop.value = 1
+    for process in readers:
+        process.join(START_SECONDS_MAX)
+    _check_failures(failures)
+    assert all(process.exitcode == 0 for process in readers), [process.exitcode for process in readers]
+    print(f"{published} versions under {sum(counts)} rounds of reading, {killed} readers killed")
+    assert min(published, sum(counts), 5 * killed) >= 5, (published, sum(counts), killed)
+    assert store.verify("m").ok
+    store.gc("m", keep=1)
+    assert len(store.versions("m")) == 1
+    assert _leftovers(path) == []
+    assert children.tag_of(m) == 0, "the first version is gone, but not for those who hold it"
+
+
+@pytest.mark.timeout(60, method="thread")
+def test_the_space_of_a_collected_version_is_freed_with_its_last_reader(memory_path: Path, failures: Path) -> None:
+    """A killed reader holds nothing: neither a lock nor a mapping."""
+    path = memory_path / "store"
+    store = pheon.open(path)
+    m = store.put_map("m", children.content(1))
+    stop, counts = _SERVER.RawValue("b"), _SERVER.RawArray("L", 1)
+    child = _SERVER.Process(target=children.read_until, args=(path, m, stop, counts, 0, failures), daemon=True)
+    child.start()
+    _wait_for(lambda: bool(counts[0]) or any(failures.iterdir()), "the reader does not start")
+    _check_failures(failures)
+    maps = Path(f"/proc/{child.pid}/maps").read_text()
+    mapped = [line for line in maps.splitlines() if line.endswith(".arrow")]
+    assert {line.split()[1] for line in mapped} == {"r--s"}, "files must be mapped read-only and shared"
+    child.kill()
+    child.join()
+    store.put_map("m", children.content(2))
+    report = store.gc("m", keep=1)
+    assert report.versions_removed == [1]
+    assert report.segments_removed == 1
+    assert report.bytes_freed > 0
+    del m
+    own = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(memory_path) in line]
+    assert not [line for line in own if line.endswith("(deleted)")], own
