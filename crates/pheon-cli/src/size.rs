@@ -19,7 +19,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let power = ["", "k", "m", "g", "t"].iter().position(|u| *u == unit).ok_or_else(error)?;
     let number: f64 = digits.trim().parse().map_err(|_| error())?;
     let bytes = number * base.powi(power as i32);
-    if !bytes.is_finite() || bytes < 0.0 || bytes > 1e18 {
+    if !(0.0..=1e18).contains(&bytes) {
         return Err(error());
     }
     Ok(bytes as u64)
@@ -45,7 +45,7 @@ pub(crate) fn show_count(n: u64) -> String {
     let digits = n.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);

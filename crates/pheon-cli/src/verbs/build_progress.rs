@@ -26,7 +26,7 @@ impl Bar {
         let bar = self.0.clone();
         let shown: Mutex<Option<(Phase, bool)>> = Mutex::new(None);
         move |progress: &Progress| {
-            let kind = (progress.phase, progress.rows_total.is_some());
+            let kind = (progress.phase, progress.rows_total.is_some() && progress.phase != Phase::Sync);
             let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
             if *shown != Some(kind) {
                 *shown = Some(kind);
