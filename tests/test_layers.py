@@ -9,6 +9,7 @@ import check_layers
 import pytest
 
 ROOT = Path(__file__).parents[1]
+HOST = "packages.example.org"
 
 
 def test_the_tree_keeps_the_rules() -> None:
@@ -64,10 +65,10 @@ def tree(tmp_path: Path) -> Path:
         ("crates/pheon/src/lib.rs", "\n" * 801, "801 lines, at most 800"),
         (
             "README.md",
-            "pip install --index-url https://packages.example.org/simple\n",
-            "names the host packages.example.org",
+            f"pip install --index-url https://{HOST}/simple\n",
+            f"names the host {HOST}",
         ),
-        ("Cargo.lock", 'source = "registry+https://mirror.example.org/index"\n', "Cargo.lock: source"),
+        ("Cargo.lock", f'source = "registry+https://{HOST}/index"\n', "Cargo.lock: source"),
     ],
 )
 def test_a_breach_is_found(tree: Path, name: str, text: str, expected: str) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINE_CHARACTERS_MAX = 160
 
 
 def _blocks() -> list[tuple[str, str]]:
@@ -90,8 +89,3 @@ def test_files_that_it_names_exist() -> None:
     assert links
     for link in links:
         assert (README.parent / link).exists(), link
-
-
-def test_lines_fit_a_screen() -> None:
-    for number, line in enumerate(README.read_text().splitlines(), 1):
-        assert len(line) <= LINE_CHARACTERS_MAX, f"line {number} has {len(line)} characters"
