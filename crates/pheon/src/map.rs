@@ -82,7 +82,11 @@ impl Map {
         if !self.key_type.accepts(key) {
             self.version.check_key(key)?;
         }
-        self.version.segment.find(key)
+        let value = match *self.value_columns {
+            [column] => Some(column),
+            _ => None,
+        };
+        self.version.segment.find(key, value)
     }
 
     /// The value of a key in a map with one value column.

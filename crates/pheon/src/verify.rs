@@ -70,7 +70,10 @@ pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
 fn verify_version(dataset: &Dataset, manifest: &Manifest, report: &mut VerifyReport) {
     report.version = manifest.version;
     if manifest.rows != manifest.segments.iter().map(|s| s.rows).sum::<u64>() {
-        report.note(format!("{}: rows is not the sum over the segments", dataset.manifest_path(manifest.version).display()));
+        report.note(format!(
+            "{}: rows is not the sum over the segments",
+            dataset.manifest_path(manifest.version).display()
+        ));
     }
     for record in &manifest.segments {
         let dir = segment_dir(dataset.dir(), &record.id);
@@ -181,7 +184,7 @@ fn verify_keys(segment: &Segment, side: &SegmentKey, unique: bool, report: &mut 
         match order {
             Ordering::Less => {
                 distinct += 1;
-                match segment.find(key) {
+                match segment.find(key, None) {
                     Ok(Some(found)) if found as usize == row => {}
                     Ok(found) => report.note(side.index_file.corrupt(
                         format!("the entry of key {key}"),
@@ -218,7 +221,9 @@ fn verify_index(segment: &Segment, side: &SegmentKey, report: &mut VerifyReport)
             }
             entries += 1;
             if row as usize >= segment.rows {
-                report.note(side.index_file.corrupt(format!("bucket {b}"), format!("it names row {row} of {}", segment.rows)));
+                report.note(
+                    side.index_file.corrupt(format!("bucket {b}"), format!("it names row {row} of {}", segment.rows)),
+                );
             }
         }
     }

@@ -43,7 +43,9 @@ impl Keys {
             D::Null => {
                 let none = vec![0; array.len()];
                 return Ok(match key_type {
-                    KeyType::Utf8 | KeyType::Binary | KeyType::FixedBinary(_) => Self::Bytes(cast(array, &D::LargeBinary)?),
+                    KeyType::Utf8 | KeyType::Binary | KeyType::FixedBinary(_) => {
+                        Self::Bytes(cast(array, &D::LargeBinary)?)
+                    }
                     KeyType::Decimal(_) | KeyType::Decimal256 => Self::Wide(vec![None; array.len()]),
                     _ => Self::Words(none, Some(NullBuffer::new_null(array.len()))),
                 });
@@ -211,8 +213,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{
-        Date32Array, Date64Array, Decimal128Array, Decimal256Array, Int64Array, Time32MillisecondArray, Time64NanosecondArray,
-        TimestampSecondArray, UInt64Array,
+        Date32Array, Date64Array, Decimal128Array, Decimal256Array, Int64Array, Time32MillisecondArray,
+        Time64NanosecondArray, TimestampSecondArray, UInt64Array,
     };
 
     use super::*;
@@ -274,7 +276,8 @@ mod tests {
         assert_eq!(wide(Int64Array::from(vec![i64::MIN]), &whole), [Some(KeyRef::I128(i64::MIN.into()))]);
         assert_eq!(wide(UInt64Array::from(vec![u64::MAX]), &whole), [Some(KeyRef::I128(u64::MAX.into()))]);
         // Ten to the 152nd has no place in 256 bits; zero is zero at any scale.
-        let small = Decimal256Array::from(vec![i256::ZERO, i256::ONE, i256::MIN]).with_precision_and_scale(76, 76).unwrap();
+        let small =
+            Decimal256Array::from(vec![i256::ZERO, i256::ONE, i256::MIN]).with_precision_and_scale(76, 76).unwrap();
         let zero = Some(KeyRef::I256([0; 32]));
         assert_eq!(wide(small, &DataType::Decimal256(76, -76)), [zero, None, None]);
         let large = Decimal256Array::from(vec![i256::ZERO, i256::MAX]).with_precision_and_scale(76, -76).unwrap();

@@ -33,44 +33,59 @@ pub(crate) const MISSING: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadRow(pub(crate) u32);
 
-/// Where the rows found go, in the order of the keys.
-pub(crate) trait Output {
+/// The values of rows that a lookup is about to find.
+pub(crate) trait Hints {
     /// Asks for the lines that tell where a row's value is.
     fn hint_place(&self, row: usize);
     /// Asks for the value's lines; the place must be known by now.
     fn hint_value(&self, row: usize);
+}
+
+/// Where the rows found go, in the order of the keys.
+pub(crate) trait Output: Hints {
     /// Takes the row of the next key. Fails if the value's buffers do not hold the row.
     fn emit(&mut self, row: u32) -> Result<(), BadRow>;
     /// Notes that the next key is not there.
     fn emit_missing(&mut self);
 }
 
-/// The row that holds `key`.
+/// The row that holds `key`. Its value's lines are asked for while the key is still being compared, so that they come
+/// together with the key's.
 #[inline]
-pub(crate) fn find<S: Stored>(index: &Index, stored: &S, hash: u64, key: S::Key<'_>) -> Result<Option<u32>, BadRow> {
+pub(crate) fn find<S: Stored, H: Hints>(
+    index: &Index,
+    stored: &S,
+    hash: u64,
+    key: S::Key<'_>,
+    hints: &H,
+) -> Result<Option<u32>, BadRow> {
     let fp = fingerprint(hash);
     let primary = index.primary(hash);
     let mut bucket = index.bucket(primary);
-    if let Some(row) = find_in(bucket, fp, stored, key)? {
+    if let Some(row) = find_in(bucket, fp, stored, key, hints)? {
         return Ok(Some(row));
     }
     if bucket.overflowed(hash) {
         bucket = index.bucket(index.secondary(hash, primary));
-        return find_in(bucket, fp, stored, key);
+        return find_in(bucket, fp, stored, key, hints);
     }
     Ok(None)
 }
 
 #[inline(always)]
-fn find_in<S: Stored>(
+fn find_in<S: Stored, H: Hints>(
     bucket: crate::index::Bucket<'_>,
     fp: u16,
     stored: &S,
     key: S::Key<'_>,
+    hints: &H,
 ) -> Result<Option<u32>, BadRow> {
     let mut matches = bucket.matches(fp);
     while matches != 0 {
         let row = bucket.row(matches.trailing_zeros());
+        hints.hint_place(row as usize);
+        stored.hint_key(row as usize);
+        hints.hint_value(row as usize);
         if stored.equals(row as usize, key).ok_or(BadRow(row))? {
             return Ok(Some(row));
         }
@@ -229,7 +244,7 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
         {
             let same = self.stored.equals(flight.row as usize, key).ok_or(BadRow(flight.row))?;
             // About one key in 7,000 agrees in its fingerprint by chance: look again, at every candidate.
-            let row = if same { Some(flight.row) } else { find(self.index, self.stored, flight.hash, key)? };
+            let row = if same { Some(flight.row) } else { find(self.index, self.stored, flight.hash, key, out)? };
             if let Some(row) = row {
                 return out.emit(row);
             }

@@ -17,7 +17,7 @@ use arrow_schema::{ArrowError, DataType};
 use self::asked::{Keys, NotKeys};
 pub(crate) use self::batch::MISSING;
 use self::batch::{BadRow, Output};
-use self::output::{FixedValues, Rows, VarValues};
+use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::KeyBound;
 use self::stored::{AnyKeys, Asked, FixedKeys, Hashed, Stored, VarKeys, Words};
 use crate::error::ReadError;
@@ -41,21 +41,22 @@ pub enum KeyBatch<'a> {
 const KEYS_PER_THREAD_MIN: usize = 16_384;
 
 impl Segment {
-    /// The row that holds `key`, whose form must fit the key type.
+    /// The row that holds `key`, whose form must fit the key type. `value`: the column that the caller will read next.
     #[inline]
-    pub(crate) fn find(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+    pub(crate) fn find(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u32>, ReadError> {
         let Some(side) = &self.key else { return Ok(None) };
         let column = &self.columns[side.column];
+        let hints = ValueOf::column(value.and_then(|i| self.columns.get(i)));
         let hash = key.hash(side.index.plan().seed);
         let found = match (&column.raw, key) {
             (Raw::Var { offsets, values }, KeyRef::Bytes(key)) => {
-                batch::find(&side.index, &VarKeys { offsets, values }, hash, key)
+                batch::find(&side.index, &VarKeys { offsets, values }, hash, key, &hints)
             }
             (Raw::Fixed { width, values }, KeyRef::Fixed64(key)) => {
                 let signed = matches!(side.key_type, KeyType::Signed(_));
-                batch::find(&side.index, &FixedKeys { values, width: *width, signed }, hash, key)
+                batch::find(&side.index, &FixedKeys { values, width: *width, signed }, hash, key, &hints)
             }
-            _ => batch::find(&side.index, &AnyKeys { column, key_type: side.key_type }, hash, key),
+            _ => batch::find(&side.index, &AnyKeys { column, key_type: side.key_type }, hash, key, &hints),
         };
         found.map_err(|bad| self.bad_row(side, bad))
     }
@@ -316,8 +317,7 @@ impl AskedKeys<'_> {
                 if let Raw::Fixed { .. } = column.raw {
                     run(self.side, &fixed_keys(self.side, column), &asked, range, out)
                 } else {
-                    let any: Vec<Option<KeyRef<'_>>> =
-                        range.map(|i| asked.key(i).map(KeyRef::Fixed64)).collect();
+                    let any: Vec<Option<KeyRef<'_>>> = range.map(|i| asked.key(i).map(KeyRef::Fixed64)).collect();
                     self.run_any(column, &any, out)
                 }
             }

@@ -8,20 +8,57 @@ use arrow_data::ArrayData;
 use arrow_schema::{ArrowError, DataType};
 use pheon_os::prefetch;
 
-use super::batch::{BadRow, MISSING, Output};
+use super::batch::{BadRow, Hints, MISSING, Output};
 use super::stored::hint_span;
-use crate::segment::column::Column;
+use crate::segment::column::{Column, Raw};
+
+/// The value column of a single lookup, or nothing to ask for.
+pub(crate) enum ValueOf<'a> {
+    Var { offsets: &'a [i64], values: &'a [u8] },
+    Fixed { values: &'a [u8], width: usize },
+    Nothing,
+}
+
+impl<'a> ValueOf<'a> {
+    pub(crate) fn column(column: Option<&'a Column>) -> Self {
+        match column.map(|c| &c.raw) {
+            Some(Raw::Var { offsets, values }) => Self::Var { offsets, values },
+            Some(Raw::Fixed { width, values }) => Self::Fixed { values, width: *width },
+            Some(Raw::Bool { .. } | Raw::Other) | None => Self::Nothing,
+        }
+    }
+}
+
+impl Hints for ValueOf<'_> {
+    #[inline(always)]
+    fn hint_place(&self, row: usize) {
+        match self {
+            Self::Var { offsets, .. } => prefetch::read_at(offsets, row),
+            Self::Fixed { values, width } => prefetch::read(values, row.wrapping_mul(*width)),
+            Self::Nothing => {}
+        }
+    }
+
+    #[inline(always)]
+    fn hint_value(&self, row: usize) {
+        if let Self::Var { offsets, values } = self {
+            hint_span(offsets, values, row);
+        }
+    }
+}
 
 /// Collects row numbers.
 pub(crate) struct Rows<'a>(pub(crate) &'a mut Vec<u32>);
 
-impl Output for Rows<'_> {
+impl Hints for Rows<'_> {
     #[inline(always)]
     fn hint_place(&self, _row: usize) {}
 
     #[inline(always)]
     fn hint_value(&self, _row: usize) {}
+}
 
+impl Output for Rows<'_> {
     #[inline(always)]
     fn emit(&mut self, row: u32) -> Result<(), BadRow> {
         self.0.push(row);
@@ -146,7 +183,7 @@ impl<'a> VarValues<'a> {
     }
 }
 
-impl Output for VarValues<'_> {
+impl Hints for VarValues<'_> {
     #[inline(always)]
     fn hint_place(&self, row: usize) {
         prefetch::read_at(self.offsets, row);
@@ -157,7 +194,9 @@ impl Output for VarValues<'_> {
     fn hint_value(&self, row: usize) {
         hint_span(self.offsets, self.values, row);
     }
+}
 
+impl Output for VarValues<'_> {
     #[inline(always)]
     fn emit(&mut self, row: u32) -> Result<(), BadRow> {
         let valid = self.nulls.is_valid(row);
@@ -203,7 +242,7 @@ impl<'a, const W: usize> FixedValues<'a, W> {
     }
 }
 
-impl<const W: usize> Output for FixedValues<'_, W> {
+impl<const W: usize> Hints for FixedValues<'_, W> {
     #[inline(always)]
     fn hint_place(&self, row: usize) {
         prefetch::read_at(self.values, row);
@@ -211,7 +250,9 @@ impl<const W: usize> Output for FixedValues<'_, W> {
 
     #[inline(always)]
     fn hint_value(&self, _row: usize) {}
+}
 
+impl<const W: usize> Output for FixedValues<'_, W> {
     #[inline(always)]
     fn emit(&mut self, row: u32) -> Result<(), BadRow> {
         let valid = self.nulls.is_valid(row);
