@@ -77,7 +77,9 @@ impl Dataset {
     pub(crate) fn version_numbers(&self) -> Result<Vec<u64>, ReadError> {
         let entries = match self.fs.read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
             Err(e) => return Err(ReadError::io("list", self.dir.as_ref(), e)),
         };
         let mut numbers: Vec<u64> = entries.iter().filter_map(|entry| manifest_number(&entry.name)).collect();
@@ -96,19 +98,23 @@ impl Dataset {
             }
             Err(e) => return Err(ReadError::io("read", path, e)),
         };
-        let manifest: Manifest = manifest::decode(&bytes).map_err(|problem| ReadError::corrupt(&path, "its text", problem))?;
+        let manifest: Manifest =
+            manifest::decode(&bytes).map_err(|problem| ReadError::corrupt(&path, "its text", problem))?;
         let wrong = |place: &str, problem: String| Err(ReadError::corrupt(&path, place, problem));
         if manifest.pheon != "manifest" {
             return wrong("member \"pheon\"", format!("expected \"manifest\", found {:?}", manifest.pheon));
         }
         if manifest.format_version > FORMAT_VERSION {
-            let problem = format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", manifest.format_version);
+            let problem =
+                format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", manifest.format_version);
             return wrong("member \"format_version\"", problem);
         }
         if manifest.version != version {
             return wrong("member \"version\"", format!("expected {version}, found {}", manifest.version));
         }
-        if let Some(bad) = manifest.segments.iter().find(|s| s.id.len() != 32 || !s.id.bytes().all(|b| b.is_ascii_hexdigit())) {
+        if let Some(bad) =
+            manifest.segments.iter().find(|s| s.id.len() != 32 || !s.id.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
             return wrong("member \"segments\"", format!("{:?} is not a segment's id", bad.id));
         }
         Ok(Some(manifest))
@@ -171,7 +177,8 @@ impl Dataset {
         let mut infos = Vec::new();
         for number in self.version_numbers()? {
             if let Some(m) = self.manifest(number)? {
-                let bytes = m.segments.iter().map(|s| s.data.size_bytes + s.index.as_ref().map_or(0, |i| i.size_bytes)).sum();
+                let bytes =
+                    m.segments.iter().map(|s| s.data.size_bytes + s.index.as_ref().map_or(0, |i| i.size_bytes)).sum();
                 infos.push(VersionInfo {
                     version: m.version,
                     created_unix_ms: m.created_unix_ms,
@@ -225,7 +232,13 @@ mod tests {
     fn only_canonical_manifest_names_count() {
         assert_eq!(manifest_number("manifest-000007.json"), Some(7));
         assert_eq!(manifest_number("manifest-1234567.json"), Some(1_234_567));
-        for bad in ["manifest-7.json", "manifest-0000007.json", "manifest-+00007.json", "manifest-000000.json", "manifest-000007.json~"] {
+        for bad in [
+            "manifest-7.json",
+            "manifest-0000007.json",
+            "manifest-+00007.json",
+            "manifest-000000.json",
+            "manifest-000007.json~",
+        ] {
             assert_eq!(manifest_number(bad), None, "{bad}");
         }
     }

@@ -74,21 +74,18 @@ pub enum ReadError {
 impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::StoreNotFound { path } => write!(
-                f,
-                "no store at {}: there is no pheon.json; create one with Store::open",
-                path.display()
-            ),
+            Self::StoreNotFound { path } => {
+                write!(f, "no store at {}: there is no pheon.json; create one with Store::open", path.display())
+            }
             Self::NotFound { dataset, version: None } => {
                 write!(f, "no dataset named {dataset:?} has been published in this store")
             }
             Self::NotFound { dataset, version: Some(v) } => {
                 write!(f, "dataset {dataset:?} has no version {v}; it was never published or has been collected")
             }
-            Self::InvalidName { name } => write!(
-                f,
-                "{name:?} is not a dataset name: expected [A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}"
-            ),
+            Self::InvalidName { name } => {
+                write!(f, "{name:?} is not a dataset name: expected [A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}")
+            }
             Self::Corrupt { path, place, problem } => {
                 write!(f, "{} is corrupt at {place}: {problem}", path.display())
             }

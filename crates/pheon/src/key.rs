@@ -100,7 +100,9 @@ impl KeyType {
     pub fn compare(self, a: KeyRef<'_>, b: KeyRef<'_>) -> Ordering {
         match (a, b) {
             (KeyRef::Bytes(a), KeyRef::Bytes(b)) => a.cmp(b),
-            (KeyRef::Fixed64(a), KeyRef::Fixed64(b)) if matches!(self, Self::Signed(_)) => a.cast_signed().cmp(&b.cast_signed()),
+            (KeyRef::Fixed64(a), KeyRef::Fixed64(b)) if matches!(self, Self::Signed(_)) => {
+                a.cast_signed().cmp(&b.cast_signed())
+            }
             (KeyRef::Fixed64(a), KeyRef::Fixed64(b)) => a.cmp(&b),
             (KeyRef::I128(a), KeyRef::I128(b)) => a.cmp(&b),
             (KeyRef::I256(a), KeyRef::I256(b)) => i256::from_le_bytes(a).cmp(&i256::from_le_bytes(b)),

@@ -74,9 +74,10 @@ pub(crate) fn encode<T: Serialize>(document: &T) -> Vec<u8> {
 
 /// Reads a document after checking its checksum. The error says what is wrong.
 pub(crate) fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    let body_len = bytes.len().checked_sub(TAIL_LEN).ok_or_else(|| {
-        format!("expected at least {TAIL_LEN} bytes, found {}", bytes.len())
-    })?;
+    let body_len = bytes
+        .len()
+        .checked_sub(TAIL_LEN)
+        .ok_or_else(|| format!("expected at least {TAIL_LEN} bytes, found {}", bytes.len()))?;
     let (body, tail) = bytes.split_at(body_len);
     let hex = tail
         .strip_prefix(CHECKSUM_KEY)

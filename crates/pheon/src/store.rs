@@ -90,7 +90,8 @@ impl Store {
             return Err(ReadError::corrupt(marker_path, "member \"pheon\"", problem));
         }
         if marker.format_version > FORMAT_VERSION {
-            let problem = format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", marker.format_version);
+            let problem =
+                format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", marker.format_version);
             return Err(ReadError::corrupt(marker_path, "member \"format_version\"", problem));
         }
         let path = std::path::absolute(&path).map_err(|e| ReadError::io("find", &path, e))?;
@@ -109,8 +110,7 @@ impl Store {
                 ),
             });
         }
-        let marker =
-            Marker { pheon: "store".to_owned(), format_version: FORMAT_VERSION, uuid: process::random_id() };
+        let marker = Marker { pheon: "store".to_owned(), format_version: FORMAT_VERSION, uuid: process::random_id() };
         match publish_document(fs.as_ref(), &path, &path.join(MARKER_NAME), &manifest::encode(&marker)) {
             // Another process was first: its marker counts.
             Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}

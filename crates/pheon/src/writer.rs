@@ -43,6 +43,8 @@ pub struct GcReport {
 pub(crate) struct Exclusive {
     dataset: Dataset,
     lock: FileLock,
+    /// What was removed when the lock was taken: (segments, leftovers, bytes).
+    cleared: (usize, usize, u64),
 }
 
 impl Exclusive {
@@ -61,8 +63,8 @@ impl Exclusive {
             let path = dir.join(LOCK_NAME);
             match FileLock::acquire(&path, Some(timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT)), should_stop) {
                 Ok(lock) => {
-                    let exclusive = Self { dataset: dataset.clone(), lock };
-                    exclusive.remove_leftovers()?;
+                    let mut exclusive = Self { dataset: dataset.clone(), lock, cleared: (0, 0, 0) };
+                    exclusive.cleared = exclusive.remove_leftovers()?;
                     return Ok(exclusive);
                 }
                 Err(LockError::Timeout { holder_pid, waited_ms, .. }) => {
@@ -152,9 +154,9 @@ impl Exclusive {
             report.versions_removed.push(number);
         }
         let (segments, leftovers, bytes) = self.remove_leftovers()?;
-        report.segments_removed = segments;
-        report.leftovers_removed = leftovers;
-        report.bytes_freed += bytes;
+        report.segments_removed = self.cleared.0 + segments;
+        report.leftovers_removed = self.cleared.1 + leftovers;
+        report.bytes_freed += self.cleared.2 + bytes;
         Ok(report)
     }
 
@@ -236,12 +238,7 @@ fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WriteError> {
 }
 
 /// Writes a document under a temporary name and links it to its final one, which must not exist.
-pub(crate) fn publish_document(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    target: &Path,
-    bytes: &[u8],
-) -> Result<(), WriteError> {
+pub(crate) fn publish_document(fs: &dyn FileSystem, dir: &Path, target: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let temporary = dir.join(format!("{TEMPORARY_PREFIX}{}.json", random_id()));
     let written = (|| {
         let file = fs.create_new(&temporary, FILE_MODE | 0o200).map_err(|e| ("create", e))?;

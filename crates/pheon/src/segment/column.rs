@@ -157,11 +157,14 @@ impl Column {
                 let whole = self.whole.get_or_init(|| whole);
                 return Ok(whole.slice(start, len));
             }
-            Raw::Var { offsets, values } => var_slice(&self.data_type, offsets, values, self.nulls(start, len), start, len)
-                .map_err(|(row, problem)| self.corrupt_at(file, row, problem))?,
-            Raw::Bool { values } => {
-                std::sync::Arc::new(BooleanArray::new(BooleanBuffer::new(values.clone(), start, len), self.nulls(start, len)))
+            Raw::Var { offsets, values } => {
+                var_slice(&self.data_type, offsets, values, self.nulls(start, len), start, len)
+                    .map_err(|(row, problem)| self.corrupt_at(file, row, problem))?
             }
+            Raw::Bool { values } => std::sync::Arc::new(BooleanArray::new(
+                BooleanBuffer::new(values.clone(), start, len),
+                self.nulls(start, len),
+            )),
             Raw::Fixed { width, values } => {
                 let data = ArrayData::builder(self.data_type.clone())
                     .len(len)

@@ -48,7 +48,8 @@ impl ArrowFile {
     /// Maps `path` and checks everything but the contents of its buffers.
     pub(crate) fn open(fs: &dyn FileSystem, path: PathBuf, record: &FileRecord) -> Result<Self, ReadError> {
         let map = Arc::new(fs.map(&path).map_err(|e| ReadError::io("map", &path, e))?);
-        let parsed = Parsed::parse(&map, record).map_err(|(place, problem)| ReadError::corrupt(&path, place, problem))?;
+        let parsed =
+            Parsed::parse(&map, record).map_err(|(place, problem)| ReadError::corrupt(&path, place, problem))?;
         let whole = Buffer::from(bytes::Bytes::from_owner(SharedMap(map.clone())));
         let buffers =
             record.buffers.iter().map(|b| whole.slice_with_length(b.offset as usize, b.length as usize)).collect();
@@ -70,7 +71,8 @@ impl ArrowFile {
 
     /// Decodes and fully validates one column. Costs O(rows).
     pub(crate) fn decode_column(&self, column: usize) -> Result<ArrayRef, ReadError> {
-        self.try_decode(column).map_err(|e| self.corrupt(format!("column {:?}", self.schema.field(column).name()), e.to_string()))
+        self.try_decode(column)
+            .map_err(|e| self.corrupt(format!("column {:?}", self.schema.field(column).name()), e.to_string()))
     }
 
     fn try_decode(&self, column: usize) -> Result<ArrayRef, ArrowError> {
@@ -87,7 +89,8 @@ impl ArrowFile {
     }
 
     fn block(&self, block: &Block) -> Buffer {
-        self.whole.slice_with_length(block.offset() as usize, block.metaDataLength() as usize + block.bodyLength() as usize)
+        self.whole
+            .slice_with_length(block.offset() as usize, block.metaDataLength() as usize + block.bodyLength() as usize)
     }
 
     pub(crate) fn metadata(&self) -> &HashMap<String, String> {
@@ -109,7 +112,8 @@ impl Parsed {
         if bytes.len() as u64 != record.size_bytes {
             return Err(("its length", format!("expected {} bytes, found {}", record.size_bytes, bytes.len())));
         }
-        let found = metadata_checksum(bytes, record).ok_or(("its length", "its body lies outside the file".to_owned()))?;
+        let found =
+            metadata_checksum(bytes, record).ok_or(("its length", "its body lies outside the file".to_owned()))?;
         if found != record.metadata_xxh3_128 {
             return Err((
                 "its metadata",
@@ -123,8 +127,8 @@ impl Parsed {
         }
         let footer_len = u32::from_le_bytes(bytes[footer_end..footer_end + 4].try_into().expect("four bytes")) as usize;
         let footer_start = footer_end.checked_sub(footer_len).ok_or_else(|| footer_problem("its length is wrong"))?;
-        let footer = arrow_ipc::root_as_footer(&bytes[footer_start..footer_end])
-            .map_err(|e| ("its footer", e.to_string()))?;
+        let footer =
+            arrow_ipc::root_as_footer(&bytes[footer_start..footer_end]).map_err(|e| ("its footer", e.to_string()))?;
         let schema = footer.schema().ok_or_else(|| footer_problem("it has no schema"))?;
         let schema: SchemaRef = Arc::new(fb_to_schema(schema));
         let batches = footer.recordBatches().ok_or_else(|| footer_problem("it names no record batch"))?;
@@ -160,7 +164,8 @@ fn check_batch(bytes: &[u8], block: &Block, schema: &SchemaRef, record: &FileRec
     let message = &bytes[start..body_start];
     // A continuation marker and the length stand before the message.
     let message = arrow_ipc::root_as_message(&message[8..]).map_err(|e| wrong(e.to_string()))?;
-    let batch = message.header_as_record_batch().ok_or_else(|| wrong("the message is not a record batch".to_owned()))?;
+    let batch =
+        message.header_as_record_batch().ok_or_else(|| wrong("the message is not a record batch".to_owned()))?;
     if batch.compression().is_some() {
         return Err(wrong("its buffers are compressed".to_owned()));
     }

@@ -83,9 +83,8 @@ impl SegmentKey {
             .schema
             .index_of(name)
             .map_err(|_| data.corrupt("its schema", format!("there is no key column {name:?}")))?;
-        let key_type = KeyType::of(&columns[column].data_type).ok_or_else(|| {
-            data.corrupt("its schema", format!("{} cannot be a key", columns[column].data_type))
-        })?;
+        let key_type = KeyType::of(&columns[column].data_type)
+            .ok_or_else(|| data.corrupt("its schema", format!("{} cannot be a key", columns[column].data_type)))?;
         let wrong = |problem: String| index_file.corrupt("its index", problem);
         let plan = IndexPlan::from_metadata(index_file.metadata()).map_err(&wrong)?;
         if plan.keys > data.rows {
