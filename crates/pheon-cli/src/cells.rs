@@ -6,6 +6,8 @@ use arrow_json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use arrow_schema::{ArrowError, DataType, FieldRef};
 use pheon::Value;
 
+use crate::msgpack;
+
 /// Prints the cells of a batch.
 pub(crate) struct Cells<'a> {
     columns: Vec<Column<'a>>,
@@ -65,7 +67,7 @@ impl<'a> Column<'a> {
         }
         match &mut self.kind {
             Kind::Str => quote(self.array.as_string::<i64>().value(row), out),
-            Kind::Bytes => quote(&show_bytes(bytes_of(self.array, row)), out),
+            Kind::Bytes => bytes_json(bytes_of(self.array, row), self.field, out),
             Kind::Json(encoder) if encoder.is_null(row) => out.extend_from_slice(b"null"),
             Kind::Json(encoder) => encoder.encode(row, out),
         }
@@ -77,7 +79,7 @@ impl<'a> Column<'a> {
         }
         match &mut self.kind {
             Kind::Str => out.extend_from_slice(self.array.as_string::<i64>().value(row).as_bytes()),
-            Kind::Bytes => out.extend_from_slice(show_bytes(bytes_of(self.array, row)).as_bytes()),
+            Kind::Bytes => out.extend_from_slice(bytes_text(bytes_of(self.array, row), self.field).as_bytes()),
             Kind::Json(_) => {
                 let start = out.len();
                 self.json(row, out);
@@ -97,6 +99,30 @@ impl<'a> Column<'a> {
         true
     }
 }
+
+/// Bytes as JSON: what they stand for where a codec says so, else a string.
+fn bytes_json(bytes: &[u8], field: &FieldRef, out: &mut Vec<u8>) {
+    match decoded(bytes, field) {
+        Some(json) => out.extend_from_slice(json.as_bytes()),
+        None => quote(&show_bytes(bytes), out),
+    }
+}
+
+fn bytes_text(bytes: &[u8], field: &FieldRef) -> String {
+    match decoded(bytes, field) {
+        Some(json) if json.starts_with('"') => serde_json::from_str(&json).unwrap_or(json),
+        Some(json) => json,
+        None => show_bytes(bytes),
+    }
+}
+
+/// Pickled values stay bytes: to unpickle is to run a program.
+fn decoded(bytes: &[u8], field: &FieldRef) -> Option<String> {
+    field.metadata().get(CODEC_KEY).is_some_and(|codec| codec == "msgpack").then(|| msgpack::to_json(bytes)).flatten()
+}
+
+/// Field metadata that says how Python values are encoded.
+const CODEC_KEY: &str = "pheon.codec";
 
 fn bytes_of(array: &ArrayRef, row: usize) -> &[u8] {
     match array.data_type() {
@@ -139,7 +165,7 @@ pub(crate) fn value_json(value: &Value<'_>, field: &FieldRef, out: &mut Vec<u8>)
         Value::Float(v) if !v.is_finite() => out.extend_from_slice(b"null"),
         Value::Float(v) => out.extend_from_slice(show_float(*v, field).as_bytes()),
         Value::Str(v) => quote(v, out),
-        Value::Bytes(v) => quote(&show_bytes(v), out),
+        Value::Bytes(v) => bytes_json(v, field, out),
         Value::Array(array) => Column::new(field, array, &encoder_options())?.json(0, out),
         other => unreachable!("a value of a kind that this command does not know: {other:?}"),
     }
@@ -151,7 +177,7 @@ pub(crate) fn value_text(value: &Value<'_>, field: &FieldRef, out: &mut Vec<u8>)
     match value {
         Value::Null => return Ok(false),
         Value::Str(v) => out.extend_from_slice(v.as_bytes()),
-        Value::Bytes(v) => out.extend_from_slice(show_bytes(v).as_bytes()),
+        Value::Bytes(v) => out.extend_from_slice(bytes_text(v, field).as_bytes()),
         Value::Float(v) => out.extend_from_slice(show_float(*v, field).as_bytes()),
         Value::Array(array) => return Ok(Column::new(field, array, &encoder_options())?.text(0, out)),
         other => value_json(other, field, out)?,

@@ -13,6 +13,7 @@ mod cells;
 mod failure;
 mod key_text;
 mod listing;
+mod msgpack;
 mod size;
 mod verbs;
 

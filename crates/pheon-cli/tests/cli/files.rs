@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 
 use crate::World;
@@ -85,4 +86,33 @@ fn nested_values_print_as_json() {
         world.ok(["scan", &store, "t", "--format", "csv", "--limit", "1"]),
         "k,v\n1,\"{\"\"tags\"\":[\"\"x\"\",null],\"\"n\"\":1.5}\"\n"
     );
+}
+
+/// Values that Python encoded as MessagePack are shown as what they stand for; pickled ones stay bytes.
+#[test]
+fn python_values_print_as_json() {
+    let world = World::new();
+    let store = world.store();
+    for (codec, first, second) in [("msgpack", "[1,\"x\"]", "plain"), ("pickle", "0x9201a178", "0xa5706c61696e")] {
+        let metadata = [("pheon.codec".to_owned(), codec.to_owned())].into();
+        let value = Field::new("v", DataType::Binary, false).with_metadata(metadata);
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), value]));
+        let encoded: [&[u8]; 2] = [&[0x92, 0x01, 0xA1, b'x'], &[0xA5, b'p', b'l', b'a', b'i', b'n']];
+        let keys = Arc::new(Int64Array::from(vec![1, 2]));
+        let batch =
+            RecordBatch::try_new(schema.clone(), vec![keys, Arc::new(BinaryArray::from(encoded.to_vec()))]).unwrap();
+        let mut writer = FileWriter::try_new(Vec::new(), &schema).unwrap();
+        writer.write(&batch).unwrap();
+        let file = world.file("t.arrow", writer.into_inner().unwrap());
+        world.ok(["build", &store, codec, &file, "--key", "k"]);
+        assert_eq!(world.ok(["get", &store, codec, "1", "2"]), format!("1\t{first}\n2\t{second}\n"));
+        assert_eq!(
+            world
+                .ok(["scan", &store, codec, "--format", "csv", "--limit", "1"])
+                .lines()
+                .nth(1)
+                .map(|l| l.replace('"', "")),
+            Some(format!("1,{}", first.replace('"', "")))
+        );
+    }
 }
