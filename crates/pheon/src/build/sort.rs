@@ -13,6 +13,7 @@
 //! Bingmann and Sanders, "Parallel String Sample Sort" (2013); multikey sort from Bentley and Sedgewick (1997).
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::sync::{Mutex, PoisonError};
 
@@ -260,10 +261,15 @@ fn refine<C: Cells>(items: &mut [u128], cells: &[C], depth: usize, monitor: &Mon
             while end < group.len() && window(group[end]) == same {
                 end += 1;
             }
-            if end - at == 1 {
-                group[at] = u128::from(group[at] as u64);
-            } else if let Some((continues, next)) = split_ended(&mut group[at..end], cells, depth) {
-                groups.push((from + at + continues, from + end, next));
+            fetch_ahead(group, at..end, cells, depth);
+            match end - at {
+                1 => group[at] = u128::from(group[at] as u64),
+                2..=GROUP_COMPARED => sort_by_comparing(&mut group[at..end], cells, depth),
+                _ => {
+                    if let Some((continues, next)) = go_deeper(&mut group[at..end], cells, depth) {
+                        groups.push((from + at + continues, from + end, next));
+                    }
+                }
             }
             at = end;
         }
@@ -271,8 +277,36 @@ fn refine<C: Cells>(items: &mut [u128], cells: &[C], depth: usize, monitor: &Mon
     Ok(())
 }
 
+/// Asks for the keys that the walk over sorted `items` will need after those in `now`: keys that share their window
+/// with a neighbour.
+#[inline]
+fn fetch_ahead<C: Cells>(items: &[u128], now: Range<usize>, cells: &[C], depth: usize) {
+    let shared = |at: usize| {
+        let own = window(items[at]);
+        own == window(items[at - 1]) || items.get(at + 1).is_some_and(|&next| window(next) == own)
+    };
+    for at in now {
+        if at + AHEAD_PLACE < items.len() && shared(at + AHEAD_PLACE) {
+            let ahead = items[at + AHEAD_PLACE] as u64;
+            cells[block_of(ahead)].prefetch_place(row_of(ahead));
+        }
+        if at + AHEAD_BYTES < items.len() && shared(at + AHEAD_BYTES) {
+            let ahead = items[at + AHEAD_BYTES] as u64;
+            cells[block_of(ahead)].prefetch_bytes(row_of(ahead), depth);
+        }
+    }
+}
+
+/// For many keys with equal windows at `depth`: loads their windows at the next depth. Keys that end before it are
+/// finished and go first. Returns where the others begin, and their depth.
+fn go_deeper<C: Cells>(group: &mut [u128], cells: &[C], depth: usize) -> Option<(usize, usize)> {
+    if load_windows(group, cells, depth + 8) { Some((0, depth + 8)) } else { split_ended(group, cells, depth) }
+}
+
 /// For keys with equal windows at `depth`: those that end there come first, the shorter before the longer (their windows
 /// were padded with zeros), and are finished. Returns where the others begin, with their windows at the next depth.
+///
+/// The group's order is that of the input; its windows may be those at any depth.
 fn split_ended<C: Cells>(group: &mut [u128], cells: &[C], depth: usize) -> Option<(usize, usize)> {
     const GOES_ON: usize = 9;
     let rest = |item: u128| {
@@ -299,14 +333,16 @@ fn split_ended<C: Cells>(group: &mut [u128], cells: &[C], depth: usize) -> Optio
             None
         }
         many => {
-            load_windows(many, cells, depth + 8);
+            let loaded = load_windows(many, cells, depth + 8);
+            debug_assert!(loaded, "these keys go on");
             Some((start, depth + 8))
         }
     }
 }
 
-/// Reads every item's window at `depth`, many cache misses at a time.
-fn load_windows<C: Cells>(items: &mut [u128], cells: &[C], depth: usize) {
+/// Reads every item's window at `depth`, many cache misses at a time. Stops and answers false at a key that has no byte
+/// there.
+fn load_windows<C: Cells>(items: &mut [u128], cells: &[C], depth: usize) -> bool {
     for at in 0..items.len() {
         if let Some(&ahead) = items.get(at + AHEAD_PLACE) {
             cells[block_of(ahead as u64)].prefetch_place(row_of(ahead as u64));
@@ -315,8 +351,13 @@ fn load_windows<C: Cells>(items: &mut [u128], cells: &[C], depth: usize) {
             cells[block_of(ahead as u64)].prefetch_bytes(row_of(ahead as u64), depth);
         }
         let here = items[at] as u64;
-        items[at] = item(cells[block_of(here)].window(row_of(here), depth), here);
+        let own = &cells[block_of(here)];
+        if own.len_bytes(row_of(here)) <= depth {
+            return false;
+        }
+        items[at] = item(own.window(row_of(here), depth), here);
     }
+    true
 }
 
 /// Sorts a few items by their windows, then by their remaining bytes, then by place.

@@ -29,6 +29,8 @@ use crate::index::{Index, IndexPlan, fingerprint};
 use crate::key::KeyType;
 use crate::manifest::{FileRecord, SegmentRecord};
 
+mod types;
+
 /// Sizes that make a few hundred rows spill into many runs that need several passes.
 pub(super) fn tiny(tuning: &mut Tuning) {
     tuning.buffer_bytes = 4000;
