@@ -136,7 +136,8 @@ pub(crate) fn encoder_options() -> EncoderOptions {
     EncoderOptions::default().with_explicit_nulls(true)
 }
 
-/// Bytes as text where they are text that looks like it, else as `0x` and hexadecimal digits. Both forms are accepted as keys.
+/// Bytes as text where they are text that looks like it, else as `0x` and hexadecimal digits. Both forms are accepted
+/// as keys.
 pub(crate) fn show_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.starts_with("0x") && !text.chars().any(char::is_control) => text.to_owned(),

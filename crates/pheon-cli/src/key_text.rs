@@ -29,8 +29,8 @@ impl Key {
     }
 }
 
-/// Reads a key of this column type: strings as they are, bytes as text or as `0x` and hexadecimal digits, numbers, `true` and
-/// `false`, ISO 8601 dates, times and timestamps, decimals. Nothing is rounded: what does not fit is an error.
+/// Reads a key of this column type: strings as they are, bytes as text or as `0x` and hexadecimal digits, numbers, `true`
+/// and `false`, ISO 8601 dates, times and timestamps, decimals. Nothing is rounded: what does not fit is an error.
 pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String> {
     use DataType as D;
     let error = |expected: &str| format!("key {text:?} does not fit: expected {expected}");

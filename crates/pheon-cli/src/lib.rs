@@ -36,7 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Build a map (or, with --table, a table) from Parquet, CSV, NDJSON or Arrow files and publish it as a new version.
+    /// Build a map (or, with --table, a table) from Parquet, CSV, NDJSON or Arrow files and publish it as a new
+    /// version.
     Build(Box<verbs::build::Args>),
     /// List the datasets of a store.
     Ls(verbs::ls::Args),
@@ -74,7 +75,8 @@ where
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version go to standard output, usage errors to standard error; a closed pipe is nobody's problem.
+            // Help and version go to standard output, usage errors to standard error; a closed pipe is nobody's
+            // problem.
             let _ = e.print();
             return e.exit_code();
         }

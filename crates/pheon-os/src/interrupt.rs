@@ -1,5 +1,5 @@
-//! Ctrl-C as a flag to ask, for as long as a guard lives. Afterwards the signal does what it did before, so that a library call
-//! made by another program (a Python interpreter, say) leaves nothing behind.
+//! Ctrl-C as a flag to ask, for as long as a guard lives. Afterwards the signal does what it did before, so that a
+//! library call made by another program (a Python interpreter, say) leaves nothing behind.
 
 #![allow(unsafe_code)] // sigaction has no safe form.
 
@@ -21,8 +21,8 @@ pub struct Guard {
 
 extern "C" fn on_signal(_: libc::c_int) {
     if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
-        // SAFETY: `_exit` may be called in a signal handler (signal-safety(7)) and does not return. The user asked twice; nothing
-        // that is half written is ever visible.
+        // SAFETY: `_exit` may be called in a signal handler (signal-safety(7)) and does not return. The user asked
+        // twice; nothing that is half written is ever visible.
         unsafe { libc::_exit(EXIT_CODE) }
     }
 }
@@ -42,8 +42,8 @@ impl Guard {
         action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
         action.sa_flags = libc::SA_RESTART;
         let mut previous = MaybeUninit::zeroed();
-        // SAFETY: both pointers are valid for the call; the handler only touches an atomic and calls `_exit`, both of which a
-        // handler may do.
+        // SAFETY: both pointers are valid for the call; the handler only touches an atomic and calls `_exit`, both of
+        // which a handler may do.
         if unsafe { libc::sigaction(libc::SIGINT, &action, previous.as_mut_ptr()) } != 0 {
             let error = io::Error::last_os_error();
             INSTALLED.store(false, Ordering::SeqCst);
@@ -59,7 +59,8 @@ impl Guard {
     }
 }
 
-/// Whether SIGINT arrived while the current (or, without one, the latest) guard lived. For callbacks that outlive a borrow.
+/// Whether SIGINT arrived while the current (or, without one, the latest) guard lived. For callbacks that outlive a
+/// borrow.
 pub fn interrupted() -> bool {
     SIGNALS.load(Ordering::SeqCst) > 0
 }

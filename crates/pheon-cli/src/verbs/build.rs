@@ -55,7 +55,8 @@ pub(crate) struct Args {
     /// Read a column as strings: identifiers that look like numbers. May be given several times or with commas.
     #[arg(long, value_name = "COL", value_delimiter = ',')]
     string: Vec<String>,
-    /// Read a column as this type: str, bytes, int64, float64, date, timestamp[us,UTC], decimal(38,2)... May be given several times.
+    /// Read a column as this type: str, bytes, int64, float64, date, timestamp[us,UTC], decimal(38,2)... May be given
+    /// several times.
     #[arg(long = "type", value_name = "COL=TYPE", value_parser = parse_column_type)]
     types: Vec<(String, String)>,
     /// CSV: the character between fields, or "tab".
@@ -134,8 +135,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let start = Instant::now();
     let files = input::open_all(&args.files, &input_options(args))?;
 
-    // From here on Ctrl-C stops the build in good order; before, nothing has been written. Another thread of a host program may have taken
-    // Ctrl-C over already; then the host decides.
+    // From here on Ctrl-C stops the build in good order; before, nothing has been written. Another thread of a host
+    // program may have taken Ctrl-C over already; then the host decides.
     let guard = interrupt::Guard::install().ok();
     let bar = (!args.quiet).then(Bar::on_terminal).flatten();
     let mut options = put_options(args);

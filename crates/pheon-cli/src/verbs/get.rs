@@ -15,8 +15,8 @@ use crate::key_text::{Key, parse_key};
 pub(crate) struct Args {
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// The keys. Bytes are given as text or as 0x and hexadecimal digits, dates and times as in ISO 8601. Text that begins with - goes behind
-    /// the options and --.
+    /// The keys. Bytes are given as text or as 0x and hexadecimal digits, dates and times as in ISO 8601. Text that
+    /// begins with - goes behind the options and --.
     #[arg(required = true, allow_negative_numbers = true)]
     keys: Vec<String>,
     /// An older version.

@@ -1,5 +1,5 @@
-//! CSV and TSV through arrow-csv's push decoder, which is fed here so that two of its blind spots are covered: a quote that
-//! is never closed, and errors without a place (see [`super::csv_fault`]).
+//! CSV and TSV through arrow-csv's push decoder, which is fed here so that two of its blind spots are covered: a quote
+//! that is never closed, and errors without a place (see [`super::csv_fault`]).
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -126,7 +126,8 @@ impl Rows {
             }
         }
         if self.ended == Ended::Bytes && self.decoder.capacity() > 0 {
-            // A line end completes an unfinished last record, unless it stands between quotes; then the end of the input does.
+            // A line end completes an unfinished last record, unless it stands between quotes; then the end of the
+            // input does.
             if self.last_byte != b'\n' && self.last_byte != b'\r' {
                 self.decoder.decode(b"\n")?;
                 self.last_byte = b'\n';

@@ -1,5 +1,5 @@
-//! Finds the place of a fault in a CSV file. The fast decoder counts rows, not lines, and not every error names its column;
-//! so after an error the file is read once more, slowly, up to the record that does not fit.
+//! Finds the place of a fault in a CSV file. The fast decoder counts rows, not lines, and not every error names its
+//! column; so after an error the file is read once more, slowly, up to the record that does not fit.
 
 use std::io;
 use std::path::Path;

@@ -165,7 +165,8 @@ fn message<'a>(bytes: &'a Buffer, block: &Block) -> Result<Message<'a>, ArrowErr
     root_as_message(metadata).map_err(|e| invalid(e.to_string()))
 }
 
-/// Checks that a message's buffers lie in its body and that decompressed ones can fit in memory: the decoder relies on it.
+/// Checks that a message's buffers lie in its body and that decompressed ones can fit in memory: the decoder relies on
+/// it.
 fn check_buffers(bytes: &Buffer, block: &Block, message: &Message<'_>) -> Result<(), ArrowError> {
     let body = &bytes[block.metaDataLength() as usize..];
     let batch = message.header_as_record_batch().or(message.header_as_dictionary_batch().and_then(|d| d.data()));
@@ -239,8 +240,8 @@ impl Iterator for Slices {
     }
 }
 
-/// Runs a decoder on bytes that nobody vouches for. arrow-ipc and parquet check most of them, but an inconsistent file can still trip an
-/// assertion there; to the caller that is a damaged file like any other.
+/// Runs a decoder on bytes that nobody vouches for. arrow-ipc and parquet check most of them, but an inconsistent file
+/// can still trip an assertion there; to the caller that is a damaged file like any other.
 pub(super) fn guard<T>(
     path: &Path,
     place: &str,

@@ -44,8 +44,8 @@ pub(super) fn open(source: &Source, target: &SchemaRef) -> Result<Batches, Write
     })))
 }
 
-/// What the decoder is to make of each wanted column. Chosen types are decoded straight from the text, so that digits are
-/// not lost on the way, except that integers must not be made from fractions.
+/// What the decoder is to make of each wanted column. Chosen types are decoded straight from the text, so that digits
+/// are not lost on the way, except that integers must not be made from fractions.
 fn decode_schema(source: &Source, target: &SchemaRef) -> Result<Schema, WriteError> {
     let mut fields = Vec::with_capacity(target.fields().len());
     for field in target.fields() {

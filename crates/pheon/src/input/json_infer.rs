@@ -1,7 +1,7 @@
 //! The types of NDJSON columns, found by reading every line once and keeping nothing but the types.
 //!
-//! All files of a build share one [`Inference`]. Reading everything is not only for convenience: the decoder of the second pass cuts
-//! fractions off integers and skips unknown fields, so it must never meet a surprise.
+//! All files of a build share one [`Inference`]. Reading everything is not only for convenience: the decoder of the
+//! second pass cuts fractions off integers and skips unknown fields, so it must never meet a surprise.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader};

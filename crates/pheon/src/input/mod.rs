@@ -47,7 +47,8 @@ use crate::error::WriteError;
 pub struct Input {
     /// The rows of all files in order.
     pub reader: Box<dyn RecordBatchReader + Send>,
-    /// How many rows there are, exactly for Parquet, Arrow and JSON files and by estimate for CSV files; `None` if nobody knows.
+    /// How many rows there are, exactly for Parquet, Arrow and JSON files and by estimate for CSV files; `None` if
+    /// nobody knows.
     pub rows_estimate: Option<u64>,
 }
 

@@ -74,7 +74,8 @@ pub struct InputOptions {
     pub quote: Option<u8>,
     /// CSV: whether the first line names the columns; otherwise they are `column_1`, `column_2`...
     pub header: bool,
-    /// CSV: fields that mean null. The default is the empty field; naming other values makes empty fields empty strings.
+    /// CSV: fields that mean null. The default is the empty field; naming other values makes empty fields empty
+    /// strings.
     pub null_values: Vec<String>,
     /// CSV: how many rows decide about the types; `None`: all. A later row that does not fit is an error that names the
     /// line. Columns of digits with leading zeros are strings. (JSON files are always read whole first.)

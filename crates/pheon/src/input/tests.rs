@@ -489,7 +489,8 @@ mod binary_files {
         assert!(message.contains("regular file"), "{message}");
     }
 
-    /// Whatever is damaged or cut off: an error that names the file, or (for bytes that nobody checks) some rows; never a crash.
+    /// Whatever is damaged or cut off: an error that names the file, or (for bytes that nobody checks) some rows; never
+    /// a crash.
     #[test]
     fn damaged_files_never_crash() {
         let dir = Dir::new();
