@@ -4,6 +4,7 @@
 """
 
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tomllib
@@ -22,6 +23,8 @@ sys.exit({function}())
 
 def main() -> int:
     built = Path(sys.argv[1])
+    # An installed wheel, of `make demo` say, would be found first.
+    subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "pheon"], check=True)
     target = ROOT / "python" / "pheon" / "_native.abi3.so"
     # A new file in place of the old one: a process that has the old one mapped keeps it.
     temporary = target.with_suffix(".new")
