@@ -82,7 +82,20 @@ fn os_error(operation: &str, path: &Path, source: &io::Error) -> PyErr {
     let path = path.display().to_string();
     match source.raw_os_error() {
         None if source.kind() == io::ErrorKind::InvalidInput => PyValueError::new_err(source.to_string()),
-        errno => PyOSError::new_err((errno.unwrap_or(IO_FAILURE), format!("{operation}: {source}"), path)),
+        errno => {
+            let errno = errno.unwrap_or_else(|| errno_of(source.kind()));
+            PyOSError::new_err((errno, format!("{operation}: {source}"), path))
+        }
+    }
+}
+
+/// The number that Linux has for a kind of error that Pheon itself found, such as a memory store that is open to others.
+fn errno_of(kind: io::ErrorKind) -> i32 {
+    match kind {
+        io::ErrorKind::NotFound => NO_SUCH_FILE,
+        io::ErrorKind::PermissionDenied => 13,
+        io::ErrorKind::NotADirectory => 20,
+        _ => IO_FAILURE,
     }
 }
 
