@@ -133,8 +133,8 @@ impl Segment {
         }
         if !is_gathered(value) {
             let whole = value.slice(&self.data, 0, self.rows)?;
-            let taken = if rows.null_count() > 0 && has_union(&value.data_type) {
-                take_with_unions(&whole, rows)
+            let taken = if takes_wrongly(&value.data_type) {
+                take_row_by_row(&whole, rows)
             } else {
                 arrow_select::take::take(&whole, rows, None)
             };
@@ -272,19 +272,20 @@ fn is_gathered(column: &Column) -> bool {
     }
 }
 
-fn has_union(data_type: &DataType) -> bool {
+/// Whether Arrow's `take` fails on such a column or answers wrongly: in a union, which has no validity of its own, a null
+/// row gets some other row's value; of values without bytes, the number is lost.
+fn takes_wrongly(data_type: &DataType) -> bool {
     use DataType as D;
     match data_type {
-        D::Union(..) => true,
-        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => has_union(f.data_type()),
-        D::Struct(fields) => fields.iter().any(|f| has_union(f.data_type())),
+        D::Union(..) | D::FixedSizeBinary(0) | D::FixedSizeList(_, 0) => true,
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => takes_wrongly(f.data_type()),
+        D::Struct(fields) => fields.iter().any(|f| takes_wrongly(f.data_type())),
         _ => false,
     }
 }
 
-/// Takes rows of a column that is or contains a union. Arrow's `take` gives such a column some other row's value where
-/// the row is null, because a union has no validity of its own; here it gets a null of the union's first type.
-fn take_with_unions(whole: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef, ArrowError> {
+/// Takes rows one after the other; a null row of a union becomes a null of its first type.
+fn take_row_by_row(whole: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef, ArrowError> {
     let data = whole.to_data();
     let mut taken = MutableArrayData::new(vec![&data], true, rows.len());
     for row in rows {

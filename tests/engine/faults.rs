@@ -1,0 +1,329 @@
+//! Every file operation of a write fails in turn, once or for ever: the store stays whole and the next writer tidies up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pheon::{PutOptions, ReadError, Store, WriteError};
+use pheon_os::fs::fault::{FaultFs, Lasts, Op};
+
+use crate::scratch::{Scratch, assert_numbered, assert_tidy, numbered, put, temporary_dir, tree};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+/// More file operations than any call here makes.
+const OPERATIONS_MAX: u64 = 5_000;
+
+/// A store on a file system that can be told to fail, and the same store on the real one.
+fn stores(scratch: &Scratch) -> (FaultFs, Store) {
+    let faulty = FaultFs::new(pheon_os::fs::real());
+    let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
+    (faulty, store)
+}
+
+/// Runs `attempt` on fresh stores, failing its first operation, its second... until one run is through without a failure.
+/// `attempt` gets the number of the operation that fails; it answers whether the fault was met.
+fn each_operation(mut attempt: impl FnMut(u64, i32, Lasts) -> bool) {
+    for (errno, lasts) in [(ENOSPC, Lasts::Once), (EIO, Lasts::Once), (ENOSPC, Lasts::ForEver), (EIO, Lasts::ForEver)] {
+        let mut nth = 1;
+        while attempt(nth, errno, lasts) {
+            nth += 1;
+            assert!(nth < OPERATIONS_MAX);
+        }
+        assert!(nth > 3, "only {nth} operations: the faults do not reach the engine");
+    }
+}
+
+/// The operations since `from` that were failed.
+fn failed(faulty: &FaultFs, from: usize, nth: u64, lasts: Lasts) -> Vec<Op> {
+    let log = faulty.log();
+    let ops = log[from..].iter().map(|(op, _)| *op).skip(nth as usize - 1);
+    ops.take(if lasts == Lasts::Once { 1 } else { usize::MAX }).collect()
+}
+
+/// The error is of the kind that the fault calls for.
+fn assert_fits(e: &WriteError, errno: i32, op: Op) {
+    let takes_space = matches!(
+        op,
+        Op::CreateDir
+            | Op::CreateNew
+            | Op::Link
+            | Op::Rename
+            | Op::SyncDir
+            | Op::WriteAt
+            | Op::SetLen
+            | Op::Sync
+            | Op::SetMode
+    );
+    match e {
+        WriteError::StoreFull { source, .. } => {
+            assert_eq!((errno, source.raw_os_error()), (ENOSPC, Some(ENOSPC)), "{op:?}")
+        }
+        WriteError::Io { source, .. } | WriteError::Read(ReadError::Io { source, .. }) => {
+            assert_eq!(source.raw_os_error(), Some(errno), "{op:?}: {e}");
+            assert!(errno == EIO || !takes_space, "{op:?}: a full disk is told as {e:?}");
+        }
+        e => panic!("{op:?} failed with {errno}: {e:?}"),
+    }
+}
+
+fn options() -> PutOptions {
+    PutOptions::map("k").threads(1)
+}
+
+#[test]
+fn a_failing_put_keeps_the_old_version() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        scratch.put("m", &numbered(40, 0));
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = put(&store, "m", &numbered(50, 1000), options());
+        faulty.heal();
+        let failed = failed(&faulty, begun, nth, lasts);
+        let dataset = scratch.path().join("m");
+
+        let reopened = Store::open(scratch.path()).unwrap();
+        let map = reopened.map("m").unwrap();
+        assert!(reopened.verify("m").unwrap().is_ok());
+        let version = map.version();
+        match &result {
+            Ok(published) => {
+                assert_eq!((version, *published), (2, 2));
+                // Only what does not matter may fail unheard: removing a temporary name, and learning what is left over.
+                assert!(failed.iter().all(|op| matches!(op, Op::Unlink | Op::Read)), "{failed:?}");
+            }
+            Err(e) => {
+                assert_fits(e, errno, failed[0]);
+                if version == 2 {
+                    // Visible, and reported all the same: only if the sync after the link failed.
+                    let log = faulty.log();
+                    let linked = log[begun..].iter().position(|(op, _)| *op == Op::Link).unwrap();
+                    assert!(nth as usize > linked + 1 && failed.contains(&Op::SyncDir), "{failed:?}");
+                }
+                if lasts == Lasts::Once {
+                    // The failed writer could tidy up itself.
+                    assert_tidy(&dataset, version as usize, version as usize);
+                }
+            }
+        }
+        if version == 2 {
+            assert_numbered(&map, 50, 1000)
+        } else {
+            assert_numbered(&map, 40, 0)
+        }
+
+        let next = scratch.put("m", &numbered(60, 2000));
+        assert_eq!(next, version + 1);
+        assert_numbered(&scratch.store.map("m").unwrap(), 60, 2000);
+        assert_tidy(&dataset, next as usize, next as usize);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn a_failing_first_put_leaves_no_dataset() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = put(&store, "m", &numbered(20, 0), options());
+        faulty.heal();
+        let failed = failed(&faulty, begun, nth, lasts);
+        let there = scratch.store.contains("m").unwrap();
+        match &result {
+            Ok(_) => assert!(there && failed.iter().all(|op| *op == Op::Unlink), "{failed:?}"),
+            Err(e) => {
+                assert_fits(e, errno, failed[0]);
+                assert!(!there || failed.contains(&Op::SyncDir), "{failed:?}");
+            }
+        }
+        let before = u64::from(there);
+        assert_eq!(scratch.put("m", &numbered(30, 5)), before + 1);
+        assert_numbered(&scratch.store.map("m").unwrap(), 30, 5);
+        assert_tidy(&scratch.path().join("m"), before as usize + 1, before as usize + 1);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn a_failing_rollback_keeps_the_newest_version() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        scratch.put("m", &numbered(10, 0));
+        scratch.put("m", &numbered(20, 100));
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = store.rollback("m", 1);
+        faulty.heal();
+        let failed = failed(&faulty, begun, nth, lasts);
+        let map = scratch.store.map("m").unwrap();
+        match map.version() {
+            2 => assert_numbered(&map, 20, 100),
+            3 => assert_numbered(&map, 10, 0),
+            v => panic!("version {v}"),
+        }
+        if let Err(e) = &result {
+            assert_fits(e, errno, failed[0]);
+            assert!(map.version() == 2 || failed.contains(&Op::SyncDir), "{failed:?}");
+        } else {
+            assert_eq!(map.version(), 3);
+        }
+        scratch.put("m", &numbered(5, 0));
+        assert_tidy(&scratch.path().join("m"), map.version() as usize + 1, 3);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn a_failing_gc_removes_no_more_than_it_should() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        for version in 1..=3 {
+            scratch.put("m", &numbered(10, version));
+        }
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = store.gc("m", 1);
+        faulty.heal();
+        let failed = failed(&faulty, begun, nth, lasts);
+        if let Err(e) = &result {
+            assert!(
+                matches!(
+                    e,
+                    WriteError::StoreFull { .. } | WriteError::Io { .. } | WriteError::Read(ReadError::Io { .. })
+                ),
+                "{e:?}"
+            );
+        }
+        for version in scratch.store.versions("m").unwrap() {
+            let map = scratch.store.map_at("m", version.version).unwrap();
+            assert_numbered(&map, 10, version.version as i64);
+        }
+        assert_numbered(&scratch.store.map("m").unwrap(), 10, 3);
+        scratch.store.gc("m", 1).unwrap();
+        assert_tidy(&scratch.path().join("m"), 1, 1);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn a_failing_drop_removes_all_or_nothing() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        scratch.put("m", &numbered(10, 0));
+        scratch.put("other", &numbered(1, 0));
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = store.drop_dataset("m");
+        faulty.heal();
+        let failed = failed(&faulty, begun, nth, lasts);
+        if scratch.store.contains("m").unwrap() {
+            assert!(result.is_err());
+            assert_numbered(&scratch.store.map("m").unwrap(), 10, 0);
+            scratch.store.drop_dataset("m").unwrap();
+        } else {
+            assert!(!scratch.path().join("m").exists());
+            scratch.store.gc("other", 1).unwrap();
+        }
+        let left: Vec<String> = tree(&scratch.path()).into_iter().filter(|n| !n.starts_with("other")).collect();
+        assert_eq!(left, ["pheon.json"]);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn a_failing_creation_leaves_no_half_store() {
+    each_operation(|nth, errno, lasts| {
+        let dir = temporary_dir();
+        let path = dir.path().join("new/store");
+        let faulty = FaultFs::new(pheon_os::fs::real());
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = Store::open_with(&path, Arc::new(faulty.clone()));
+        let failed = failed(&faulty, 0, nth, lasts);
+        faulty.heal();
+        match result {
+            Ok(_) => assert!(failed.iter().all(|op| *op == Op::Unlink), "{failed:?}"),
+            Err(e) => assert_fits(&e, errno, failed[0]),
+        }
+        let store = Store::open(&path).unwrap();
+        put(&store, "m", &numbered(3, 0), options()).unwrap();
+        assert_numbered(&store.map("m").unwrap(), 3, 0);
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn reading_reports_the_system_error_and_calls_nothing_corrupt() {
+    each_operation(|nth, errno, lasts| {
+        let scratch = Scratch::new();
+        scratch.put("m", &numbered(10, 0));
+        let (faulty, store) = stores(&scratch);
+        let begun = faulty.log().len();
+        faulty.fail_nth(nth, None, errno, lasts);
+        let result = store.map("m").and_then(|map| map.get_many(&arrow_array::StringArray::from(vec!["key-1"])));
+        let failed = failed(&faulty, begun, nth, lasts);
+        match result {
+            Ok(_) => assert!(failed.is_empty(), "{failed:?}"),
+            Err(ReadError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno)),
+            Err(e) => panic!("{failed:?}: {e}"),
+        }
+        !failed.is_empty()
+    });
+}
+
+#[test]
+fn lookups_make_no_file_operation() {
+    let scratch = Scratch::new();
+    scratch.put("m", &numbered(100, 0));
+    let (faulty, store) = stores(&scratch);
+    let map = store.map("m").unwrap();
+    faulty.fail_nth(1, None, EIO, Lasts::ForEver);
+    let before = faulty.calls();
+    assert_numbered(&map, 100, 0);
+    map.prefix(b"key-1").unwrap().to_batch().unwrap();
+    assert_eq!(faulty.calls(), before);
+}
+
+/// The order that docs/format.md section 4 prescribes, as the file system saw it.
+#[test]
+fn publication_syncs_in_the_prescribed_order() {
+    let scratch = Scratch::new();
+    scratch.put("m", &numbered(40, 0));
+    let (faulty, store) = stores(&scratch);
+    let begun = faulty.log().len();
+    put(&store, "m", &numbered(50, 0), options()).unwrap();
+    let dataset = scratch.path().join("m");
+    let name = |path: &Path| {
+        let relative = path.strip_prefix(&dataset).unwrap_or(path).to_str().unwrap().to_owned();
+        match relative.rsplit_once('/') {
+            _ if relative.is_empty() => "dataset",
+            Some((_, "data.arrow")) => "data",
+            Some((_, "index.arrow")) => "index",
+            _ if relative.ends_with(".json") => "manifest",
+            _ => "folder",
+        }
+    };
+    let log: Vec<(Op, &str)> = faulty.log()[begun..]
+        .iter()
+        .filter(|(op, _)| matches!(op, Op::Sync | Op::SyncDir | Op::Rename | Op::Link))
+        .map(|(op, path)| (*op, name(path)))
+        .collect();
+    let files = log.iter().position(|(op, _)| *op == Op::SyncDir).unwrap();
+    let mut synced: Vec<&str> = log[..files].iter().map(|(_, n)| *n).collect();
+    synced.sort_unstable();
+    assert_eq!(synced, ["data", "index"]);
+    let rest = [
+        (Op::SyncDir, "folder"),
+        (Op::Rename, "folder"),
+        (Op::SyncDir, "dataset"),
+        (Op::Sync, "manifest"),
+        (Op::Link, "manifest"),
+        (Op::SyncDir, "dataset"),
+    ];
+    assert_eq!(log[files..], rest);
+}

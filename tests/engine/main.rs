@@ -1,0 +1,19 @@
+//! Integration tests of the engine, through its public interface only. One binary, one module a topic.
+#![allow(clippy::disallowed_methods)] // tests damage, move and count files behind the engine's back
+
+mod columns;
+mod compatible;
+mod corruption;
+mod faults;
+mod hashes;
+mod interrupted;
+mod keys;
+mod locks;
+mod lookups;
+mod names;
+mod random;
+mod scratch;
+mod sizes;
+mod tables;
+mod values;
+mod versions;
