@@ -31,8 +31,3 @@ def shm_store() -> Iterator[pheon.Store]:
     yield opened
     opened.close()
     shutil.rmtree(directory)
-
-
-def leftovers(store_path: Path) -> list[Path]:
-    """Temporary files that a finished or failed writer should have removed."""
-    return [p for p in store_path.rglob("*") if p.name.startswith(".")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import leftovers
+from store_files import leftovers
 
 import pheon
 

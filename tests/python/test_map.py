@@ -173,7 +173,9 @@ def test_equality_and_hash(store: pheon.Store, words: pheon.Map) -> None:
     assert words == store.map("words")
     assert words != {**WORDS, "lazy": "x"}
     assert words != {}
+    assert words != {**WORDS, "more": "entries"}
     assert words != dict.fromkeys(range(len(WORDS)))
+    assert words != store.put_map("numbers", dict.fromkeys(range(len(WORDS)), 1))
     assert words != 5
     with pytest.raises(TypeError):
         hash(words)
@@ -360,6 +362,8 @@ def test_several_value_columns(store: pheon.Store) -> None:
     assert frame["x"].tolist() == [2, pd.NA]
     arrays = m.get_many(np.array(["b", "c"]))
     assert arrays["y"].tolist() == ["two", None]
+    square = m.get_many(np.array([["b", "c"], ["a", "b"]]))
+    assert square["y"].tolist() == [["two", None], ["one", "two"]]
     batch = m.get_many(ArrowOnly(pa.array(["b", "c"])))
     assert isinstance(batch, pheon.Batch)
     assert batch.to_pylist() == [{"x": 2, "y": "two"}, {"x": None, "y": None}]

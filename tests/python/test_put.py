@@ -25,7 +25,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from conftest import leftovers
+from store_files import leftovers
 
 import pheon
 
