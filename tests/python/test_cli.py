@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import pheon
+from pheon import _cli
 from pheon._native import run_cli
 
 
@@ -61,18 +61,28 @@ def test_ctrl_c_ends_the_command(store: pheon.Store, tmp_path: Path) -> None:
             [sys.executable, "-m", "pheon", "build", store.path, "m", str(source), "--key", "key"],
             stderr=subprocess.PIPE,
         )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not has_open(running.pid, "LOCK"):
+        while "_native" not in Path(f"/proc/{running.pid}/maps").read_text():
             time.sleep(0.02)
+        time.sleep(1)
+        assert running.poll() is None
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=30)
         assert running.returncode in (-signal.SIGINT, 130)
     assert store.map("m") == {"held": 1}
 
 
-def has_open(pid: int, name: str) -> bool:
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if fd.readlink().name == name:
-                return True
-    return False
+def test_ctrl_c_has_its_default_meaning_while_the_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def look(arguments: list[str]) -> int:
+        seen.extend([arguments, signal.getsignal(signal.SIGINT)])
+        return 7
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(_cli, "run_cli", look)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pheon", "ls", "x"])
+    try:
+        assert _cli.main() == 7
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [["pheon", "ls", "x"], signal.SIG_DFL]
