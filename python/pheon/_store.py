@@ -217,6 +217,7 @@ class Store:
         elif isinstance(data, (str, os.PathLike)):
             keys = _names(key, [])
             _require_key(keys, unique)
+            os.stat(data)  # FileNotFoundError and its like, as from `open`
             self._handle.put_files(name, [os.fspath(data)], keys, values, unique, options)
         else:
             source, index = arrow_source(data)

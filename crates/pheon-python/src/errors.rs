@@ -57,9 +57,6 @@ pub(crate) fn write_error(py: Python<'_>, error: &WriteError) -> PyErr {
         WriteError::LockTimeout { .. } => LockTimeout::new_err(message),
         WriteError::Cancelled => PyKeyboardInterrupt::new_err(message),
         WriteError::ReadOnly { .. } | WriteError::Options { .. } => PyValueError::new_err(message),
-        WriteError::Input { path, .. } if !path.exists() => {
-            PyFileNotFoundError::new_err((NO_SUCH_FILE, message, path.display().to_string()))
-        }
         WriteError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
         // Input, Source, and variants that a later engine adds.
         _ => with_cause(py, Error::new_err(message), error),

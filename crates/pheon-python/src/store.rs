@@ -79,6 +79,8 @@ impl StoreHandle {
     }
 }
 
+// Each argument is a keyword argument of a Python method.
+#[allow(clippy::too_many_arguments)]
 #[pymethods]
 impl StoreHandle {
     #[new]
