@@ -40,6 +40,9 @@ impl Progress {
     }
 }
 
+/// The engine's `progress` callback.
+type ProgressFn = Arc<dyn Fn(&pheon::Progress) + Send + Sync>;
+
 /// The link between one running build and the interpreter.
 pub(crate) struct Watch {
     callback: Option<Py<PyAny>>,
@@ -59,7 +62,7 @@ impl Watch {
     }
 
     /// The engine's `progress`, if there is a callback.
-    pub(crate) fn progress(self: &Arc<Self>) -> Option<Arc<dyn Fn(&pheon::Progress) + Send + Sync>> {
+    pub(crate) fn progress(self: &Arc<Self>) -> Option<ProgressFn> {
         self.callback.as_ref()?;
         let watch = Arc::clone(self);
         Some(Arc::new(move |p| watch.report(p)))

@@ -18,6 +18,8 @@ use crate::progress::Watch;
 use crate::table::TableHandle;
 use crate::writer::WriterHandle;
 
+/// version, created_unix_ms, rows, bytes, origin.
+type VersionFacts = (u64, u64, u64, u64, String);
 type Reader = Box<dyn RecordBatchReader + Send>;
 
 /// An open store.
@@ -252,8 +254,8 @@ impl StoreHandle {
         Ok(WriterHandle::new(target))
     }
 
-    /// (version, created_unix_ms, rows, bytes, origin) of each version, ascending.
-    fn versions(&self, py: Python<'_>, name: &str) -> PyResult<Vec<(u64, u64, u64, u64, String)>> {
+    /// The facts of each version, ascending.
+    fn versions(&self, py: Python<'_>, name: &str) -> PyResult<Vec<VersionFacts>> {
         let versions = self.read(py, |s| s.versions(name))?;
         Ok(versions.into_iter().map(|v| (v.version, v.created_unix_ms, v.rows, v.bytes, v.origin)).collect())
     }
