@@ -7,6 +7,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use pheon_os::prefetch;
 
+use super::sort::{Place, block_of, row_of};
 use crate::key::{KeyRef, KeyType};
 
 /// The key column of one block. `row` is always below the block's number of rows.
@@ -25,6 +26,11 @@ pub(crate) trait Cells: Send + Sync + Clone {
     /// How many leading bytes two keys share; may say less than there are.
     fn shared_bytes(&self, _row: usize, _other: &Self, _other_row: usize) -> usize {
         0
+    }
+    /// A copy of the keys at `places` from `depth` on, side by side, where that helps sorting them and does not take much
+    /// memory; each of them has at least `depth` bytes.
+    fn copied(_cells: &[Self], _places: &[Place], _depth: usize) -> Option<Self> {
+        None
     }
     /// Asks for what says where the key is.
     fn prefetch_place(&self, row: usize);
@@ -80,6 +86,30 @@ impl Cells for StringCells {
 
     fn shared_bytes(&self, row: usize, other: &Self, other_row: usize) -> usize {
         self.value(row).iter().zip(other.value(other_row)).take_while(|(a, b)| a == b).count()
+    }
+
+    fn copied(cells: &[Self], places: &[Place], depth: usize) -> Option<Self> {
+        const AHEAD_PLACE: usize = 24;
+        const AHEAD_BYTES: usize = 12;
+        const BYTES_MAX: usize = 4 << 20;
+        let mut offsets = Vec::with_capacity(places.len() + 1);
+        let mut bytes = Vec::new();
+        offsets.push(0);
+        for (i, &place) in places.iter().enumerate() {
+            if let Some(&ahead) = places.get(i + AHEAD_PLACE) {
+                cells[block_of(ahead)].prefetch_place(row_of(ahead));
+            }
+            if let Some(&ahead) = places.get(i + AHEAD_BYTES) {
+                cells[block_of(ahead)].prefetch_bytes(row_of(ahead), depth);
+                cells[block_of(ahead)].prefetch_bytes(row_of(ahead), depth + 64);
+            }
+            bytes.extend_from_slice(&cells[block_of(place)].value(row_of(place))[depth..]);
+            if bytes.len() > BYTES_MAX {
+                return None;
+            }
+            offsets.push(bytes.len() as i64);
+        }
+        Some(Self { offsets: ScalarBuffer::from(offsets), bytes: Buffer::from_vec(bytes) })
     }
 
     #[inline]

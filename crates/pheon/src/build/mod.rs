@@ -16,6 +16,7 @@ mod run;
 mod segment;
 mod sink;
 mod sort;
+mod splitters;
 mod stream;
 mod tuning;
 
@@ -24,4 +25,5 @@ pub use progress::{Phase, Progress};
 pub(crate) use segment::SegmentBuilder;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests look at files behind the seam")]
 mod tests;

@@ -51,10 +51,10 @@ pub struct PutOptions {
     /// Where sorted runs that do not fit in memory are kept; `None`: beside the files being built.
     pub spill_dir: Option<PathBuf>,
     /// Called at most about ten times a second, and when the phase changes. It must not block.
-    pub progress: Option<Arc<dyn Fn(&Progress) + Send + Sync>>,
+    pub progress: Option<ProgressFn>,
     /// Asked about twenty times a second from any of the build's threads; once it answers true the build fails
     /// with [`WriteError::Cancelled`].
-    pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub cancel: Option<CancelFn>,
     /// How long to wait for another writer of the same dataset; `None`: 60 seconds.
     pub lock_timeout: Option<Duration>,
     /// How many rows the input will have, where known; only for progress.

@@ -93,7 +93,8 @@ pub(crate) fn run<R: std::marker::Send>(
     // Chunks in flight are bounded by the length of this queue.
     let (order, ordered) = sync_channel::<Receiver<Result<R, WriteError>>>(threads + 1);
     let (give, take) = sync_channel::<(Chunk, SyncSender<Result<R, WriteError>>)>(threads + 1);
-    let take = Mutex::new(take);
+    // Owned by the workers alone: if all of them panic, the queue closes and the producer stops.
+    let take = Arc::new(Mutex::new(take));
     std::thread::scope(|scope| {
         let producer = scope.spawn(move || {
             produce(&mut |chunk| {
@@ -103,9 +104,9 @@ pub(crate) fn run<R: std::marker::Send>(
                 give.send((chunk, answer)).map_err(|_| WriteError::Cancelled)
             })
         });
-        let (work, take) = (&work, &take);
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
+        let work = &work;
+        let workers: Vec<_> = std::iter::repeat_n(take, threads)
+            .map(|take| {
                 scope.spawn(move || {
                     loop {
                         let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -190,9 +191,10 @@ mod tests {
     #[test]
     fn a_panic_is_carried_on() {
         let endless = |send: &mut Send<'_>| (0..).try_for_each(|i| send(chunk(i)));
-        let ended = std::panic::catch_unwind(|| {
-            run(2, endless, |c| if value(&c) == 5 { panic!("worker five") } else { Ok(()) }, |()| Ok(()))
-        });
-        assert_eq!(*ended.unwrap_err().downcast::<&str>().unwrap(), "worker five");
+        for first_bad in [5, 0] {
+            let work = |c: Chunk| if value(&c) >= first_bad { panic!("worker") } else { Ok(()) };
+            let ended = std::panic::catch_unwind(|| run(2, endless, work, |()| Ok(())));
+            assert_eq!(*ended.unwrap_err().downcast::<&str>().unwrap(), "worker");
+        }
     }
 }

@@ -152,6 +152,7 @@ fn decode(bytes: &Buffer, stored: &Stored, schema: &SchemaRef) -> Result<Block, 
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests look at files behind the seam")]
 mod tests {
     use super::*;
     use arrow_array::{Array, Int32Array, LargeBinaryArray};

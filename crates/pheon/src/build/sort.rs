@@ -2,9 +2,10 @@
 //! windows.
 //!
 //! ```text
-//! pivots   = some keys, sorted
-//! parts    = for each row in input order: which two pivots is it between           (sequential reads, all threads)
-//! each part, depth = bytes that its two pivots share:                               (all threads, one part each)
+//! splitters = some keys, sorted
+//! parts     = for each row in input order: between which two splitters is it       (sequential reads, all threads)
+//! each part, depth = bytes that its two splitters share:                           (all threads, one part each)
+//!   copy the keys side by side, without those bytes
 //!   sort (window at depth, row); for every run of equal windows of more than one row: again at depth + 8
 //!   few rows: compare their remaining bytes instead
 //! ```
@@ -19,20 +20,18 @@ use std::sync::{Mutex, PoisonError};
 
 use super::cells::Cells;
 use super::progress::Monitor;
+use super::splitters::Splitters;
 use crate::error::WriteError;
 
 /// Set in an item whose key equals that of the item before it.
 const SAME: u128 = 1 << 64;
 /// Bytes that sorting needs for each row at most: the item in its piece, and in its part while that is put together.
+/// Copies of keys are made for one part a thread at a time.
 pub(crate) const SORT_BYTES_A_ROW: u64 = 40;
 
-/// Parts a thread, so that uneven parts even out.
-const PARTS_A_THREAD: usize = 32;
+/// Rows of a part: its keys should fit in a second-level cache. Many parts also even out uneven ones.
+const PART_ROWS: usize = 1 << 14;
 const PARTS_MAX: usize = 512;
-/// Keys looked at for each pivot.
-const SAMPLES_A_PART: usize = 16;
-/// Below so many rows one part does.
-const ROWS_ONE_PART: usize = 1 << 14;
 /// Rows of one piece of classification.
 const PIECE_ROWS: usize = 1 << 17;
 /// Groups up to this size are sorted by comparing.
@@ -87,16 +86,15 @@ pub(crate) fn sort<C: Cells>(
     monitor: &Monitor,
 ) -> Result<Order, WriteError> {
     let total: usize = rows.iter().sum();
-    let parts = if total < ROWS_ONE_PART { 1 } else { (PARTS_A_THREAD * threads).min(PARTS_MAX) };
-    let pivots = pivots(cells, rows, total, parts);
-    let depths = depths(cells, &pivots);
+    let parts = (total / PART_ROWS).clamp(1, PARTS_MAX);
+    let splitters = Splitters::new(cells, rows, total, parts);
     let pieces = pieces(rows);
     let classified = in_parallel(threads, &pieces, |piece| {
         monitor.check()?;
-        Ok(classify(cells, &pivots, &depths, *piece, total))
+        Ok(classify(cells, &splitters, *piece))
     })?;
     // Turn pieces of parts into parts of pieces.
-    let mut jobs: Vec<Mutex<Vec<Vec<u128>>>> = depths.iter().map(|_| Mutex::default()).collect();
+    let mut jobs: Vec<Mutex<Vec<Vec<u128>>>> = (0..splitters.parts()).map(|_| Mutex::default()).collect();
     for piece in classified {
         for (job, items) in jobs.iter_mut().zip(piece) {
             job.get_mut().unwrap_or_else(PoisonError::into_inner).push(items);
@@ -107,9 +105,27 @@ pub(crate) fn sort<C: Cells>(
         let pieces = std::mem::take(&mut *jobs[part].lock().unwrap_or_else(PoisonError::into_inner));
         let mut items = pieces.concat();
         drop(pieces);
-        refine(&mut items, cells, depths[part], monitor)?;
+        sort_part(&mut items, cells, splitters.depth(part), monitor)?;
         Ok(items.into_iter().map(Ranked).collect())
     })
+}
+
+/// Sorts a part. Keys of any length are copied first: every one is then fetched from far memory once, not once a window.
+fn sort_part<C: Cells>(items: &mut [u128], cells: &[C], depth: usize, monitor: &Monitor) -> Result<(), WriteError> {
+    if items.len() <= GROUP_COMPARED {
+        return refine(items, cells, depth, monitor);
+    }
+    let places: Vec<Place> = items.iter().map(|&i| i as u64).collect();
+    let Some(near) = C::copied(cells, &places, depth) else { return refine(items, cells, depth, monitor) };
+    // Numbered in input order, so that equal keys keep it.
+    for (number, item) in items.iter_mut().enumerate() {
+        *item = self::item(window(*item), number as u64);
+    }
+    refine(items, &[near], 0, monitor)?;
+    for item in items {
+        *item = *item & SAME | u128::from(places[*item as u64 as usize]);
+    }
+    Ok(())
 }
 
 /// Runs `work` on every item, on so many threads; results in the order of the items.
@@ -156,50 +172,6 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-fn compare<C: Cells>(cells: &[C], a: Place, b: Place) -> Ordering {
-    cells[block_of(a)].compare(row_of(a), &cells[block_of(b)], row_of(b), 0)
-}
-
-/// At most `parts - 1` different keys that cut the rows into parts of about the same size.
-fn pivots<C: Cells>(cells: &[C], rows: &[usize], total: usize, parts: usize) -> Vec<Place> {
-    if parts <= 1 {
-        return Vec::new();
-    }
-    let wanted = parts * SAMPLES_A_PART;
-    // Golden-ratio steps: spread evenly, yet not in step with any pattern of the input.
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut at: Vec<usize> = (0..wanted)
-        .map(|_| {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            ((u128::from(state) * total as u128) >> 64) as usize
-        })
-        .collect();
-    at.sort_unstable();
-    let mut sample = Vec::with_capacity(wanted);
-    let (mut block, mut before) = (0, 0);
-    for at in at {
-        while at >= before + rows[block] {
-            before += rows[block];
-            block += 1;
-        }
-        sample.push(place(block, at - before));
-    }
-    sample.sort_unstable_by(|&a, &b| compare(cells, a, b));
-    let mut pivots: Vec<Place> = sample.into_iter().skip(SAMPLES_A_PART).step_by(SAMPLES_A_PART).collect();
-    pivots.dedup_by(|a, b| compare(cells, *a, *b) == Ordering::Equal);
-    pivots
-}
-
-/// For each part between two pivots, how many leading bytes all its keys share.
-fn depths<C: Cells>(cells: &[C], pivots: &[Place]) -> Vec<usize> {
-    let mut depths = vec![0; pivots.len() + 1];
-    for (depth, pair) in depths[1..].iter_mut().zip(pivots.windows(2)) {
-        let (low, high) = (pair[0], pair[1]);
-        *depth = cells[block_of(low)].shared_bytes(row_of(low), &cells[block_of(high)], row_of(high));
-    }
-    depths
-}
-
 /// A range of rows of one block.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -216,15 +188,14 @@ fn pieces(rows: &[usize]) -> Vec<Piece> {
 }
 
 /// The items of a piece, by part, in input order.
-fn classify<C: Cells>(cells: &[C], pivots: &[Place], depths: &[usize], piece: Piece, total: usize) -> Vec<Vec<u128>> {
+fn classify<C: Cells>(cells: &[C], splitters: &Splitters<'_, C>, piece: Piece) -> Vec<Vec<u128>> {
     let own = &cells[piece.block];
     let rows = piece.to - piece.from;
-    let expected =
-        if pivots.is_empty() { total.min(rows) } else { rows / depths.len() + rows / (2 * depths.len()) + 8 };
-    let mut parts: Vec<Vec<u128>> = depths.iter().map(|_| Vec::with_capacity(expected.min(rows))).collect();
+    let expected = rows / splitters.parts() * 5 / 4 + 8;
+    let mut parts: Vec<Vec<u128>> = (0..splitters.parts()).map(|_| Vec::with_capacity(expected.min(rows))).collect();
     for row in piece.from..piece.to {
-        let part = pivots.partition_point(|&p| cells[block_of(p)].compare(row_of(p), own, row, 0) != Ordering::Greater);
-        parts[part].push(item(own.window(row, depths[part]), place(piece.block, row)));
+        let part = splitters.part_of(own, row);
+        parts[part].push(item(own.window(row, splitters.depth(part)), place(piece.block, row)));
     }
     parts
 }
@@ -387,6 +358,10 @@ mod tests {
     use arrow_array::{ArrayRef, Int64Array, LargeBinaryArray};
     use proptest::prelude::*;
     use std::sync::Arc;
+
+    fn compare<C: Cells>(cells: &[C], a: Place, b: Place) -> Ordering {
+        cells[block_of(a)].compare(row_of(a), &cells[block_of(b)], row_of(b), 0)
+    }
 
     fn check<C: FromColumn>(blocks: &[ArrayRef], key: KeyType, threads: usize) {
         let cells: Vec<C> = blocks.iter().map(|b| C::from_column(b, key)).collect();

@@ -144,6 +144,7 @@ impl Stream {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests look at files behind the seam")]
 mod tests {
     use super::*;
     use xxhash_rust::xxh3::xxh3_64;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -339,7 +340,7 @@ fn large_buffers_are_aligned_and_sums_are_right() {
     ));
     let values: ArrayRef = Arc::new(Int64Array::from_iter((0..rows).map(|i| (i % 1000 != 7).then_some(i as i64))));
     let batch = RecordBatch::try_from_iter([("k", keys), ("v", values)]).unwrap();
-    let built = build(&[batch.clone()], &PutOptions::map("k"), &|t| t.staging_bytes = 1 << 20);
+    let built = build(from_ref(&batch), &PutOptions::map("k"), &|t| t.staging_bytes = 1 << 20);
     assert!(built.record.data.buffers.iter().filter(|b| b.length >= 2 << 20).count() >= 3);
     assert_eq!(built.batch.column(1).null_count(), 300);
     check_index(&built, 0, KeyType::Utf8);
@@ -370,7 +371,7 @@ fn a_sorted_stream_is_one_run() {
 fn bad_input_is_named() {
     let problem = |batch: &RecordBatch, options: PutOptions| {
         let dir = tempfile::tempdir().unwrap();
-        let e = try_build(pheon_os::fs::real(), dir.path(), batch.schema(), &[batch.clone()], &options, &|_| {});
+        let e = try_build(pheon_os::fs::real(), dir.path(), batch.schema(), from_ref(batch), &options, &|_| {});
         e.unwrap_err().to_string()
     };
     let keys: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some("b"), None]));
@@ -402,7 +403,7 @@ fn cancelling_leaves_no_spill_files() {
             tiny(t);
             t.buffer_bytes = 50_000;
         };
-        match try_build(pheon_os::fs::real(), dir.path(), whole.schema(), &[whole.clone()], &options, &tune) {
+        match try_build(pheon_os::fs::real(), dir.path(), whole.schema(), from_ref(&whole), &options, &tune) {
             Ok(_) => {}
             Err(WriteError::Cancelled) => cancelled += 1,
             Err(e) => panic!("{e}"),
@@ -448,7 +449,7 @@ fn a_full_disk_is_told_and_leaves_no_spill_files() {
         if let Some(nth) = nth {
             fs.fail_nth(nth, Some(Op::WriteAt), 28, Lasts::ForEver);
         }
-        let got = try_build(fs.clone(), dir.path(), whole.schema(), &[whole.clone()], &PutOptions::map("k"), &tiny);
+        let got = try_build(fs.clone(), dir.path(), whole.schema(), from_ref(&whole), &PutOptions::map("k"), &tiny);
         let spills = dir.path().read_dir().unwrap().filter(|e| {
             let name = e.as_ref().unwrap().file_name();
             name != "data.arrow" && name != "index.arrow"
@@ -462,6 +463,35 @@ fn a_full_disk_is_told_and_leaves_no_spill_files() {
         let (got, _) = run(Some(nth));
         assert!(matches!(got, Err(WriteError::StoreFull { .. })), "write {nth} of {writes}: {got:?}");
     }
+}
+
+#[test]
+fn every_failing_call_is_an_error() {
+    use pheon_os::fs::fault::{FaultFs, Lasts, Op};
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..600).rev()));
+    let whole = numbered("k", &keys);
+    let run = |nth: u64| {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = Arc::new(FaultFs::new(pheon_os::fs::real()));
+        fs.fail_nth(nth, None, 5, Lasts::Once);
+        let options = PutOptions::map("k").threads(1);
+        let got = try_build(fs.clone(), dir.path(), whole.schema(), from_ref(&whole), &options, &tiny);
+        (got, fs.log())
+    };
+    let (good, log) = run(u64::MAX);
+    good.unwrap();
+    let mut failed = 0;
+    for nth in (1..=log.len()).filter(|n| n % 7 == 0 || n + 40 > log.len() || *n < 40) {
+        let (got, _) = run(nth as u64);
+        // A spill file that cannot be removed goes with the temporary folder.
+        if log[nth - 1].0 == Op::Unlink {
+            continue;
+        }
+        failed += 1;
+        let e = got.expect_err(&format!("call {nth}: {:?}", log[nth - 1]));
+        assert!(matches!(&e, WriteError::Io { source, .. } if source.raw_os_error() == Some(5)), "{nth}: {e:?}");
+    }
+    assert!(failed > 40);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn flat_columns() -> Vec<(&'static str, ArrayRef)> {
         ("u16", primitive::<UInt16Type>(|v| v as u16)),
         ("u32", primitive::<UInt32Type>(|v| v as u32)),
         ("u64", primitive::<UInt64Type>(|v| v as u64)),
-        ("f16", primitive::<Float16Type>(|v| half(v))),
+        ("f16", primitive::<Float16Type>(half)),
         ("f32", primitive::<Float32Type>(|v| v as f32 / 3.0)),
         ("f64", primitive::<Float64Type>(|v| v as f64 / 3.0)),
         ("date32", primitive::<Date32Type>(|v| v as i32)),
