@@ -51,10 +51,10 @@ fn check(map: &Map, keys: &[i32], column: &ArrayRef) {
     sorted.sort_by_key(|&i| keys[i]);
     let in_order: Vec<Option<String>> = sorted.iter().map(|&i| print(column, i)).collect();
 
-    for i in 0..n {
-        assert_value(map.get(keys[i]).unwrap().unwrap(), column, i);
+    for (i, &key) in keys.iter().enumerate() {
+        assert_value(map.get(key).unwrap().unwrap(), column, i);
         assert_value(map.value_at(row(i) as u32, 0).unwrap(), column, i);
-        assert!(map.get(keys[i] + 1).unwrap().is_none());
+        assert!(map.get(key + 1).unwrap().is_none());
     }
     let whole = map.table().column(1).unwrap();
     assert_eq!(print_all(&whole), in_order);

@@ -172,7 +172,8 @@ fn assert_hit_miss_or_corrupt(map: &Map, n: usize) {
 fn index_rows_that_are_wrong() {
     const ROWS: usize = 45;
     let good = Image::of(&numbered(ROWS, 0), PutOptions::map("k"));
-    let change: [(&str, fn(u32, usize) -> u32); 6] = [
+    type Change = fn(u32, usize) -> u32;
+    let change: [(&str, Change); 6] = [
         ("one past the end", |row, _| if row == u32::MAX { row } else { ROWS as u32 }),
         ("far beyond", |row, _| if row == u32::MAX { row } else { u32::MAX - 1 }),
         ("empty", |_, _| u32::MAX),

@@ -82,6 +82,7 @@ impl KeyType {
     }
 
     /// Whether a key of this form can occur in a column of this type.
+    #[allow(clippy::match_like_matches_macro)] // one line a pair
     pub fn accepts(self, key: KeyRef<'_>) -> bool {
         match (self, key) {
             (Self::Utf8 | Self::Binary | Self::FixedBinary(_), KeyRef::Bytes(_)) => true,

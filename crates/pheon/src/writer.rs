@@ -182,7 +182,8 @@ impl Exclusive {
         for entry in entries {
             let path = dir.join(&entry.name);
             let temporary = entry.name.starts_with(TEMPORARY_PREFIX);
-            if !temporary && !(is_segment(&entry.name) && !needed.contains(&entry.name)) {
+            let orphan = is_segment(&entry.name) && !needed.contains(&entry.name);
+            if !(temporary || orphan) {
                 continue;
             }
             bytes += self.length_of(&path);

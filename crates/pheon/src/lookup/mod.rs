@@ -37,6 +37,9 @@ pub enum KeyBatch<'a> {
     Any(&'a [Option<KeyRef<'a>>]),
 }
 
+/// What is done with a part of a batch.
+type Work<'a, T> = dyn Fn(&AskedKeys<'_>, Range<usize>) -> Result<T, ReadError> + Sync + 'a;
+
 /// The smallest share of a batch worth a thread of its own.
 const KEYS_PER_THREAD_MIN: usize = 16_384;
 
@@ -205,7 +208,7 @@ impl Segment {
         dataset: &str,
         keys: &ArrayRef,
         threads: usize,
-        work: &(dyn Fn(&AskedKeys<'_>, Range<usize>) -> Result<T, ReadError> + Sync),
+        work: &Work<'_, T>,
     ) -> Result<Vec<T>, ReadError> {
         let side = self.key.as_ref().ok_or_else(|| ReadError::WrongShape {
             dataset: dataset.to_owned(),
