@@ -4,6 +4,7 @@ A child may be killed at any point, so it shares nothing with its parent that ha
 counts, a file for what went wrong. It ends when its parent is gone.
 """
 
+import multiprocessing
 import os
 import random
 import signal
@@ -45,8 +46,9 @@ def reporting(failures: Path) -> Iterator[None]:
 
 
 def _until_orphaned() -> Iterator[None]:
-    parent = os.getppid()
-    while os.getppid() == parent:
+    # Not by getppid: a fork server lives as long as its children.
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():
         yield
 
 

@@ -37,10 +37,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn run(store: &Store, rows: usize, file: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     let words = match file {
         Some(file) => {
-            let batches = pheon::input::open(file, &pheon::input::InputOptions::default())?
-                .collect::<Result<Vec<_>, _>>()?;
+            let batches =
+                pheon::input::open(file, &pheon::input::InputOptions::default())?.collect::<Result<Vec<_>, _>>()?;
             let batch = arrow_select::concat::concat_batches(&batches[0].schema(), &batches)?;
-            let columns = [0, 1].map(|i| arrow_cast::cast(batch.column(i), &arrow_schema::DataType::LargeUtf8).expect("text"));
+            let columns =
+                [0, 1].map(|i| arrow_cast::cast(batch.column(i), &arrow_schema::DataType::LargeUtf8).expect("text"));
             let [keys, values] = columns;
             let len = rows.min(keys.len());
             RecordBatch::try_from_iter([("key", keys.slice(0, len)), ("value", values.slice(0, len))])?
@@ -57,7 +58,9 @@ fn made_up(rows: usize) -> Result<RecordBatch, Box<dyn std::error::Error>> {
         format!("usr/share/doc/package-{:04}/examples/{:03}/file-{:012x}.txt", x % 4096, x >> 20 & 511, x >> 16)
     };
     let keys: ArrayRef = Arc::new(LargeStringArray::from_iter_values((0..rows as u64).map(key)));
-    let values: ArrayRef = Arc::new(LargeStringArray::from_iter_values((0..rows as u64).map(|i| format!("section/package-{:05}", mix(i) % 65_536))));
+    let values: ArrayRef = Arc::new(LargeStringArray::from_iter_values(
+        (0..rows as u64).map(|i| format!("section/package-{:05}", mix(i) % 65_536)),
+    ));
     Ok(RecordBatch::try_from_iter([("key", keys), ("value", values)])?)
 }
 
@@ -89,7 +92,9 @@ fn strings(store: &Store, words: &RecordBatch) -> Result<(), Box<dyn std::error:
     let bound = line_bound(&data.buffers()[1]);
     println!("  bound: {bound:.1} ns a random line of the key bytes");
     let mixed = |i: usize| i % MISS_EVERY != 0;
-    for (name, hit) in [("80 % hits", &mixed as &dyn Fn(usize) -> bool), ("all hits", &|_| true), ("all misses", &|_| false)] {
+    for (name, hit) in
+        [("80 % hits", &mixed as &dyn Fn(usize) -> bool), ("all hits", &|_| true), ("all misses", &|_| false)]
+    {
         let batch = asked(hit);
         let answer = map.get_many(&batch)?;
         let answer = answer.as_string::<i64>();
@@ -113,7 +118,11 @@ fn strings(store: &Store, words: &RecordBatch) -> Result<(), Box<dyn std::error:
             black_box(total);
         });
         // Index line; key offsets, key bytes (1.6 lines of 64 bytes on average for 64-byte keys), value offsets, value bytes.
-        let lines = picks.iter().enumerate().map(|(i, &row)| if hit(i) { lines_of(keys.value(row), values.value(row)) } else { 1.03 }).sum::<f64>()
+        let lines = picks
+            .iter()
+            .enumerate()
+            .map(|(i, &row)| if hit(i) { lines_of(keys.value(row), values.value(row)) } else { 1.03 })
+            .sum::<f64>()
             / picks.len() as f64;
         println!(
             "  {name:10}  get_many {many:6.1} ns   find_many {rows_only:6.1} ns   single get {single:6.1} ns   {lines:.2} lines: get_many is {:.0} % of the bound",
@@ -151,7 +160,10 @@ fn integers(store: &Store, rows: usize) -> Result<(), Box<dyn std::error::Error>
         let many = best(|| {
             black_box(map.get_many(&asked).expect("it worked before"));
         });
-        println!("  {name:10}  get_many {many:6.1} ns   {lines:.2} lines: {:.0} % of the bound", 100.0 * lines * bound / many);
+        println!(
+            "  {name:10}  get_many {many:6.1} ns   {lines:.2} lines: {:.0} % of the bound",
+            100.0 * lines * bound / many
+        );
     }
     Ok(())
 }
@@ -174,7 +186,8 @@ fn best(mut round: impl FnMut()) -> f64 {
 fn line_bound(bytes: &[u8]) -> f64 {
     const AHEAD: usize = 32;
     let lines = (bytes.len() / 64).max(1) as u64;
-    let places: Vec<usize> = (0..QUERIES as u64 + AHEAD as u64).map(|i| (mix(i ^ 0xABCD) % lines) as usize * 64).collect();
+    let places: Vec<usize> =
+        (0..QUERIES as u64 + AHEAD as u64).map(|i| (mix(i ^ 0xABCD) % lines) as usize * 64).collect();
     best(|| {
         let mut sum = 0u64;
         for i in 0..QUERIES {

@@ -75,7 +75,7 @@ impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::StoreNotFound { path } => {
-                write!(f, "no store at {}: there is no pheon.json; create one with Store::open", path.display())
+                write!(f, "no store at {}: there is no pheon.json; open it for writing to create one", path.display())
             }
             Self::NotFound { dataset, version: None } => {
                 write!(f, "no dataset named {dataset:?} has been published in this store")
@@ -217,16 +217,16 @@ impl std::fmt::Display for WriteError {
                 "{operation} {}: no space or quota left; nothing was published, the store is as it was",
                 path.display()
             ),
-            Self::LockTimeout { dataset, holder_pid, waited_ms } => match holder_pid {
-                Some(pid) => write!(
-                    f,
-                    "{dataset:?}: gave up after {waited_ms} ms waiting for the writers' lock, held by process {pid}"
-                ),
-                None => write!(
-                    f,
-                    "{dataset:?}: gave up after {waited_ms} ms waiting for the writers' lock, held by this process (another thread)"
-                ),
-            },
+            Self::LockTimeout { dataset, holder_pid, waited_ms } => {
+                write!(f, "{dataset:?}: gave up after {waited_ms} ms waiting for the writers' lock, held by ")?;
+                match holder_pid {
+                    Some(pid) if *pid == pheon_os::process::pid() => {
+                        write!(f, "this process, {pid} (another writer of it)")
+                    }
+                    Some(pid) => write!(f, "process {pid}"),
+                    None => f.write_str("a process that the kernel does not name"),
+                }
+            }
             Self::Cancelled => f.write_str("cancelled; nothing was published"),
             Self::ReadOnly { path } => write!(f, "store {} was opened read-only", path.display()),
             Self::Input { path, problem } => write!(f, "cannot read {}: {problem}", path.display()),

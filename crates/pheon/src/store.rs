@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatchReader;
 use arrow_schema::SchemaRef;
@@ -216,10 +217,15 @@ impl Store {
         self.remove_graves()
     }
 
-    /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left.
+    /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets
+    /// whose first build never finished.
     pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
-        let report = self.exclusive(name)?.collect(keep)?;
+        let exclusive = self.exclusive(name)?;
+        let report = exclusive.collect(keep)?;
+        exclusive.remove_if_empty();
+        drop(exclusive);
         self.remove_graves()?;
+        self.remove_unfinished()?;
         Ok(report)
     }
 
@@ -254,14 +260,28 @@ impl Store {
         if self.read_only { Err(WriteError::ReadOnly { path: self.path.to_path_buf() }) } else { Ok(()) }
     }
 
-    /// The writers' lock of a dataset that has at least one version.
+    /// The writers' lock of a dataset that has a folder, with or without a version.
     fn exclusive(&self, name: &str) -> Result<Exclusive, WriteError> {
         self.check_writable()?;
         let dataset = self.dataset(name)?;
-        if dataset.version_numbers()?.is_empty() {
+        if dataset.version_numbers()?.is_empty() && !self.fs.metadata(dataset.dir()).is_ok_and(|meta| meta.is_dir) {
             return Err(dataset.not_found(None).into());
         }
         Exclusive::acquire(&dataset, false, None, &|| false)
+    }
+
+    /// Clears the folders of datasets whose first writer was killed. One that is being written is left alone.
+    fn remove_unfinished(&self) -> Result<(), WriteError> {
+        let entries = self.fs.read_dir(&self.path).map_err(|e| WriteError::io("list", self.path.as_ref(), e))?;
+        for entry in entries.iter().filter(|e| e.is_dir && is_name(&e.name)) {
+            let dataset = self.dataset(&entry.name)?;
+            if dataset.version_numbers()?.is_empty()
+                && let Ok(exclusive) = Exclusive::acquire(&dataset, false, Some(Duration::ZERO), &|| false)
+            {
+                exclusive.remove_if_empty();
+            }
+        }
+        Ok(())
     }
 
     /// Removes datasets that a killed `drop_dataset` had renamed.

@@ -68,7 +68,6 @@ impl Exclusive {
                     return Ok(exclusive);
                 }
                 Err(LockError::Timeout { holder_pid, waited_ms, .. }) => {
-                    let holder_pid = holder_pid.filter(|&pid| pid != pheon_os::process::pid());
                     return Err(WriteError::LockTimeout { dataset: dataset.name().to_owned(), holder_pid, waited_ms });
                 }
                 Err(LockError::Stopped) => return Err(WriteError::Cancelled),
@@ -208,7 +207,7 @@ impl Exclusive {
     }
 
     /// Removes a dataset's folder that holds no version, so that a failed first write leaves nothing.
-    fn remove_if_empty(&self) {
+    pub(crate) fn remove_if_empty(&self) {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
         let only_lock = fs.read_dir(dir).is_ok_and(|entries| entries.iter().all(|e| e.name == LOCK_NAME));
         if only_lock {
@@ -276,6 +275,7 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(dataset: &Dataset, schema: SchemaRef, options: PutOptions) -> Result<Self, WriteError> {
+        check_names(&schema)?;
         let cancel = options.cancel.clone();
         let should_stop = move || cancel.as_ref().is_some_and(|c| c());
         let exclusive = Exclusive::acquire(dataset, true, options.lock_timeout, &should_stop)?;
@@ -353,6 +353,15 @@ impl Writer {
             }
             other => other,
         }
+    }
+}
+
+/// Two columns of one name could not be told apart by it.
+fn check_names(schema: &SchemaRef) -> Result<(), WriteError> {
+    let mut names = HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        Some(twice) => Err(WriteError::schema(format!("two columns are named {:?}; rename one", twice.name()))),
+        None => Ok(()),
     }
 }
 

@@ -112,6 +112,8 @@ impl<'a> Nulls<'a> {
 
 /// Values up to this length are copied as one block of this length: two vector moves instead of a call.
 const BLOCK: usize = 32;
+/// Bytes that an answer reserves at most before it holds any.
+const RESERVE_BYTES_MAX: usize = 64 << 20;
 /// Bytes by which the answer grows: little enough to be zeroed in the cache, large enough to be rare.
 const GROW_BYTES: usize = 64 << 10;
 
@@ -132,7 +134,8 @@ impl<'a> VarValues<'a> {
         let mean = values.len() / offsets.len().max(1) + 1;
         let mut out_offsets = Vec::with_capacity(rows + 1);
         out_offsets.push(0);
-        let expected = rows.saturating_mul(mean + mean / 8).min(1 << 30);
+        // Skewed lengths must not reserve what a batch of misses never uses.
+        let expected = rows.saturating_mul(mean + mean / 8).min(RESERVE_BYTES_MAX);
         Self {
             offsets,
             values,

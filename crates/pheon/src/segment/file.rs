@@ -47,7 +47,10 @@ impl AsRef<[u8]> for SharedMap {
 impl ArrowFile {
     /// Maps `path` and checks everything but the contents of its buffers.
     pub(crate) fn open(fs: &dyn FileSystem, path: PathBuf, record: &FileRecord) -> Result<Self, ReadError> {
-        let map = Arc::new(fs.map(&path).map_err(|e| ReadError::io("map", &path, e))?);
+        let map = Arc::new(fs.map(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => ReadError::corrupt(&path, "its kind", e.to_string()),
+            _ => ReadError::io("map", &path, e),
+        })?);
         let parsed =
             Parsed::parse(&map, record).map_err(|(place, problem)| ReadError::corrupt(&path, place, problem))?;
         let whole = Buffer::from(bytes::Bytes::from_owner(SharedMap(map.clone())));
