@@ -1,4 +1,4 @@
-"""Puts the package of this checkout, with the extension module that cargo has just built, into the running virtual environment.
+"""Puts this checkout, with the extension module that cargo has just built, into the running virtual environment.
 
 `maturin develop` would compile every dependency a second time, with other features than the Rust tests use.
 """
