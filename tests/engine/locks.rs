@@ -97,8 +97,9 @@ fn a_second_thread_times_out_and_is_told_so() {
     let batch = numbered(5, 0);
     let writer = scratch.store.writer("m", batch.schema(), hurried()).unwrap();
     let e = put(&scratch.store, "m", &batch, hurried()).unwrap_err();
-    assert!(matches!(e, WriteError::LockTimeout { holder_pid: None, .. }), "{e}");
-    assert!(e.to_string().contains("this process"), "{e}");
+    let own = std::process::id();
+    assert!(matches!(e, WriteError::LockTimeout { holder_pid: Some(pid), .. } if pid == own), "{e}");
+    assert!(e.to_string().contains(&format!("this process, {own}")), "{e}");
     drop(writer);
     assert_eq!(put(&scratch.store, "m", &batch, hurried()).unwrap(), 1);
 }

@@ -73,6 +73,8 @@ fn a_missing_dataset_is_not_found_and_nothing_is_made() {
         missing(scratch.store.map(name).unwrap_err());
         missing(scratch.store.verify(name).unwrap_err());
         missing(scratch.store.versions(name).unwrap_err());
+    }
+    for name in ["nothing", "file"] {
         match scratch.store.gc(name, 1).unwrap_err() {
             WriteError::Read(e) => missing(e),
             e => panic!("{e}"),
@@ -80,6 +82,10 @@ fn a_missing_dataset_is_not_found_and_nothing_is_made() {
     }
     assert!(scratch.store.datasets().unwrap().is_empty());
     assert_eq!(tree(&scratch.path()), ["empty", "file", "pheon.json"]);
+    // A folder without a version is what a killed first writer leaves: collecting clears it.
+    fs::write(scratch.path().join("empty/.tmp-leftover"), "x").unwrap();
+    assert_eq!(scratch.store.gc("empty", 1).unwrap().leftovers_removed, 1);
+    assert_eq!(tree(&scratch.path()), ["file", "pheon.json"]);
     assert!(put(&scratch.store, "file", &numbered(1, 0), PutOptions::map("k")).is_err());
     assert_eq!(fs::read(scratch.path().join("file")).unwrap(), b"x");
 }
