@@ -68,8 +68,8 @@ fn a_missing_dataset_is_not_found_and_nothing_is_made() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.path().join("empty")).unwrap();
     fs::write(scratch.path().join("file"), "x").unwrap();
+    let missing = |e: ReadError| assert!(matches!(e, ReadError::NotFound { version: None, .. }), "{e}");
     for name in ["nothing", "empty", "file"] {
-        let missing = |e: ReadError| assert!(matches!(e, ReadError::NotFound { version: None, .. }), "{e}");
         missing(scratch.store.map(name).unwrap_err());
         missing(scratch.store.verify(name).unwrap_err());
         missing(scratch.store.versions(name).unwrap_err());
