@@ -91,7 +91,7 @@ fn strings(store: &Store, words: &RecordBatch) -> Result<(), Box<dyn std::error:
     let data = table.column(0)?.to_data();
     let bound = line_bound(&data.buffers()[1]);
     println!("  bound: {bound:.1} ns a random line of the key bytes");
-    let mixed = |i: usize| i % MISS_EVERY != 0;
+    let mixed = |i: usize| !i.is_multiple_of(MISS_EVERY);
     for (name, hit) in
         [("80 % hits", &mixed as &dyn Fn(usize) -> bool), ("all hits", &|_| true), ("all misses", &|_| false)]
     {
