@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pheon._adapters import contains_many, get_many
 from pheon._info import DatasetInfo
 from pheon._native import MapHandle
+from pheon._options import check_threads
 from pheon._reopen import Origin, reopen_map
 from pheon._table import Table
 from pheon._views import MapItemsView, MapKeysView, MapValuesView
@@ -69,18 +70,20 @@ class Map(MapHandle):
         other data with ``__arrow_c_array__``   `Column` (exports ``__arrow_c_array__``)
         ======================================  =======================================================
 
-        Where a key is missing stands `default`; None is a null, or NaN/NaT in NumPy. A None or null key is missing.
+        Where a key is missing stands `default`; None is a null, or NaN/NaT in NumPy. Except in lists and tuples it must
+        be one of the values' type exactly, else it is a `TypeError`: 7.9 is no default of integers. A None or null key
+        is missing.
         With several value columns, lists hold dicts and the others become pyarrow Table, polars or pandas DataFrame,
         dict of NumPy arrays, or `Batch`. Values that are stored by a codec (msgpack, pickle) come decoded
         except in pyarrow, polars and other Arrow data, where they are the stored bytes.
 
         `threads`: how many may work on a large batch; None: one.
         """
-        return get_many(self, keys, default, threads)
+        return get_many(self, keys, default, check_threads(threads))
 
     def contains_many(self, keys: Any, *, threads: int | None = None) -> Any:
         """Whether each key is there, aligned with the keys; the same kind out as in (see `get_many`)."""
-        return contains_many(self, keys, threads)
+        return contains_many(self, keys, check_threads(threads))
 
     def range(self, start: Any = None, stop: Any = None) -> Table:
         """The entries with ``start <= key < stop`` as a table, without a copy; None: open."""

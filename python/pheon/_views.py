@@ -15,6 +15,11 @@ class MapKeysView(KeysView[Any]):
     __slots__ = ()
     _mapping: Map
 
+    @property
+    def mapping(self) -> Map:
+        """The map, as a dict's views have it."""
+        return self._mapping
+
     def __reversed__(self) -> Iterator[Any]:
         return reversed(self._mapping)
 
@@ -27,6 +32,11 @@ class MapItemsView(ItemsView[Any, Any]):
 
     __slots__ = ()
     _mapping: Map
+
+    @property
+    def mapping(self) -> Map:
+        """The map, as a dict's views have it."""
+        return self._mapping
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self._mapping.iter_items(False)
@@ -50,6 +60,11 @@ class MapValuesView(ValuesView[Any]):
 
     __slots__ = ()
     _mapping: Map
+
+    @property
+    def mapping(self) -> Map:
+        """The map, as a dict's views have it."""
+        return self._mapping
 
     def __iter__(self) -> Iterator[Any]:
         return self._mapping.iter_values(False)

@@ -490,3 +490,9 @@ def test_shared_memory_store(shm_store: pheon.Store) -> None:
     m = shm_store.put_map("m", WORDS)
     assert m == WORDS
     assert shm_store.path.startswith("shm://")
+
+
+def test_views_know_their_mapping(store: pheon.Store) -> None:
+    m = store.put_map("m", {"a": 1})
+    for view in (m.keys(), m.values(), m.items()):
+        assert view.mapping is m  # type: ignore[attr-defined] - collections.abc has no such attribute

@@ -46,13 +46,14 @@ impl KeyKind {
             Self::Int(..) => Edge::beyond(if key.lt(0)? { Ordering::Less } else { Ordering::Greater }),
             Self::Time(unit) => {
                 let micros = clock::micros_of_time(key.cast::<PyTime>()?).unwrap_or(0);
-                Edge::ticks(clock::micros_to_ticks_ceil(micros, *unit))
+                Edge::ticks(clock::micros_to_ticks_ceil(micros, 0, *unit))
             }
             Self::Timestamp(unit, _) => {
-                Edge::ticks(clock::micros_to_ticks_ceil(clock::micros_of_datetime(key.cast::<PyDateTime>()?)?, *unit))
+                let micros = clock::micros_of_datetime(key.cast::<PyDateTime>()?)?;
+                Edge::ticks(clock::micros_to_ticks_ceil(micros, clock::nanoseconds(key)?, *unit))
             }
             Self::Duration(unit) => match clock::micros_of_delta(key.cast::<PyDelta>()?) {
-                Some(micros) => Edge::ticks(clock::micros_to_ticks_ceil(micros, *unit)),
+                Some(micros) => Edge::ticks(clock::micros_to_ticks_ceil(micros, clock::nanoseconds(key)?, *unit)),
                 None => Edge::beyond(if key.cast::<PyDelta>()?.lt(clock::delta_of_micros(key.py(), 0)?)? {
                     Ordering::Less
                 } else {

@@ -36,11 +36,23 @@ pub(crate) fn micros_to_ticks(micros: i64, unit: TimeUnit) -> Option<i64> {
     }
 }
 
-/// Microseconds rounded up to another unit; beyond 64 bits, on which side.
-pub(crate) fn micros_to_ticks_ceil(micros: i64, unit: TimeUnit) -> Result<i64, Ordering> {
+/// Microseconds and `nanos`, 0 to 999, in a unit; `None` if they are no whole number of it or do not fit.
+pub(crate) fn nanos_to_ticks(micros: i64, nanos: i64, unit: TimeUnit) -> Option<i64> {
     match unit {
-        TimeUnit::Nanosecond => micros.checked_mul(1_000).ok_or(micros.cmp(&0)),
+        TimeUnit::Nanosecond => i64::try_from(i128::from(micros) * 1_000 + i128::from(nanos)).ok(),
+        _ if nanos != 0 => None,
+        _ => micros_to_ticks(micros, unit),
+    }
+}
+
+/// Microseconds and `nanos`, 0 to 999, rounded up to a unit; beyond 64 bits, on which side.
+pub(crate) fn micros_to_ticks_ceil(micros: i64, nanos: i64, unit: TimeUnit) -> Result<i64, Ordering> {
+    match unit {
+        TimeUnit::Nanosecond => {
+            i64::try_from(i128::from(micros) * 1_000 + i128::from(nanos)).map_err(|_| micros.cmp(&0))
+        }
         _ => {
+            let micros = micros + i64::from(nanos > 0);
             let micros_a_tick = MICROS_A_SECOND / ticks_a_second(unit);
             Ok(micros.div_euclid(micros_a_tick) + i64::from(micros.rem_euclid(micros_a_tick) > 0))
         }
@@ -108,6 +120,25 @@ pub(crate) fn delta_of_micros(py: Python<'_>, micros: i64) -> PyResult<Bound<'_,
     let days = i32::try_from(days)
         .map_err(|_| PyOverflowError::new_err(format!("{micros} us is out of timedelta's range")))?;
     PyDelta::new(py, days, (rest / MICROS_A_SECOND) as i32, (rest % MICROS_A_SECOND) as i32, false)
+}
+
+/// The nanoseconds, 0 to 999, that pandas' `Timestamp` and `Timedelta` have beyond the microseconds of the classes of
+/// Python from which they derive.
+pub(crate) fn nanoseconds(object: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if object.is_exact_instance_of::<PyDateTime>() || object.is_exact_instance_of::<PyDelta>() {
+        return Ok(0);
+    }
+    let py = object.py();
+    let name = if object.is_instance_of::<PyDelta>() {
+        pyo3::intern!(py, "nanoseconds")
+    } else {
+        pyo3::intern!(py, "nanosecond")
+    };
+    match object.getattr_opt(name)? {
+        // NaT has a float there.
+        Some(nanos) => Ok(nanos.extract().unwrap_or(0)),
+        None => Ok(0),
+    }
 }
 
 fn epoch<'py>(py: Python<'py>, tz: Option<&Bound<'py, PyTzInfo>>) -> PyResult<Bound<'py, PyDateTime>> {

@@ -123,9 +123,6 @@ impl KeyKind {
 
     /// A key that borrows nothing; `None`: of another type.
     fn read_fixed(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Found>> {
-        let ticks = |micros: Option<i64>, unit: TimeUnit| {
-            Found(micros.and_then(|m| clock::micros_to_ticks(m, unit)).map(KeyRef::from))
-        };
         Ok(match self {
             Self::Str | Self::Bytes => None,
             Self::Bool => key.cast::<PyBool>().ok().map(|b| Found(Some(b.is_true().into()))),
@@ -143,17 +140,25 @@ impl KeyKind {
                 _ => None,
             },
             Self::Time(unit) => match key.cast::<PyTime>() {
-                Ok(time) => clock::micros_of_time(time).map(|micros| ticks(Some(micros), *unit)),
+                Ok(time) => {
+                    let ticks = |micros| clock::micros_to_ticks(micros, *unit).map(KeyRef::from);
+                    clock::micros_of_time(time).map(|micros| Found(ticks(micros)))
+                }
                 Err(_) => None,
             },
             Self::Timestamp(unit, zoned) => match key.cast::<PyDateTime>() {
                 Ok(time) if clock::is_aware(time)? == *zoned => {
-                    Some(ticks(Some(clock::micros_of_datetime(time)?), *unit))
+                    let (micros, nanos) = (clock::micros_of_datetime(time)?, clock::nanoseconds(key)?);
+                    Some(Found(clock::nanos_to_ticks(micros, nanos, *unit).map(KeyRef::from)))
                 }
                 _ => None,
             },
             Self::Duration(unit) => match key.cast::<PyDelta>() {
-                Ok(delta) => Some(ticks(clock::micros_of_delta(delta), *unit)),
+                Ok(delta) => {
+                    let nanos = clock::nanoseconds(key)?;
+                    let ticks = clock::micros_of_delta(delta).and_then(|m| clock::nanos_to_ticks(m, nanos, *unit));
+                    Some(Found(ticks.map(KeyRef::from)))
+                }
                 Err(_) => None,
             },
             Self::Decimal(digits, scale, wide) => {

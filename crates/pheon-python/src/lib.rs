@@ -15,6 +15,7 @@ mod info;
 mod ingest;
 mod iter;
 mod key;
+mod lossless;
 mod map;
 mod msgpack;
 mod options;

@@ -4,7 +4,6 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt32Array};
-use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Schema};
 use pheon::{Map, ReadError};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
@@ -20,6 +19,7 @@ use crate::info::info_dict;
 use crate::ingest::column_of_one;
 use crate::iter::{RowIter, Rows};
 use crate::key::{KeyKind, key_array};
+use crate::lossless::convert;
 use crate::table::TableHandle;
 
 /// Batches below this many keys keep the interpreter lock: releasing it costs more than it gives.
@@ -260,6 +260,11 @@ impl MapHandle {
     ) -> PyResult<Bound<'py, PyAny>> {
         let opened = self.opened();
         let map = &opened.map;
+        if let (None, [field]) = (&default, map.value_fields()) {
+            let column = get_all(py, map, keys, threads)?;
+            let field = Arc::new(field.as_ref().clone().with_nullable(true));
+            return Ok(Bound::new(py, PyColumn::new(field, column, opened.codecs[0]))?.into_any());
+        }
         let rows = find_all(py, map, keys, threads)?;
         let mut columns = Vec::with_capacity(opened.codecs.len());
         for (i, field) in map.value_fields().iter().enumerate() {
@@ -420,21 +425,41 @@ fn find_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) -
     }
 }
 
+/// The only value column for all keys of an array or of a stream of arrays: found and gathered in one pass.
+fn get_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) -> PyResult<ArrayRef> {
+    let mut values: Vec<ArrayRef> = Vec::new();
+    for chunk in keys.into_reader()? {
+        let chunk = chunk.map_err(|e| arrow_error("read keys", &e))?;
+        values.push(look_up(py, chunk.len(), || map.get_many_with(&chunk, threads))?);
+    }
+    if values.len() == 1 {
+        return Ok(values.swap_remove(0));
+    }
+    if values.is_empty() {
+        return look_up(py, 0, || map.take(&UInt32Array::from(Vec::<u32>::new()), 0));
+    }
+    let parts: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+    py.detach(|| arrow_select::concat::concat(&parts)).map_err(|e| arrow_error("collect values", &e))
+}
+
 /// `values` with `default` where no row was found. Values that are stored as null stay null.
+///
+/// # Errors
+/// `TypeError` for a default that the type of the values does not hold exactly, also when no key is missing.
 fn fill(
     values: &ArrayRef,
     rows: &UInt32Array,
     default: &Bound<'_, PyAny>,
     field: &arrow_schema::Field,
 ) -> PyResult<ArrayRef> {
+    let one = column_of_one(default, ValueCodec::of(field, true))?;
+    let one = convert(&one, field.data_type()).map_err(|e| {
+        let type_name = field.data_type();
+        PyTypeError::new_err(format!("the default {default} does not fit the values' type {type_name}: {e}"))
+    })?;
     if rows.null_count() == 0 {
         return Ok(values.clone());
     }
-    let one = column_of_one(default, ValueCodec::of(field, true))?;
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    let one = cast_with_options(&one, field.data_type(), &options).map_err(|e| {
-        PyTypeError::new_err(format!("the default does not fit the values' type {}: {e}", field.data_type()))
-    })?;
     let found = arrow_array::BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i))));
     arrow_select::zip::zip(&found, values, &Scalar::new(one)).map_err(|e| arrow_error("fill in the default", &e))
 }

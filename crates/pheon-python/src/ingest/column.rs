@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use arrow_array::builder::{
     BooleanBuilder, Date32Builder, Decimal128Builder, DurationMicrosecondBuilder, Float64Builder, Int64Builder,
-    LargeBinaryBuilder, LargeStringBuilder, NullBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
+    LargeBinaryBuilder, LargeStringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt64Builder,
 };
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, NullArray};
 use arrow_schema::{DataType, Field, TimeUnit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -48,7 +47,8 @@ impl<'a, 'py> From<pyo3::CastError<'a, 'py>> for Refused {
 
 /// A column being filled.
 pub(crate) enum Column {
-    Null(NullBuilder),
+    /// So many.
+    Null(usize),
     Bool(BooleanBuilder),
     Int64(Int64Builder),
     UInt64(UInt64Builder),
@@ -67,7 +67,7 @@ pub(crate) enum Column {
 impl Column {
     pub(crate) fn new(kind: &Kind) -> Self {
         match kind {
-            Kind::Null => Self::Null(NullBuilder::new()),
+            Kind::Null => Self::Null(0),
             Kind::Bool => Self::Bool(BooleanBuilder::new()),
             Kind::Int64 => Self::Int64(Int64Builder::new()),
             Kind::UInt64 => Self::UInt64(UInt64Builder::new()),
@@ -184,10 +184,16 @@ impl Column {
                 if clock::zone_name(time)? != *zone {
                     return Err(Refused::Mismatch);
                 }
+                if clock::nanoseconds(object)? != 0 {
+                    return Err(finer_than_micros(object));
+                }
                 b.append_value(clock::micros_of_datetime(time)?);
             }
             Self::Timedelta(b) => {
                 let micros = clock::micros_of_delta(object.cast::<PyDelta>()?);
+                if clock::nanoseconds(object)? != 0 {
+                    return Err(finer_than_micros(object));
+                }
                 b.append_value(
                     micros.ok_or_else(|| Refused::Value("the timedelta is beyond 64 bits of microseconds".into()))?,
                 );
@@ -216,7 +222,7 @@ impl Column {
 
     fn append_null(&mut self) {
         match self {
-            Self::Null(b) => b.append_null(),
+            Self::Null(rows) => *rows += 1,
             Self::Bool(b) => b.append_null(),
             Self::Int64(b) => b.append_null(),
             Self::UInt64(b) => b.append_null(),
@@ -234,7 +240,7 @@ impl Column {
     /// What was appended since the last call, as an array.
     pub(crate) fn finish(&mut self) -> ArrayRef {
         match self {
-            Self::Null(b) => Arc::new(b.finish()),
+            Self::Null(rows) => Arc::new(NullArray::new(std::mem::take(rows))),
             Self::Bool(b) => Arc::new(b.finish()),
             Self::Int64(b) => Arc::new(b.finish()),
             Self::UInt64(b) => Arc::new(b.finish()),
@@ -253,6 +259,12 @@ impl Column {
             }
         }
     }
+}
+
+fn finer_than_micros(object: &Bound<'_, PyAny>) -> Refused {
+    Refused::Value(format!(
+        "{object} has nanoseconds, columns of Python objects end at microseconds; round it, or give Arrow data"
+    ))
 }
 
 fn decimal_type(scale: i32) -> DataType {

@@ -2,9 +2,10 @@
 
 use arrow_schema::DataType;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDate, PyDateTime, PyDelta, PyDict, PyFloat, PyInt, PyList, PyString, PyTime,
-    PyTuple,
+    PyTuple, PyType,
 };
 
 use crate::decimal::{self, DIGITS_MAX, Unscaled};
@@ -107,6 +108,11 @@ impl Seen {
 pub(crate) fn plain<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let class = object.get_type();
     if !class.module().is_ok_and(|m| m == "numpy") || !object.hasattr("dtype")? {
+        return Ok(None);
+    }
+    static GENERIC: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    // An array of several values has a dtype too, and stands for no single object.
+    if !object.is_instance(GENERIC.import(object.py(), "numpy", "generic")?)? {
         return Ok(None);
     }
     // item() of a datetime64 in nanoseconds is an int; through microseconds it is a datetime, if nothing is lost.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{Schema, SchemaRef};
 use pheon::{PutOptions, Store, WriteError, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -16,6 +15,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::column::{CODEC_KEY, Column, Refused};
 use super::kind::{Kind, KindScan, type_name};
 use crate::errors::{Error, schema_error};
+use crate::lossless::convert;
 use crate::progress::Watch;
 
 /// So many pairs are looked at before column types are fixed.
@@ -308,6 +308,7 @@ impl PairWriter {
         let Some((writer, _)) = self.writer.take() else {
             return Err(PushError::Raised(PyRuntimeError::new_err("nothing to commit")));
         };
+        py.check_signals()?;
         Ok(self.target.watch.run(py, || writer.commit())?)
     }
 
@@ -353,20 +354,37 @@ fn source_error(py: Python<'_>, error: arrow_schema::ArrowError) -> PyErr {
     crate::errors::write_error(py, &WriteError::Source { problem: error.to_string() })
 }
 
-/// A batch with the schema's columns in the schema's order and types.
+/// A batch with the schema's columns in the schema's order and types: values change their type, never what they are.
 fn conform(batch: &RecordBatch, schema: &SchemaRef) -> PyResult<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
     }
+    let given = batch.schema();
+    if let Some(missing) = schema.fields().iter().find(|f| given.field_with_name(f.name()).is_err()) {
+        let found: Vec<_> = given.fields().iter().map(|f| f.name().as_str()).collect();
+        return Err(schema_error(format!("column {:?} is missing; found {found:?}", missing.name())));
+    }
+    if let Some(extra) = given.fields().iter().find(|f| schema.field_with_name(f.name()).is_err()) {
+        let expected: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        return Err(schema_error(format!(
+            "column {:?} was not in the earlier data, which had {expected:?}; choose columns with value=",
+            extra.name()
+        )));
+    }
     let columns = schema.fields().iter().map(|field| {
-        let Some(column) = batch.column_by_name(field.name()) else {
-            let schema = batch.schema();
-            let found: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-            return Err(schema_error(format!("column {:?} is missing; found {found:?}", field.name())));
-        };
-        // A value that the type cannot hold is an error, not a null.
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(column, field.data_type(), &options).map_err(|e| {
+        let at = given.index_of(field.name()).map_err(|e| schema_error(e.to_string()))?;
+        let (column, found) = (batch.column(at), given.field(at));
+        let codec = |f: &arrow_schema::Field| f.metadata().get(CODEC_KEY).cloned();
+        if codec(found) != codec(field) {
+            let name = |codec: Option<String>| codec.unwrap_or_else(|| "none".into());
+            return Err(schema_error(format!(
+                "column {:?} is encoded by codec {}, earlier data by {}",
+                field.name(),
+                name(codec(found)),
+                name(codec(field))
+            )));
+        }
+        convert(column, field.data_type()).map_err(|e| {
             schema_error(format!(
                 "column {:?} is {}, earlier data had {}: {e}",
                 field.name(),
