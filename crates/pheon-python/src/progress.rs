@@ -70,6 +70,11 @@ impl Watch {
 
     /// Runs engine work without the interpreter lock, on a thread of its own, while this one looks for signals:
     /// Python delivers them to the main thread only, and the engine may work on any.
+    ///
+    /// # Errors
+    /// What a signal handler or the callback raised, also if the work was done by then: an exception is never dropped.
+    /// One that comes while a version becomes visible is raised and the version stays, which the engine's last look at
+    /// [`Watch::cancel`], right before, makes rare.
     pub(crate) fn run<T: Send>(
         &self,
         py: Python<'_>,
@@ -97,7 +102,10 @@ impl Watch {
             })
         });
         match done {
-            Ok(done) => Ok(done),
+            Ok(done) => match self.take_raised() {
+                Some(raised) => Err(raised),
+                None => Ok(done),
+            },
             Err(e) => Err(self.take_raised().unwrap_or_else(|| errors::write_error(py, &e))),
         }
     }

@@ -71,13 +71,15 @@ impl StoreHandle {
     ) -> PyResult<u64> {
         let store = self.open_store()?;
         let reader = select(reader, &key, value)?;
-        watch.run(py, || {
+        let writer = watch.run(py, || {
             let mut writer = store.writer(name, reader.schema(), options)?;
             for batch in reader {
                 writer.write(&batch.map_err(input::write_error)?)?;
             }
-            writer.commit()
-        })
+            Ok(writer)
+        })?;
+        py.check_signals()?;
+        watch.run(py, || writer.commit())
     }
 }
 

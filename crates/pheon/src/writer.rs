@@ -327,6 +327,10 @@ impl Writer {
         self.exclusive.check_held()?;
         let builder = self.builder.take().ok_or_else(spent)?;
         let record = builder.finish().map_err(|e| self.named(e))?;
+        // The last look: what is published cannot be stopped any more.
+        if self.options.cancel.as_ref().is_some_and(|cancel| cancel()) {
+            return Err(WriteError::Cancelled);
+        }
         let (key, unique) = (self.options.key.clone(), self.options.unique);
         let published = self
             .exclusive
