@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from pheon._progress import bar_if_terminal
@@ -29,6 +31,8 @@ _UNITS = {
     "TIB": 2**40,
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE_END = 2**64
+_THREADS_END = 2**32
 
 
 class BuildOptions(TypedDict):
@@ -42,19 +46,62 @@ class BuildOptions(TypedDict):
     lock_timeout: float | None
 
 
-def parse_bytes(size: int | str | None) -> int | None:
-    """Bytes of ``2_000_000``, ``"2GB"`` (powers of 1000) or ``"2GiB"`` (powers of 1024)."""
+def parse_bytes(size: int | str | None, option: str = "size") -> int | None:
+    """Bytes of ``2_000_000``, ``"2GB"`` (powers of 1000) or ``"2GiB"`` (powers of 1024); `option` is for messages."""
     if size is None:
         return None
     if isinstance(size, str):
         match = _SIZE.fullmatch(size)
         unit = _UNITS.get(match[2].upper()) if match else None
         if match is None or unit is None:
-            raise ValueError(f'{size!r} is no size; expected for example 500_000_000, "500MB", "2GB" or "2GiB"')
-        return int(float(match[1]) * unit)
-    if isinstance(size, bool) or size < 0:
-        raise ValueError(f"a size must be a number of bytes, got {size!r}")
-    return int(size)
+            raise ValueError(f'{option} is {size!r}; expected for example 500_000_000, "500MB", "2GB" or "2GiB"')
+        # Text without a point is exact; a float would round long numbers, and be infinite for very long ones.
+        number = int(Fraction(match[1]) * unit)
+    else:
+        number = _integer(size, option, "a number of bytes")
+    if not 0 <= number < _SIZE_END:
+        raise ValueError(f"{option} is {size!r}; expected 0 to 2**64 - 1 bytes")
+    return number
+
+
+def _integer(value: object, option: str, what: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{option} is {value!r}; expected {what}")
+    try:
+        return operator.index(value)  # type: ignore[arg-type] - that is what is found out here
+    except TypeError:
+        raise TypeError(f"{option} is {value!r}, a {type(value).__name__}; expected {what}") from None
+
+
+def check_threads(threads: int | None) -> int | None:
+    """A number of threads; None: the engine's default.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is below 0 or beyond 32 bits.
+    """
+    if threads is None:
+        return None
+    number = _integer(threads, "threads", "a number of threads")
+    if not 0 <= number < _THREADS_END:
+        raise ValueError(f"threads is {threads!r}; expected 1 or more, or None")
+    return number
+
+
+def _check_timeout(seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, (bool, str)):
+        raise TypeError(f"lock_timeout is {seconds!r}, a {type(seconds).__name__}; expected seconds")
+    try:
+        number = float(seconds)
+    except OverflowError:
+        raise ValueError(f"lock_timeout is {seconds!r}; expected seconds, 0 to 2**63") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"lock_timeout is {seconds!r}, a {type(seconds).__name__}; expected seconds") from None
+    if not 0 <= number < 2**63:
+        raise ValueError(f"lock_timeout is {seconds!r}; expected seconds, 0 to 2**63")
+    return number
 
 
 def build_options(
@@ -75,9 +122,9 @@ def build_options(
         raise TypeError(f"progress must be None, True or a callable, got {type(progress).__name__}")
     return {
         "on_duplicate": on_duplicate,
-        "memory_limit": parse_bytes(memory_limit),
-        "threads": threads,
+        "memory_limit": parse_bytes(memory_limit, "memory_limit"),
+        "threads": check_threads(threads),
         "spill_dir": None if spill_dir is None else os.fspath(spill_dir),
         "progress": callback,
-        "lock_timeout": lock_timeout,
+        "lock_timeout": _check_timeout(lock_timeout),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pheon._table import Table
 
 SHM_PREFIX = "shm://"
+_LIKE_SHM = re.compile("shm:/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,22 @@ class Origin:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """A store's path that means the same in any process."""
+    """A store's path that means the same in any process.
+
+    Raises:
+        ValueError: it is nearly ``shm://name``, such as ``pathlib.Path("shm://name")``, which is ``shm:/name``.
+    """
     text = os.fspath(path)
-    return text if text.startswith(SHM_PREFIX) else os.path.abspath(text)
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if text.startswith(SHM_PREFIX):
+        return text
+    if _LIKE_SHM.match(text):
+        raise ValueError(
+            f"the store's path is {text!r}; a store in memory is the str 'shm://name' (pathlib.Path drops a slash), "
+            f"a directory of that name is './{text}'"
+        )
+    return os.path.abspath(text)
 
 
 @lru_cache(maxsize=64)

@@ -37,7 +37,9 @@ class Store:
     * `progress`: True draws a bar if stderr is a terminal; a callable gets a `Progress` about ten times a second,
     * `lock_timeout`: seconds to wait for another writer of the same dataset. None: 60.
 
-    Ctrl-C stops a build with `KeyboardInterrupt`; the store is then as it was.
+    Ctrl-C stops a build with `KeyboardInterrupt`, an exception of the `progress` callback with that exception; the
+    store is then as it was. One that comes in the instant in which the version becomes visible is raised too, and the
+    version stays: `Store.versions` tells.
     """
 
     __slots__ = ("__weakref__", "_handle", "_origin")
@@ -119,7 +121,8 @@ class Store:
 
         Python values get the column type that holds them: str, bytes, int, float, bool, None, date, time, datetime,
         timedelta, Decimal. Lists, tuples, dicts and mixed types are stored as msgpack. ``codec="pickle"`` stores any
-        object.
+        object. The type is that of all entries of a mapping, but of the first 65,536 pairs of an iterable, which can be
+        read only once: a later pair that does not fit is a `SchemaError`.
         """
         options = build_options(
             on_duplicate=on_duplicate,
@@ -157,7 +160,9 @@ class Store:
     ) -> MapWriter:
         """A writer that takes a map piece by piece and publishes it at the end of its ``with`` block.
 
-        `key` and `value` name the columns of pairs; `key` also names the key column of Arrow data.
+        `key` and `value` name the columns of pairs; `key` also names the key column of Arrow data. The first 65,536
+        pairs, or the first Arrow data if it comes before, set the column types; a later pair that does not fit is a
+        `SchemaError`. ``codec="msgpack"`` takes mixed values.
         """
         options = build_options(
             on_duplicate=on_duplicate,

@@ -20,9 +20,9 @@ class Table:
     """The rows of a version, ascending by key, or a contiguous slice of them. Opened with `Store.table`.
 
     Anything that takes the Arrow PyCapsule stream takes a table without a copy: ``pyarrow.table(t)``,
-    ``polars.from_arrow(t)``, ``pandas.DataFrame.from_arrow(t)``, ``duckdb.sql("from t")``. What they get stays
-    readable after the table, the store and the file are gone. Slices (``t[10:20]``, `range`, `prefix`, `rows`)
-    share the same memory.
+    ``polars.DataFrame(t)`` (or `to_polars`), ``pandas.DataFrame.from_arrow(t)``, ``duckdb.sql("from t")``. What they
+    get stays readable after the table, the store and the file are gone. Slices (``t[10:20]``, `range`, `prefix`,
+    `rows`) share the same memory.
     """
 
     __slots__ = ("__weakref__", "_handle", "_origin")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pheon._errors import ClosedError
 from pheon._native import WriterHandle
 from pheon._table import Table
 
@@ -17,12 +19,16 @@ class MapWriter:
 
     Nothing is visible until the ``with`` block ends; an exception in it publishes nothing and leaves nothing.
     Memory stays within `memory_limit`, however much is written. After the block, `version` is the new version's number.
+
+    The columns get the types of the Arrow data that comes first, or those that the first 65,536 pairs need. What comes
+    later must fit them without loss.
     """
 
-    __slots__ = ("_handle", "version")
+    __slots__ = ("_handle", "_rows", "version")
 
     def __init__(self, handle: WriterHandle) -> None:
         self._handle = handle
+        self._rows: int | None = None
         self.version: int | None = None
 
     def put(self, key: Any, value: Any) -> None:
@@ -40,7 +46,9 @@ class MapWriter:
     def write(self, data: Any, *, value: str | list[str] | None = None) -> None:
         """Take Arrow data (anything with the PyCapsule interface): the key column and the value columns.
 
-        `value` names the value columns; None: all others. Columns agree by name with what was written before.
+        `value` names the value columns; None: all others. Columns agree by name with what was written before; their
+        values are converted to its types where that changes no value, else it is a `SchemaError`, as for a column that
+        is missing or was not there before.
         """
         names = [value] if isinstance(value, str) else value
         from pheon._map import Map
@@ -54,16 +62,23 @@ class MapWriter:
 
     @property
     def rows(self) -> int:
-        """Rows taken so far."""
-        return self._handle.rows
+        """Rows taken so far; after the ``with`` block, `commit` or `abort`: rows taken in all."""
+        return self._handle.rows if self._rows is None else self._rows
 
     def commit(self) -> int:
         """Publish now; the new version's number. The end of the ``with`` block does this."""
-        self.version = self._handle.commit()
+        rows = self._handle.rows
+        try:
+            self.version = self._handle.commit()
+        finally:
+            self._rows = rows
         return self.version
 
     def abort(self) -> None:
         """Publish nothing and leave nothing."""
+        if self._rows is None:
+            with contextlib.suppress(ClosedError):
+                self._rows = self._handle.rows
         self._handle.abort()
 
     def __enter__(self) -> Self:

@@ -243,16 +243,15 @@ def test_the_sources_own_exceptions_come_through(store: pheon.Store, store_path:
 
 
 def test_a_dict_that_changes_while_it_is_stored(store: pheon.Store) -> None:
-    class Meddler:
-        dtype = None
+    class Meddler(np.float32):
         __module__ = "numpy"
 
-        def item(self) -> int:
+        def item(self, *_: object) -> int:
             data["more"] = [1]
             return 1
 
     # Beyond the pairs that wait for the column types, so that values are encoded while the dict is gone through.
-    data: dict[Any, Any] = {f"{i}": [i] if i != 66_000 else Meddler() for i in range(70_000)}
+    data: dict[Any, Any] = {f"{i}": [i] if i != 66_000 else Meddler(1) for i in range(70_000)}
     with pytest.raises(RuntimeError, match="changed"):
         store.put_map("m", data, codec="msgpack")
     assert list(store) == []
@@ -271,6 +270,7 @@ def test_table_exports(store: pheon.Store) -> None:
     assert t.to_pyarrow().to_pylist() == rows
     assert t.to_polars().to_dicts() == rows
     assert pl.DataFrame(t).to_dicts() == rows
+    assert pl.DataFrame(t[1:]).to_dicts() == rows[1:]
     assert t.to_pandas()["x"].tolist() == [1, 2, 3]
     assert pd.DataFrame.from_arrow(t)["x"].tolist() == [1, 2, 3]
     assert duckdb.sql("select sum(x) from t").fetchall() == [(6,)]
@@ -438,7 +438,7 @@ def test_sizes(size: Any, expected: int | None) -> None:
     assert parse_bytes(size) == expected
 
 
-@pytest.mark.parametrize("size", ["", "GB", "2XB", "-1", -1, True, "1e9"])
+@pytest.mark.parametrize("size", ["", "GB", "2XB", "-1", -1, "1e9", 2**64, 10**30, "9" * 400])
 def test_sizes_that_are_none(size: Any) -> None:
     from pheon._options import parse_bytes
 
@@ -453,6 +453,107 @@ def test_options_are_checked(store: pheon.Store) -> None:
     with pytest.raises(TypeError, match="progress"):
         store.put_map("m", PAIRS, progress="yes")  # type: ignore[arg-type]
     assert list(store) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"memory_limit": 10**30}, ValueError),
+        ({"memory_limit": -1}, ValueError),
+        ({"memory_limit": True}, TypeError),
+        ({"memory_limit": 1e9}, TypeError),
+        ({"memory_limit": "much"}, ValueError),
+        ({"threads": -1}, ValueError),
+        ({"threads": 10**30}, ValueError),
+        ({"threads": "2"}, TypeError),
+        ({"threads": 1.5}, TypeError),
+        ({"lock_timeout": "x"}, TypeError),
+        ({"lock_timeout": []}, TypeError),
+        ({"lock_timeout": -1}, ValueError),
+        ({"lock_timeout": float("nan")}, ValueError),
+        ({"lock_timeout": 10**400}, ValueError),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named(store: pheon.Store, options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))) as raised:
+        store.put_map("m", PAIRS, **options)
+    assert type(raised.value) is error
+    with pytest.raises(error, match=next(iter(options))):
+        store.put("t", SOURCE, **options)
+    with pytest.raises(error, match=next(iter(options))):
+        store.map_writer("m", **options)
+    if "threads" in options:
+        with pytest.raises(error, match="threads"):
+            store.put_map("m", PAIRS).get_many(["a"], **options)
+
+
+@pytest.mark.parametrize("path", [Path("shm://x"), "shm:/x", "SHM://x", "Shm:/x", Path("SHM://x")], ids=repr)
+def test_a_path_that_is_nearly_a_store_in_memory(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for read_only in (False, True):
+        with pytest.raises(ValueError, match="shm://name"):
+            pheon.open(path, read_only=read_only)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_nones_than_a_batch_holds(store: pheon.Store) -> None:
+    rows = 200_000
+    m = store.put_map("m", dict.fromkeys(range(rows)))
+    assert len(m) == rows
+    assert m.get_many([0, 65_536, rows - 1, rows], "?") == [None, None, None, "?"]
+    assert store.put_map("n", ((i, None) for i in range(rows))) == m
+    assert store.verify("m")
+
+
+def test_map_writer_remembers_its_rows(store: pheon.Store) -> None:
+    with store.map_writer("m") as w:
+        w.update(PAIRS)
+        w.write(pa.table({"key": ["z"], "value": [9]}))
+        assert w.rows == 4
+    assert (w.rows, w.version) == (4, 1)
+    with pytest.raises(pheon.ClosedError):
+        w.put("y", 1)
+    given_up = store.map_writer("m")
+    given_up.put("a", 1)
+    given_up.abort()
+    given_up.abort()
+    assert (given_up.rows, given_up.version) == (1, None)
+    with pytest.raises(pheon.DuplicateKeyError), store.map_writer("m") as failed:
+        failed.put("a", 1)
+        failed.put("a", 2)
+    assert (failed.rows, failed.version) == (2, None)
+
+
+# pandas indexes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_named_range_index_is_the_key(store: pheon.Store) -> None:
+    frame = pd.DataFrame({"v": [7, 8, 9]}, index=pd.RangeIndex(10, 13, name="i"))
+    t = store.put("t", frame)
+    assert t.key == ["i"]
+    pd.testing.assert_frame_equal(t.to_pandas(), frame, check_index_type=False)
+    assert store.put_map("m", frame) == {10: 7, 11: 8, 12: 9}
+
+
+def test_an_unnamed_count_is_no_key(store: pheon.Store) -> None:
+    t = store.put("t", pd.DataFrame({"v": [7, 8, 9]}))
+    assert (t.key, t.column_names) == ([], ["v"])
+
+
+@pytest.mark.parametrize("name", [None, "n"])
+@pytest.mark.parametrize(
+    "index",
+    [None, pd.RangeIndex(5, 8), pd.RangeIndex(5, 8, name="i"), pd.Index([5, 6, 7]), pd.Index([5, 6, 7], name="i")],
+)
+def test_the_index_of_a_series_is_the_key(store: pheon.Store, index: Any, name: str | None) -> None:
+    series = pd.Series([1.5, 2.5, 3.5], index=index, name=name)
+    index_name = series.index.name
+    m = store.put_map("m", series)
+    assert m == dict(zip(series.index.tolist(), [1.5, 2.5, 3.5], strict=True))
+    assert (m.key, m.value_names) == (index_name or "index", [name or "value"])
+    # The caller's index is not touched.
+    assert series.index.name == index_name
 
 
 # Progress and Ctrl-C --------------------------------------------------------------------------------------------------
@@ -475,6 +576,25 @@ def test_an_exception_in_the_callback_stops_the_build(store: pheon.Store, store_
     with pytest.raises(ZeroDivisionError):
         store.put_map("m", {f"{i}": i for i in range(300_000)}, progress=stop)
     assert list(store) == []
+    assert leftovers(store_path) == []
+
+
+@pytest.mark.parametrize("data", [PAIRS, SOURCE.select(["k", "x"])], ids=["pairs", "arrow"])
+def test_an_exception_of_the_last_report_publishes_nothing(store: pheon.Store, store_path: Path, data: Any) -> None:
+    phases: list[str] = []
+    key = None if isinstance(data, dict) else "k"
+    store.put_map("m", data, key=key, progress=lambda p: phases.append(p.phase))
+    last = len(phases)
+    assert phases[-1] == "sync"
+
+    def stop(progress: pheon.Progress) -> None:
+        phases.append(progress.phase)
+        if len(phases) == 2 * last:
+            raise ZeroDivisionError(progress.phase)
+
+    with pytest.raises(ZeroDivisionError, match="sync"):
+        store.put_map("m", data, key=key, progress=stop)
+    assert [v.version for v in store.versions("m")] == [1]
     assert leftovers(store_path) == []
 
 

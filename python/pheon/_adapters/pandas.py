@@ -47,11 +47,14 @@ def frame_source(data: Any) -> tuple[Any, list[str]]:
 
     if isinstance(data, pd.Series):
         data = data.to_frame(_VALUE_NAME if data.name is None else str(data.name))
-        if isinstance(data.index, pd.RangeIndex) and data.index.name is None:
-            data.index.name = _INDEX_NAME
+        if data.index.nlevels == 1 and data.index.name is None:
+            # Not data.index.name = ...: the index is still the caller's.
+            data = data.rename_axis(_INDEX_NAME)
     elif isinstance(data, pd.Index):
         data = data.to_frame(index=False)
-    table = pa.Table.from_pandas(data)
+    # None keeps a RangeIndex as its bounds only and any other index as a column; a named one is to be a column always.
+    named = any(name is not None for name in data.index.names)
+    table = pa.Table.from_pandas(data, preserve_index=True if named else None)
     described = (table.schema.pandas_metadata or {}).get("index_columns", [])
     return table, [name for name in described if isinstance(name, str)]
 
