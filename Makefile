@@ -53,7 +53,7 @@ python-build: $(BIN)/.test-deps
 	$(BIN)/python tests/link_package.py target/debug/lib_native.so
 
 python-test: python-build
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests
 
 test-long: python-build ## the slow versions: more kills, larger data
