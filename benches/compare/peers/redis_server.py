@@ -86,7 +86,7 @@ def _socket(place: Path) -> Path:
 def _client(place: Path) -> Any:
     import redis
 
-    return redis.Redis(unix_socket_path=str(_socket(place)), decode_responses=True)
+    return redis.Redis(unix_socket_path=str(_socket(place)), decode_responses=True, socket_timeout=600)
 
 
 def _wait_for(client: Any, server: subprocess.Popen[bytes]) -> None:
