@@ -1,7 +1,9 @@
 //! Keys: which Arrow types can be one, how they are hashed, compared and read from a column without trusting it.
 //!
 //! The engine sees four kinds of key: byte strings of any length, and two's complement integers of 64, 128 and 256 bits.
-//! Every key type maps onto one of them (docs/format.md section 3.2).
+//! Every key type maps onto one of them (docs/format.md section 3.2); a key of several columns is one byte string.
+
+pub(crate) mod composite;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -30,13 +32,15 @@ pub enum KeyType {
     Decimal(u8),
     /// A decimal's unscaled value of 32 bytes.
     Decimal256,
+    /// Several columns: the key bytes that stand for their values (docs/format.md section 3.2). No column has this type.
+    Composite,
 }
 
 /// A key to look up, borrowed from the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyRef<'a> {
-    /// For `Utf8`, `Binary`, `FixedBinary`.
+    /// For `Utf8`, `Binary`, `FixedBinary`, and for `Composite` the key bytes.
     Bytes(&'a [u8]),
     /// For `Bool`, `Signed`, `Unsigned`: the value extended to 64 bits, two's complement.
     Fixed64(u64),
@@ -74,7 +78,7 @@ impl KeyType {
     /// Bytes a row in the column's values buffer; `None` for offsets-based and bit-packed columns.
     pub fn width_bytes(self) -> Option<usize> {
         match self {
-            Self::Utf8 | Self::Binary | Self::Bool => None,
+            Self::Utf8 | Self::Binary | Self::Bool | Self::Composite => None,
             Self::FixedBinary(n) => Some(n as usize),
             Self::Signed(n) | Self::Unsigned(n) | Self::Decimal(n) => Some(usize::from(n)),
             Self::Decimal256 => Some(32),
@@ -85,7 +89,7 @@ impl KeyType {
     #[allow(clippy::match_like_matches_macro)] // one line a pair
     pub fn accepts(self, key: KeyRef<'_>) -> bool {
         match (self, key) {
-            (Self::Utf8 | Self::Binary | Self::FixedBinary(_), KeyRef::Bytes(_)) => true,
+            (Self::Utf8 | Self::Binary | Self::FixedBinary(_) | Self::Composite, KeyRef::Bytes(_)) => true,
             (Self::Bool | Self::Signed(_) | Self::Unsigned(_), KeyRef::Fixed64(_)) => true,
             (Self::Decimal(_), KeyRef::I128(_)) => true,
             (Self::Decimal256, KeyRef::I256(_)) => true,

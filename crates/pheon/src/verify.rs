@@ -172,34 +172,43 @@ fn verify_segment(segment: &Segment, manifest: &Manifest, report: &mut VerifyRep
 
 /// Walks the keys in order; returns how many are distinct. Each must be found at its first row.
 fn verify_keys(segment: &Segment, side: &SegmentKey, unique: bool, report: &mut VerifyReport) -> u64 {
-    let column = &segment.columns[side.column];
+    let bad_row = |row: usize, problem: String| segment.columns[side.column].corrupt_at(&segment.data, row, problem);
     let mut distinct = 0;
-    let mut previous = None;
     for row in 0..segment.rows {
-        let Some(key) = column.key(side.key_type, row).filter(|_| !column.is_null(row)) else {
-            report.note(column.corrupt_at(&segment.data, row, "a key is null"));
+        if segment.key_is_null(row) {
+            report.note(bad_row(row, "a key is null".to_owned()));
             return distinct;
+        }
+        let order = match row.checked_sub(1).map(|previous| segment.compare_keys(previous, segment, row)) {
+            Some(Ok(order)) => order,
+            Some(Err(e)) => {
+                report.note(e);
+                return distinct;
+            }
+            None => Ordering::Less,
         };
-        let order = previous.map_or(Ordering::Less, |previous| side.key_type.compare(previous, key));
         match order {
             Ordering::Less => {
                 distinct += 1;
-                match segment.find(key, None) {
-                    Ok(Some(found)) if found as usize == row => {}
-                    Ok(found) => report.note(side.index_file.corrupt(
-                        format!("the entry of key {key}"),
+                match segment.with_key(row, |key| segment.find(key, None)) {
+                    Some(Ok(Some(found))) if found as usize == row => {}
+                    Some(Ok(found)) => report.note(side.index_file.corrupt(
+                        format!("the entry of key {}", segment.key_text(row)),
                         format!("expected row {row}, found {}", found.map_or("none".to_owned(), |r| r.to_string())),
                     )),
-                    Err(e) => report.note(e),
+                    Some(Err(e)) => report.note(e),
+                    None => {
+                        report.note(segment.lost_key(row));
+                        return distinct;
+                    }
                 }
             }
             Ordering::Equal if !unique => {}
-            Ordering::Equal => report.note(column.corrupt_at(&segment.data, row, format!("key {key} occurs twice"))),
+            Ordering::Equal => report.note(bad_row(row, format!("key {} occurs twice", segment.key_text(row)))),
             Ordering::Greater => {
-                report.note(column.corrupt_at(&segment.data, row, format!("key {key} is less than the one before")));
+                report.note(bad_row(row, format!("key {} is less than the one before", segment.key_text(row))));
             }
         }
-        previous = Some(key);
     }
     if distinct != side.index.plan().keys {
         let problem = format!("it names {} keys, the data has {distinct}", side.index.plan().keys);

@@ -362,7 +362,7 @@ macro_rules! with_cells {
         use $crate::build::cells as c;
         use $crate::key::KeyType as K;
         match $key {
-            K::Utf8 | K::Binary => {
+            K::Utf8 | K::Binary | K::Composite => {
                 type $cells = c::StringCells;
                 $body
             }

@@ -1,13 +1,19 @@
 //! Turning the keys of a caller's Arrow array into keys of the dataset's type.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType};
-use arrow_buffer::{NullBuffer, i256};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, LargeBinaryArray};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 
+use crate::key::composite::{PartAt, encode_rows};
 use crate::key::{KeyRef, KeyType};
+
+/// A key column: its name, its key type and its type.
+pub(crate) type AskedColumn<'a> = (&'a str, KeyType, &'a DataType);
 
 /// Keys of a batch, in a form that the lookup loops take.
 pub(crate) enum Keys {
@@ -43,7 +49,7 @@ impl Keys {
             D::Null => {
                 let none = vec![0; array.len()];
                 return Ok(match key_type {
-                    KeyType::Utf8 | KeyType::Binary | KeyType::FixedBinary(_) => {
+                    KeyType::Utf8 | KeyType::Binary | KeyType::FixedBinary(_) | KeyType::Composite => {
                         Self::Bytes(cast(array, &D::LargeBinary)?)
                     }
                     KeyType::Decimal(_) | KeyType::Decimal256 => Self::Wide(vec![None; array.len()]),
@@ -66,7 +72,7 @@ impl Keys {
             },
             KeyType::Decimal(_) | KeyType::Decimal256 => wide(array, key_type, column_type),
             KeyType::Bool if *found == D::Boolean => Ok(words_of_integers(&cast(array, &D::UInt8)?, false)),
-            KeyType::Bool => Err(NotKeys::Type),
+            KeyType::Bool | KeyType::Composite => Err(NotKeys::Type),
             KeyType::Signed(_) | KeyType::Unsigned(_) => {
                 let signed = matches!(key_type, KeyType::Signed(_));
                 if column_type.is_integer() {
@@ -75,6 +81,52 @@ impl Keys {
                     words_of_times(array, column_type)
                 }
             }
+        }
+    }
+}
+
+impl Keys {
+    /// The keys of several columns from an array of structs. Its fields are taken by name, others than the key's are left
+    /// alone; if none of the names is there, by their order, and then there must be as many as key columns.
+    pub(crate) fn of_struct(array: &ArrayRef, key: &[AskedColumn<'_>]) -> Result<Self, NotKeys> {
+        match array.data_type() {
+            DataType::Struct(_) => {}
+            DataType::Null => return Ok(Self::Bytes(cast(array, &DataType::LargeBinary)?)),
+            _ => return Err(NotKeys::Type),
+        }
+        let array = array.as_struct();
+        let by_name: Vec<_> = key.iter().map(|(name, ..)| array.column_by_name(name)).collect();
+        let columns: Vec<&ArrayRef> = match by_name.iter().flatten().count() {
+            0 if array.num_columns() == key.len() => array.columns().iter().collect(),
+            found if found == key.len() => by_name.into_iter().flatten().collect(),
+            _ => return Err(NotKeys::Type),
+        };
+        let keys = std::iter::zip(&columns, key)
+            .map(|(column, (_, key_type, data_type))| Self::of(column, *key_type, data_type))
+            .collect::<Result<Vec<_>, _>>()?;
+        let parts: Vec<(KeyType, Box<PartAt<'_>>)> =
+            std::iter::zip(&keys, key).map(|(keys, (_, key_type, _))| (*key_type, keys.at())).collect();
+        let (offsets, bytes, valid) = encode_rows(array.len(), &parts);
+        let nulls = NullBuffer::union(Some(&NullBuffer::from(valid)), array.nulls());
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        let encoded = LargeBinaryArray::try_new(offsets, Buffer::from_vec(bytes), nulls)?;
+        Ok(Self::Bytes(Arc::new(encoded)))
+    }
+
+    /// The keys one by one.
+    fn at(&self) -> Box<PartAt<'_>> {
+        use DataType as D;
+        match self {
+            Self::Bytes(array) => match array.data_type() {
+                D::Utf8 => Box::new(|i| array.is_valid(i).then(|| array.as_string::<i32>().value(i).into())),
+                D::LargeUtf8 => Box::new(|i| array.is_valid(i).then(|| array.as_string::<i64>().value(i).into())),
+                D::Binary => Box::new(|i| array.is_valid(i).then(|| array.as_binary::<i32>().value(i).into())),
+                _ => Box::new(|i| array.is_valid(i).then(|| array.as_binary::<i64>().value(i).into())),
+            },
+            Self::Words(values, nulls) => {
+                Box::new(|i| (!nulls.as_ref().is_some_and(|n| n.is_null(i))).then(|| values[i].into()))
+            }
+            Self::Wide(keys) => Box::new(|i| keys[i]),
         }
     }
 }

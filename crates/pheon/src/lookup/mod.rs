@@ -8,18 +8,19 @@ mod stored;
 
 use std::ops::Range;
 
+use arrow_array::cast::AsArray;
 use arrow_array::types::{GenericBinaryType, GenericStringType};
 use arrow_array::{Array, ArrayRef, GenericByteArray, UInt32Array, make_array};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
 
-use self::asked::{Keys, NotKeys};
+use self::asked::{AskedColumn, Keys, NotKeys};
 pub(crate) use self::batch::MISSING;
 use self::batch::{BadRow, Output};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::KeyBound;
-use self::stored::{AnyKeys, Asked, FixedKeys, Hashed, Stored, VarKeys, Words};
+use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, Words};
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::segment::column::{Column, Raw};
@@ -29,7 +30,7 @@ use crate::segment::{Segment, SegmentKey};
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum KeyBatch<'a> {
-    /// For string and binary keys.
+    /// For string and binary keys, and for the key bytes of several columns.
     Bytes(&'a [&'a [u8]]),
     /// For integer keys and what is stored as such, extended to 64 bits.
     Fixed64(&'a [u64]),
@@ -52,6 +53,9 @@ impl Segment {
         let hints = ValueOf::column(value.and_then(|i| self.columns.get(i)));
         let hash = key.hash(side.index.plan().seed);
         let found = match (&column.raw, key) {
+            (_, KeyRef::Bytes(key)) if side.is_composite() => {
+                batch::find(&side.index, &self.composite_keys(side), hash, key, &hints)
+            }
             (Raw::Var { offsets, values }, KeyRef::Bytes(key)) => {
                 batch::find(&side.index, &VarKeys { offsets, values }, hash, key, &hints)
             }
@@ -70,6 +74,13 @@ impl Segment {
         let column = &self.columns[side.column];
         let mut out = Rows(rows);
         match (keys, &column.raw) {
+            (KeyBatch::Bytes(asked), _) if side.is_composite() => {
+                run(side, &self.composite_keys(side), &asked, 0..asked.len(), &mut out)
+            }
+            (KeyBatch::Any(any), _) if side.is_composite() => {
+                let asked: Vec<Option<&[u8]>> = any.iter().map(|key| bytes_of(*key)).collect();
+                run(side, &self.composite_keys(side), &asked.as_slice(), 0..asked.len(), &mut out)
+            }
             (KeyBatch::Bytes(asked), Raw::Var { offsets, values }) => {
                 run(side, &VarKeys { offsets, values }, &asked, 0..asked.len(), &mut out)
             }
@@ -214,11 +225,21 @@ impl Segment {
             dataset: dataset.to_owned(),
             problem: "it has no key to look up".to_owned(),
         })?;
-        let column_type = &self.columns[side.column].data_type;
-        let converted = Keys::of(keys, side.key_type, column_type).map_err(|e| match e {
+        let converted = if side.is_composite() {
+            let columns: Vec<AskedColumn<'_>> = side
+                .parts
+                .iter()
+                .map(|part| (&self.columns[part.column], part.key_type))
+                .map(|(column, key_type)| (column.name.as_str(), key_type, &column.data_type))
+                .collect();
+            Keys::of_struct(keys, &columns)
+        } else {
+            Keys::of(keys, side.key_type, &self.columns[side.column].data_type)
+        };
+        let converted = converted.map_err(|e| match e {
             NotKeys::Type => ReadError::KeyType {
                 dataset: dataset.to_owned(),
-                expected: column_type.to_string(),
+                expected: side.type_name(&self.columns),
                 found: keys.data_type().to_string(),
             },
             NotKeys::Arrow(e) => ReadError::arrow("convert the keys", e),
@@ -243,6 +264,10 @@ impl Segment {
             }
             Ok(results)
         })
+    }
+
+    fn composite_keys<'a>(&'a self, side: &'a SegmentKey) -> CompositeKeys<'a> {
+        CompositeKeys { columns: &self.columns, parts: &side.parts }
     }
 
     fn bad_row(&self, side: &SegmentKey, bad: BadRow) -> ReadError {
@@ -311,6 +336,10 @@ impl AskedKeys<'_> {
         let column = &segment.columns[self.side.column];
         match &self.keys {
             Keys::Bytes(array) => match array.data_type() {
+                _ if self.side.is_composite() => {
+                    let asked = array.as_binary::<i64>();
+                    run(self.side, &segment.composite_keys(self.side), &asked, range, out)
+                }
                 DataType::Utf8 => self.run_bytes::<GenericStringType<i32>, O>(column, array, range, out),
                 DataType::LargeUtf8 => self.run_bytes::<GenericStringType<i64>, O>(column, array, range, out),
                 DataType::Binary => self.run_bytes::<GenericBinaryType<i32>, O>(column, array, range, out),
@@ -351,6 +380,13 @@ impl AskedKeys<'_> {
     fn run_any<O: Output>(&self, column: &Column, keys: &[Option<KeyRef<'_>>], out: &mut O) -> Result<(), BadRow> {
         let stored = AnyKeys { column, key_type: self.side.key_type };
         run(self.side, &stored, &keys, 0..keys.len(), out)
+    }
+}
+
+fn bytes_of(key: Option<KeyRef<'_>>) -> Option<&[u8]> {
+    match key {
+        Some(KeyRef::Bytes(bytes)) => Some(bytes),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ranges of a sorted key column, by binary search.
+//! Ranges of sorted keys, by binary search.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -21,15 +21,13 @@ pub(crate) enum KeyBound<'a> {
 impl Segment {
     /// The number of leading rows whose key satisfies `before`, which must hold for a prefix of the rows.
     fn partition(&self, before: impl Fn(KeyRef<'_>) -> bool) -> Result<usize, ReadError> {
-        let Some(side) = &self.key else { return Ok(0) };
-        let column = &self.columns[side.column];
+        if self.key.is_none() {
+            return Ok(0);
+        }
         let (mut low, mut high) = (0, self.rows);
         while low < high {
             let middle = low + (high - low) / 2;
-            let key = column
-                .key(side.key_type, middle)
-                .ok_or_else(|| column.corrupt_at(&self.data, middle, "its offsets lie outside the values"))?;
-            if before(key) {
+            if self.with_key(middle, &before).ok_or_else(|| self.lost_key(middle))? {
                 low = middle + 1;
             } else {
                 high = middle;

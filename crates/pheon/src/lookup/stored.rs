@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::key::{KeyRef, KeyType, hash_fixed64};
 use crate::segment::column::{Column, Raw, fixed_at, fixed64, var_at};
+use crate::segment::keys::KeyPart;
 
 /// A key column, specialised so that the compiler can see through a batch loop.
 pub(crate) trait Stored: Sync {
@@ -134,6 +135,52 @@ impl Stored for AnyKeys<'_> {
 
     fn equals(&self, row: usize, key: KeyRef<'_>) -> Option<bool> {
         Some(self.column.key(self.key_type, row)? == key)
+    }
+}
+
+/// Keys of several columns, asked for as key bytes.
+pub(crate) struct CompositeKeys<'a> {
+    pub(crate) columns: &'a [Column],
+    pub(crate) parts: &'a [KeyPart],
+}
+
+impl Stored for CompositeKeys<'_> {
+    type Key<'k> = &'k [u8];
+
+    #[inline]
+    fn hint_place(&self, row: usize) {
+        for part in self.parts {
+            match &self.columns[part.column].raw {
+                Raw::Var { offsets, .. } => {
+                    prefetch::read_at(offsets, row);
+                    prefetch::read_at(offsets, row + 1);
+                }
+                Raw::Fixed { width, values } => prefetch::read(values, row.wrapping_mul(*width)),
+                Raw::Bool { values } => prefetch::read(values, row / 8),
+                Raw::Other => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn hint_key(&self, row: usize) {
+        for part in self.parts {
+            if let Raw::Var { offsets, values } = &self.columns[part.column].raw {
+                hint_span(offsets, values, row);
+            }
+        }
+    }
+
+    /// Column by column against the key bytes, so that nothing is put together.
+    fn equals(&self, row: usize, key: &[u8]) -> Option<bool> {
+        let mut rest = key;
+        for part in self.parts {
+            match part.key_type.strip(self.columns[part.column].key(part.key_type, row)?, rest) {
+                Some(after) => rest = after,
+                None => return Some(false),
+            }
+        }
+        Some(rest.is_empty())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod column;
 pub(crate) mod file;
+pub(crate) mod keys;
 mod slice;
 
 use std::path::Path;
@@ -12,8 +13,9 @@ use pheon_os::fs::FileSystem;
 
 use self::column::Column;
 use self::file::{ArrowFile, segment_dir};
+use self::keys::KeyPart;
 use crate::error::ReadError;
-use crate::index::{Index, IndexPlan};
+use crate::index::Index;
 use crate::key::KeyType;
 use crate::manifest::SegmentRecord;
 
@@ -26,11 +28,15 @@ pub(crate) struct Segment {
     pub(crate) rows: usize,
 }
 
-/// The key column of a segment and the index over it.
+/// The key columns of a segment and the index over them.
 #[derive(Debug)]
 pub(crate) struct SegmentKey {
+    /// The only key column; the first of several.
     pub(crate) column: usize,
+    /// The type of the only key column; [`KeyType::Composite`] for several.
     pub(crate) key_type: KeyType,
+    /// All key columns in the key's order; never empty.
+    pub(crate) parts: Vec<KeyPart>,
     pub(crate) index: Index,
     pub(crate) index_file: ArrowFile,
 }
@@ -54,9 +60,9 @@ impl Segment {
         let columns = Column::of_file(&data)?;
         let key = match (key, &record.index) {
             ([], None) => None,
-            ([name], Some(index)) => {
+            ([_, ..], Some(index)) => {
                 let index = ArrowFile::open(fs, dir.join("index.arrow"), index)?;
-                Some(SegmentKey::new(&data, &columns, name, index)?)
+                Some(SegmentKey::new(&data, &columns, key, index)?)
             }
             _ => return Err(data.corrupt("its manifest", "the key columns and the index do not fit this version")),
         };
@@ -74,24 +80,5 @@ impl Segment {
         let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(len));
         RecordBatch::try_new_with_options(self.schema().clone(), columns, &options)
             .map_err(|e| self.data.corrupt("its schema", e.to_string()))
-    }
-}
-
-impl SegmentKey {
-    fn new(data: &ArrowFile, columns: &[Column], name: &str, index_file: ArrowFile) -> Result<Self, ReadError> {
-        let column = data
-            .schema
-            .index_of(name)
-            .map_err(|_| data.corrupt("its schema", format!("there is no key column {name:?}")))?;
-        let key_type = KeyType::of(&columns[column].data_type)
-            .ok_or_else(|| data.corrupt("its schema", format!("{} cannot be a key", columns[column].data_type)))?;
-        let wrong = |problem: String| index_file.corrupt("its index", problem);
-        let plan = IndexPlan::from_metadata(index_file.metadata()).map_err(&wrong)?;
-        if plan.keys > data.rows {
-            return Err(wrong(format!("it holds {} keys for {} rows", plan.keys, data.rows)));
-        }
-        let buckets = index_file.buffers.get(1).cloned().ok_or_else(|| wrong("it has no buckets".to_owned()))?;
-        let index = Index::new(buckets, plan).map_err(&wrong)?;
-        Ok(Self { column, key_type, index, index_file })
     }
 }
