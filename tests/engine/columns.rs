@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, UInt32Array};
+use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, UInt64Array};
 use arrow_schema::DataType;
 use pheon::{Map, ReadError, Value};
 
@@ -53,7 +53,7 @@ fn check(map: &Map, keys: &[i32], column: &ArrayRef) {
 
     for (i, &key) in keys.iter().enumerate() {
         assert_value(map.get(key).unwrap().unwrap(), column, i);
-        assert_value(map.value_at(row(i) as u32, 0).unwrap(), column, i);
+        assert_value(map.value_at(row(i) as u64, 0).unwrap(), column, i);
         assert!(map.get(key + 1).unwrap().is_none());
     }
     let whole = map.table().column(1).unwrap();
@@ -174,7 +174,7 @@ fn several_value_columns_and_none() {
     for (c, printed) in printed.iter().enumerate() {
         let want = [printed[4].clone(), None, None, printed[9].clone()];
         assert_eq!(print_all(found.column(c)), want, "{}", types[c]);
-        let taken = map.take(&UInt32Array::from(vec![Some(keys[4] as u32 / 3), None]), c).unwrap();
+        let taken = map.take(&UInt64Array::from(vec![Some(keys[4] as u64 / 3), None]), c).unwrap();
         assert_eq!(print_all(&taken), want[..2], "{}", types[c]);
     }
     assert!(scratch.store.verify("m").unwrap().is_ok());

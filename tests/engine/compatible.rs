@@ -13,12 +13,12 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::keys::{Key, array, askable_types, bounds, converted, fits, key_types, meaning, strategy};
 use crate::scratch::{Scratch, entries};
 
-fn build(data_type: &DataType, keys: &[Key]) -> (Scratch, Map, BTreeMap<Key, u32>) {
+fn build(data_type: &DataType, keys: &[Key]) -> (Scratch, Map, BTreeMap<Key, u64>) {
     let unique: Vec<Option<Key>> =
         keys.iter().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().map(Some).collect();
     let numbers = Int32Array::from_iter_values(0..unique.len() as i32);
     let (scratch, map) = Scratch::with_map(&entries(array(data_type, &unique), Arc::new(numbers)));
-    let rows = unique.iter().flatten().enumerate().map(|(row, key)| (meaning(key, data_type), row as u32)).collect();
+    let rows = unique.iter().flatten().enumerate().map(|(row, key)| (meaning(key, data_type), row as u64)).collect();
     (scratch, map, rows)
 }
 
@@ -50,7 +50,7 @@ fn check_type(data_type: &DataType, cases: u32) {
         let (_scratch, map, rows) = build(data_type, &keys);
         for asked_type in askable_types(data_type) {
             let asked = candidates(data_type, &keys, &asked_type);
-            let want: Vec<Option<u32>> =
+            let want: Vec<Option<u64>> =
                 asked.iter().map(|k| k.as_ref().and_then(|k| rows.get(&meaning(k, &asked_type)).copied())).collect();
             let array = array(&asked_type, &asked);
             let found = map.find_many(&array, None).unwrap_or_else(|e| panic!("{asked_type} in {data_type}: {e}"));
@@ -59,7 +59,7 @@ fn check_type(data_type: &DataType, cases: u32) {
                 assert_eq!(row, want[i], "{key:?} as {asked_type} in {data_type}");
             }
             if array.len() > 4 {
-                let part: Vec<Option<u32>> = map.find_many(&array.slice(2, 3), None).unwrap().iter().collect();
+                let part: Vec<Option<u64>> = map.find_many(&array.slice(2, 3), None).unwrap().iter().collect();
                 assert_eq!(part, want[2..5], "a slice of {asked_type} in {data_type}");
             }
         }

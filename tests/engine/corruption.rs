@@ -240,14 +240,14 @@ fn key_and_value_offsets_that_are_wrong() {
                 let e = corrupt(map.table().column(column).unwrap_err());
                 assert!(e.contains("data.arrow") && e.contains("row "), "{e}");
                 corrupt(map.table().to_batch().unwrap_err());
-                let touched = row.min(ROWS - 1) as u32;
+                let touched = row.min(ROWS - 1) as u64;
                 let value = if column == 0 { map.key_at(touched) } else { map.value_at(touched, 0) };
                 corrupt(value.unwrap_err());
                 // Rows away from the damage are as good as ever.
                 let away = (row + 10) % (ROWS - 2) + 1;
                 if away.abs_diff(row) > 1 {
                     map.table().slice(away, 1).column(column).unwrap();
-                    assert!(matches!(map.value_at(away as u32, 0).unwrap(), Value::Str(v) if v.starts_with("value ")));
+                    assert!(matches!(map.value_at(away as u64, 0).unwrap(), Value::Str(v) if v.starts_with("value ")));
                 }
                 assert!(!written.problems().is_empty());
                 image.forge();

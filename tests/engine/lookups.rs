@@ -24,8 +24,8 @@ struct Oracle {
 }
 
 impl Oracle {
-    fn row(&self, key: &Key) -> Option<u32> {
-        self.values.contains_key(key).then(|| self.values.range(..key).count() as u32)
+    fn row(&self, key: &Key) -> Option<u64> {
+        self.values.contains_key(key).then(|| self.values.range(..key).count() as u64)
     }
 }
 
@@ -58,20 +58,20 @@ fn check_single(map: &Map, oracle: &Oracle, asked: &[Key]) {
         assert_eq!(map.find(k).unwrap(), row, "{key:?}");
         assert_eq!(map.contains(k).unwrap(), row.is_some(), "{key:?}");
         assert_eq!(int(map.get(k).unwrap()), oracle.values.get(key).copied(), "{key:?}");
-        let floor = oracle.values.range(..=key).count().checked_sub(1).map(|r| r as u32);
+        let floor = oracle.values.range(..=key).count().checked_sub(1).map(|r| r as u64);
         assert_eq!(map.floor(k).unwrap(), floor, "floor of {key:?}");
         let below = oracle.values.range(..key).count();
-        assert_eq!(map.ceiling(k).unwrap(), (below < map.len()).then_some(below as u32), "ceiling of {key:?}");
+        assert_eq!(map.ceiling(k).unwrap(), (below < map.len()).then_some(below as u64), "ceiling of {key:?}");
         assert_eq!(map.table().rows(k).unwrap().num_rows(), usize::from(row.is_some()));
     }
     for (row, (key, value)) in oracle.values.iter().enumerate() {
-        assert_eq!(int(Some(map.value_at(row as u32, 0).unwrap())), Some(*value));
+        assert_eq!(int(Some(map.value_at(row as u64, 0).unwrap())), Some(*value));
         let stored = map.table().slice(row, 1).column(0).unwrap();
         let expected = array(&oracle.data_type, &[Some(key.clone())]);
         let expected = arrow_cast::cast(&expected, stored.data_type()).unwrap();
         assert_eq!(&stored, &expected, "row {row}");
-        assert_eq!(map.row(row as u32).unwrap().column(0), &expected);
-        match (map.key_at(row as u32).unwrap(), key) {
+        assert_eq!(map.row(row as u64).unwrap().column(0), &expected);
+        match (map.key_at(row as u64).unwrap(), key) {
             (Value::Bytes(found), Key::Bytes(key)) => assert_eq!(found, key),
             (Value::Str(found), Key::Bytes(key)) => assert_eq!(found.as_bytes(), key),
             (Value::Int(found), Key::Number(key)) => assert_eq!(i128::from(found), key.as_i128()),
@@ -85,7 +85,7 @@ fn check_single(map: &Map, oracle: &Oracle, asked: &[Key]) {
 
 fn check_batch(map: &Map, oracle: &Oracle, asked: &[Option<Key>]) {
     let keys = array(&oracle.data_type, asked);
-    let expected: Vec<Option<u32>> = asked.iter().map(|k| k.as_ref().and_then(|k| oracle.row(k))).collect();
+    let expected: Vec<Option<u64>> = asked.iter().map(|k| k.as_ref().and_then(|k| oracle.row(k))).collect();
     let value = |k: &Option<Key>| k.as_ref().and_then(|k| oracle.values.get(k).copied());
     let values: Vec<Option<i64>> = asked.iter().map(value).collect();
     // The whole, and slices at odd offsets.
@@ -94,7 +94,7 @@ fn check_batch(map: &Map, oracle: &Oracle, asked: &[Option<Key>]) {
             continue;
         }
         let keys = keys.slice(from, len);
-        let found: Vec<Option<u32>> = map.find_many(&keys, None).unwrap().iter().collect();
+        let found: Vec<Option<u64>> = map.find_many(&keys, None).unwrap().iter().collect();
         assert_eq!(found, expected[from..from + len]);
         let got = map.get_many(&keys).unwrap();
         let want = &values[from..from + len];
@@ -105,7 +105,7 @@ fn check_batch(map: &Map, oracle: &Oracle, asked: &[Option<Key>]) {
         assert_eq!(there, found.iter().map(|row| Some(row.is_some())).collect::<Vec<_>>());
         assert_eq!(&map.take(&map.find_many(&keys, Some(3)).unwrap(), 0).unwrap(), &got);
     }
-    let or_missing: Vec<u32> = expected.iter().map(|row| row.unwrap_or(u32::MAX)).collect();
+    let or_missing: Vec<u32> = expected.iter().map(|row| row.map_or(u32::MAX, |row| row as u32)).collect();
     let refs: Vec<Option<KeyRef<'_>>> =
         asked.iter().map(|k| k.as_ref().map(|k| key_ref(k, &oracle.data_type))).collect();
     let mut rows = vec![77];
@@ -341,7 +341,7 @@ fn keys_of_another_form_are_refused() {
 #[test]
 fn rows_that_are_not_there_are_errors() {
     let (_scratch, map, _) = build(&DataType::Int8, &[Key::Number(arrow_buffer::i256::ONE)]);
-    for row in [1, 2, u32::MAX - 1, u32::MAX] {
+    for row in [1, 2u64, u64::from(u32::MAX) - 1, u64::from(u32::MAX)] {
         assert!(map.value_at(row, 0).is_err());
         assert!(map.key_at(row).is_err());
         assert!(map.row(row).is_err());

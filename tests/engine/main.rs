@@ -1,6 +1,7 @@
 //! Integration tests of the engine, through its public interface only. One binary, one module a topic.
 #![allow(clippy::disallowed_methods)] // tests damage, move and count files behind the engine's back
 
+mod changes;
 mod columns;
 mod compatible;
 mod corruption;

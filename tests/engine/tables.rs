@@ -125,7 +125,7 @@ fn sorted_input_in_many_batches_and_empty_ones() {
     assert_eq!(writer.rows(), 100);
     writer.commit().unwrap();
     let map = scratch.store.map("m").unwrap();
-    assert!((0..100i64).all(|k| map.find(k.into()).unwrap() == Some(k as u32)));
+    assert!((0..100i64).all(|k| map.find(k.into()).unwrap() == Some(k as u64)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, Int64Array, StringArray};
-use pheon::{PutOptions, ReadError, Store, WriteError};
+use pheon::{ChangeOptions, PutOptions, ReadError, Store, WriteError};
 
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put};
 
@@ -177,8 +177,8 @@ fn a_read_only_store_reads_and_refuses_to_write() {
     refused(store.rollback("m", 1));
     refused(store.gc("m", 1).map(|_| 0));
     refused(store.drop_dataset("m").map(|()| 0));
-    refused(store.compact("m"));
-    assert_eq!(scratch.store.compact("m").unwrap(), 1);
+    refused(store.compact("m", ChangeOptions::default()));
+    assert_eq!(scratch.store.compact("m", ChangeOptions::default()).unwrap(), 1);
 }
 
 /// Readers open, refresh and look up while a writer publishes, collects, drops and makes again: each sees one whole version.

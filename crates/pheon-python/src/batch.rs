@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch, RecordBatchIterator, StructArray};
+use arrow_array::{Array, RecordBatch, StructArray};
 use arrow_schema::{Field, Schema};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -25,15 +25,16 @@ impl PyBatch {
     }
 }
 
-/// A record batch as a stream of one.
+/// Record batches of one schema as a stream.
 pub(crate) fn stream_capsule<'py>(
     py: Python<'py>,
-    batch: &RecordBatch,
+    schema: &Schema,
+    batches: Vec<RecordBatch>,
     requested_schema: Option<Bound<'py, PyCapsule>>,
 ) -> PyResult<Bound<'py, PyCapsule>> {
-    let field = Arc::new(struct_field(batch.schema_ref()));
-    let array: Arc<dyn Array> = Arc::new(StructArray::from(batch.clone()));
-    Ok(to_stream_pycapsule(py, Box::new(ArrayIterator::new([Ok(array)], field)), requested_schema)?)
+    let field = Arc::new(struct_field(schema));
+    let arrays = batches.into_iter().map(|batch| Ok(Arc::new(StructArray::from(batch)) as Arc<dyn Array>));
+    Ok(to_stream_pycapsule(py, Box::new(ArrayIterator::new(arrays, field)), requested_schema)?)
 }
 
 /// A schema as the field of a struct, which is how the C data interface carries it.
@@ -97,7 +98,7 @@ impl PyBatch {
         py: Python<'py>,
         requested_schema: Option<Bound<'py, PyCapsule>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        stream_capsule(py, &self.batch, requested_schema)
+        stream_capsule(py, self.batch.schema_ref(), vec![self.batch.clone()], requested_schema)
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
@@ -107,10 +108,4 @@ impl PyBatch {
     fn __repr__(&self) -> String {
         format!("<pheon.Batch {:?}, {} rows>", self.column_names(), self.batch.num_rows())
     }
-}
-
-/// A reader over one record batch.
-pub(crate) fn reader_of(batch: RecordBatch) -> Box<dyn arrow_array::RecordBatchReader + Send> {
-    let schema = batch.schema();
-    Box::new(RecordBatchIterator::new([Ok(batch)], schema))
 }

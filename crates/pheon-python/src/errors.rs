@@ -48,7 +48,7 @@ pub(crate) fn write_error(py: Python<'_>, error: &WriteError) -> PyErr {
     let message = error.to_string();
     match error {
         WriteError::Read(e) => read_error(py, e),
-        WriteError::DuplicateKey { .. } => DuplicateKeyError::new_err(message),
+        WriteError::DuplicateKey { .. } | WriteError::KeyExists { .. } => DuplicateKeyError::new_err(message),
         WriteError::Schema { .. } | WriteError::Limit { .. } => SchemaError::new_err(message),
         WriteError::StoreFull { source, .. } => {
             let errno = source.raw_os_error().unwrap_or(NO_SPACE);

@@ -21,6 +21,7 @@ pub(crate) fn info_dict<'py>(py: Python<'py>, info: &Info) -> PyResult<Bound<'py
     facts.set_item("unique", info.unique)?;
     facts.set_item("columns", columns)?;
     facts.set_item("segments", info.segments)?;
+    facts.set_item("hidden_rows", info.hidden_rows)?;
     facts.set_item("data_bytes", info.data_bytes)?;
     facts.set_item("index_bytes", info.index_bytes)?;
     facts.set_item("index_keys", info.index_keys)?;

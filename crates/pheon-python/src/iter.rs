@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::map::Opened;
 
@@ -48,12 +47,12 @@ impl RowIter {
             self.done.store(len, Ordering::Relaxed);
             return Ok(None);
         }
-        let row = (if self.backwards { len - 1 - done } else { done }) as u32;
         let opened = &self.opened;
+        let position = (if self.backwards { len - 1 - done } else { done }) as usize;
         Ok(Some(match self.what {
-            Rows::Keys => opened.key_object(py, row)?,
-            Rows::Values => opened.value_object(py, row)?,
-            Rows::Items => PyTuple::new(py, [opened.key_object(py, row)?, opened.value_object(py, row)?])?.into_any(),
+            Rows::Keys => opened.key_object(py, opened.row_at(py, position)?)?,
+            Rows::Values => opened.value_object(py, opened.row_at(py, position)?)?,
+            Rows::Items => opened.item(py, position)?.into_any(),
         }))
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt32Array};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array};
 use arrow_schema::{DataType, Schema};
 use pheon::{Map, ReadError};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
@@ -48,13 +48,13 @@ impl Opened {
         Ok(Self { map, kind, codecs, direct })
     }
 
-    pub(crate) fn key_object<'py>(&self, py: Python<'py>, row: u32) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn key_object<'py>(&self, py: Python<'py>, row: u64) -> PyResult<Bound<'py, PyAny>> {
         let value = self.map.key_at(row).map_err(|e| read_error(py, &e))?;
         value_object(py, value, ValueCodec::Plain)
     }
 
     /// The value of a row: the object itself, or a dict by column name if there is not exactly one value column.
-    pub(crate) fn value_object<'py>(&self, py: Python<'py>, row: u32) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn value_object<'py>(&self, py: Python<'py>, row: u64) -> PyResult<Bound<'py, PyAny>> {
         let object = |column: usize| {
             let value = self.map.value_at(row, column).map_err(|e| read_error(py, &e))?;
             value_object(py, value, self.codecs[column])
@@ -69,9 +69,15 @@ impl Opened {
         Ok(all.into_any())
     }
 
-    fn item<'py>(&self, py: Python<'py>, row: usize) -> PyResult<Bound<'py, PyTuple>> {
-        let row = row as u32;
+    /// The entry at a place in key order.
+    pub(crate) fn item<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let row = self.row_at(py, position)?;
         PyTuple::new(py, [self.key_object(py, row)?, self.value_object(py, row)?])
+    }
+
+    /// The row at a place in key order.
+    pub(crate) fn row_at(&self, py: Python<'_>, position: usize) -> PyResult<u64> {
+        self.map.row_at(position).map_err(|e| read_error(py, &e))
     }
 
     fn keys_of(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
@@ -411,15 +417,15 @@ impl MapHandle {
 }
 
 /// Rows of all keys of an array or of a stream of arrays.
-fn find_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) -> PyResult<UInt32Array> {
+fn find_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) -> PyResult<UInt64Array> {
     let reader = keys.into_reader()?;
-    let mut found: Vec<UInt32Array> = Vec::new();
+    let mut found: Vec<UInt64Array> = Vec::new();
     for chunk in reader {
         let chunk = chunk.map_err(|e| arrow_error("read keys", &e))?;
         found.push(look_up(py, chunk.len(), || map.find_many(&chunk, threads))?);
     }
     match found.len() {
-        0 => Ok(UInt32Array::from(Vec::<u32>::new())),
+        0 => Ok(UInt64Array::from(Vec::<u64>::new())),
         1 => Ok(found.swap_remove(0)),
         _ => Ok(found.iter().flat_map(|rows| rows.iter()).collect()),
     }
@@ -436,7 +442,7 @@ fn get_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) ->
         return Ok(values.swap_remove(0));
     }
     if values.is_empty() {
-        return look_up(py, 0, || map.take(&UInt32Array::from(Vec::<u32>::new()), 0));
+        return look_up(py, 0, || map.take(&UInt64Array::from(Vec::<u64>::new()), 0));
     }
     let parts: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
     py.detach(|| arrow_select::concat::concat(&parts)).map_err(|e| arrow_error("collect values", &e))
@@ -448,7 +454,7 @@ fn get_all(py: Python<'_>, map: &Map, keys: AnyArray, threads: Option<usize>) ->
 /// `TypeError` for a default that the type of the values does not hold exactly, also when no key is missing.
 fn fill(
     values: &ArrayRef,
-    rows: &UInt32Array,
+    rows: &UInt64Array,
     default: &Bound<'_, PyAny>,
     field: &arrow_schema::Field,
 ) -> PyResult<ArrayRef> {

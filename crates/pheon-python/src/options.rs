@@ -1,10 +1,11 @@
-//! The options of a build, as Python's `Store` passes them.
+//! The options of a build or a change, as Python's `Store` passes them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pheon::{OnDuplicate, PutOptions};
+use arrow_schema::SchemaRef;
+use pheon::{ChangeOptions, OnDuplicate, PutOptions, Retention, Store, WriteError, Writer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -21,11 +22,64 @@ pub(crate) struct BuildOptions {
     progress: Option<Py<PyAny>>,
     /// Seconds.
     lock_timeout: Option<f64>,
+    /// "put", "append" or "upsert"; not used for what takes no rows.
+    mode: String,
+    /// Whether small segments are merged after a change.
+    compact: bool,
+    /// How many of the newest versions stay after a change; None: all.
+    keep: Option<u64>,
+    /// How long ago a version may have been current to stay all the same, in seconds.
+    max_age: Option<f64>,
+}
+
+/// What becomes of the rows that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Put,
+    Append,
+    Upsert,
+}
+
+/// A build or a change that Python asked for.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) options: PutOptions,
+    pub(crate) watch: Arc<Watch>,
+    mode: Mode,
+    compact: bool,
+    retain: Option<Retention>,
+}
+
+impl Job {
+    /// A writer of rows with this schema.
+    pub(crate) fn writer(&self, store: &Store, name: &str, schema: &SchemaRef) -> Result<Writer, WriteError> {
+        match self.mode {
+            Mode::Put => store.writer(name, schema.clone(), self.options.clone()),
+            Mode::Append => store.appender(name, schema, self.change()),
+            Mode::Upsert => store.upserter(name, schema, self.change()),
+        }
+    }
+
+    pub(crate) fn change(&self) -> ChangeOptions {
+        let mut change = ChangeOptions::default().compact(self.compact);
+        change.build = self.options.clone();
+        change.retain = self.retain;
+        change
+    }
+}
+
+/// Which versions stay.
+pub(crate) fn retention(keep: u64, max_age: Option<f64>) -> PyResult<Retention> {
+    let retention = Retention::newest(keep);
+    Ok(match max_age {
+        Some(age) => retention.max_age(seconds("max_age", age)?),
+        None => retention,
+    })
 }
 
 impl BuildOptions {
-    /// The engine's options, and the link through which the build talks to Python.
-    pub(crate) fn resolve(self, key: Vec<String>, unique: bool) -> PyResult<(PutOptions, Arc<Watch>)> {
+    /// The engine's options, and the link through which the work talks to Python.
+    pub(crate) fn resolve(self, key: Vec<String>, unique: bool) -> PyResult<Job> {
         let watch = Watch::new(self.progress);
         let mut options = PutOptions::table(key).unique(unique).on_duplicate(on_duplicate(&self.on_duplicate)?);
         options.memory_limit_bytes = self.memory_limit;
@@ -33,8 +87,17 @@ impl BuildOptions {
         options.spill_dir = self.spill_dir;
         options.progress = watch.progress();
         options.cancel = Some(watch.cancel());
-        options.lock_timeout = self.lock_timeout.map(seconds).transpose()?;
-        Ok((options, watch))
+        options.lock_timeout = self.lock_timeout.map(|value| seconds("lock_timeout", value)).transpose()?;
+        let mode = match self.mode.as_str() {
+            "append" => Mode::Append,
+            "upsert" => Mode::Upsert,
+            _ => Mode::Put,
+        };
+        let retain = match (self.keep, self.max_age) {
+            (None, None) => None,
+            (keep, age) => Some(retention(keep.unwrap_or(1), age)?),
+        };
+        Ok(Job { options, watch, mode, compact: self.compact, retain })
     }
 }
 
@@ -49,7 +112,7 @@ fn on_duplicate(name: &str) -> PyResult<OnDuplicate> {
     }
 }
 
-fn seconds(value: f64) -> PyResult<Duration> {
+fn seconds(option: &str, value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
-        .map_err(|_| PyValueError::new_err(format!("lock_timeout is {value}; expected seconds, 0 or more")))
+        .map_err(|_| PyValueError::new_err(format!("{option} is {value}; expected seconds, 0 or more")))
 }

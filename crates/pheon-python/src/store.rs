@@ -3,23 +3,22 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_array::{RecordBatch, RecordBatchIterator, RecordBatchReader};
+use arrow_array::{Array, RecordBatch, RecordBatchIterator, RecordBatchReader};
 use pheon::input::{self, InputOptions};
-use pheon::{PutOptions, ReadError, Store, WriteError};
+use pheon::{ReadError, Store, WriteError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use pyo3_arrow::input::AnyRecordBatch;
+use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
 
-use crate::errors::{ClosedError, read_error, schema_error, write_error};
+use crate::errors::{ClosedError, arrow_error, read_error, schema_error, write_error};
 use crate::ingest::{Codec, Source, Target, put_pairs};
 use crate::map::MapHandle;
-use crate::options::BuildOptions;
-use crate::progress::Watch;
+use crate::options::{BuildOptions, Job, retention};
 use crate::table::TableHandle;
 use crate::writer::WriterHandle;
 
-/// version, created_unix_ms, rows, bytes, origin.
-type VersionFacts = (u64, u64, u64, u64, String);
+/// version, created_unix_ms, rows, bytes, segments, origin.
+type VersionFacts = (u64, u64, u64, u64, usize, String);
 type Reader = Box<dyn RecordBatchReader + Send>;
 
 /// An open store.
@@ -67,19 +66,19 @@ impl StoreHandle {
         reader: Reader,
         key: Vec<String>,
         value: Option<Vec<String>>,
-        (options, watch): (PutOptions, std::sync::Arc<Watch>),
+        job: &Job,
     ) -> PyResult<u64> {
         let store = self.open_store()?;
         let reader = select(reader, &key, value)?;
-        let writer = watch.run(py, || {
-            let mut writer = store.writer(name, reader.schema(), options)?;
+        let writer = job.watch.run(py, || {
+            let mut writer = job.writer(store, name, &reader.schema())?;
             for batch in reader {
                 writer.write(&batch.map_err(input::write_error)?)?;
             }
             Ok(writer)
         })?;
         py.check_signals()?;
-        watch.run(py, || writer.commit())
+        job.watch.run(py, || writer.commit())
     }
 }
 
@@ -161,13 +160,12 @@ impl StoreHandle {
         options: BuildOptions,
     ) -> PyResult<u64> {
         self.check_name(py, name)?;
-        let (mut options, watch) = options.resolve(vec![columns.0.clone()], true)?;
-        options.expected_rows = rows;
+        let mut job = options.resolve(vec![columns.0.clone()], true)?;
+        job.options.expected_rows = rows;
         let target = Target {
             store: self.open_store()?.clone(),
             name: name.to_owned(),
-            options,
-            watch,
+            job,
             columns,
             codec: Codec::parse(codec)?,
         };
@@ -193,9 +191,9 @@ impl StoreHandle {
         options: BuildOptions,
     ) -> PyResult<u64> {
         self.check_name(py, name)?;
-        let mut options = options.resolve(key.clone(), unique)?;
-        options.0.expected_rows = rows;
-        self.put_reader(py, name, data.into_reader()?, key, value, options)
+        let mut job = options.resolve(key.clone(), unique)?;
+        job.options.expected_rows = rows;
+        self.put_reader(py, name, data.into_reader()?, key, value, &job)
     }
 
     /// Publishes a dataset of a table or slice; the version.
@@ -211,9 +209,9 @@ impl StoreHandle {
         options: BuildOptions,
     ) -> PyResult<u64> {
         self.check_name(py, name)?;
-        let options = options.resolve(key.clone(), unique)?;
+        let job = options.resolve(key.clone(), unique)?;
         let reader = table.get().reader(py)?;
-        self.put_reader(py, name, reader, key, value, options)
+        self.put_reader(py, name, reader, key, value, &job)
     }
 
     /// Publishes a dataset of files; the version.
@@ -229,11 +227,11 @@ impl StoreHandle {
         options: BuildOptions,
     ) -> PyResult<u64> {
         self.check_name(py, name)?;
-        let mut options = options.resolve(key.clone(), unique)?;
+        let mut job = options.resolve(key.clone(), unique)?;
         let opened =
             py.detach(|| input::open_all(&paths, &InputOptions::default())).map_err(|e| write_error(py, &e))?;
-        options.0.expected_rows = opened.rows_estimate;
-        self.put_reader(py, name, opened.reader, key, value, options)
+        job.options.expected_rows = opened.rows_estimate;
+        self.put_reader(py, name, opened.reader, key, value, &job)
     }
 
     /// A writer of a map.
@@ -247,19 +245,41 @@ impl StoreHandle {
         options: BuildOptions,
     ) -> PyResult<WriterHandle> {
         self.check_name(py, name)?;
-        let (options, watch) = options.resolve(vec![columns.0.clone()], true)?;
+        let job = options.resolve(vec![columns.0.clone()], true)?;
         let store = self.open_store()?.clone();
         if store.is_read_only() {
             return Err(write_error(py, &WriteError::ReadOnly { path: store.path().to_owned() }));
         }
-        let target = Target { store, name: name.to_owned(), options, watch, columns, codec: Codec::parse(codec)? };
+        let target = Target { store, name: name.to_owned(), job, columns, codec: Codec::parse(codec)? };
         Ok(WriterHandle::new(target))
+    }
+
+    /// Takes the rows with these keys out; (version, rows that went).
+    fn delete(&self, py: Python<'_>, name: &str, keys: AnyArray, options: BuildOptions) -> PyResult<(u64, u64)> {
+        let store = self.open_store()?;
+        let job = options.resolve(Vec::new(), false)?;
+        let mut chunks = Vec::new();
+        for chunk in keys.into_reader()? {
+            chunks.push(chunk.map_err(|e| arrow_error("read keys", &e))?);
+        }
+        if chunks.is_empty() {
+            let table = store.table(name).map_err(|e| read_error(py, &e))?;
+            return Ok((table.version(), 0));
+        }
+        job.watch.run(py, || {
+            let parts: Vec<&dyn Array> = chunks.iter().map(AsRef::as_ref).collect();
+            let keys = arrow_select::concat::concat(&parts).map_err(input::write_error)?;
+            store.delete(name, &keys, job.change())
+        })
     }
 
     /// The facts of each version, ascending.
     fn versions(&self, py: Python<'_>, name: &str) -> PyResult<Vec<VersionFacts>> {
         let versions = self.read(py, |s| s.versions(name))?;
-        Ok(versions.into_iter().map(|v| (v.version, v.created_unix_ms, v.rows, v.bytes, v.origin)).collect())
+        Ok(versions
+            .into_iter()
+            .map(|v| (v.version, v.created_unix_ms, v.rows, v.bytes, v.segments, v.origin))
+            .collect())
     }
 
     fn rollback(&self, py: Python<'_>, name: &str, version: u64) -> PyResult<u64> {
@@ -271,13 +291,23 @@ impl StoreHandle {
     }
 
     /// (versions_removed, segments_removed, leftovers_removed, bytes_freed).
-    fn gc(&self, py: Python<'_>, name: &str, keep: u64) -> PyResult<(Vec<u64>, usize, usize, u64)> {
-        let report = self.write(py, |s| s.gc(name, keep))?;
+    #[pyo3(signature = (name, keep, max_age))]
+    fn gc(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        keep: u64,
+        max_age: Option<f64>,
+    ) -> PyResult<(Vec<u64>, usize, usize, u64)> {
+        let retention = retention(keep, max_age)?;
+        let report = self.write(py, |s| s.gc_with(name, retention))?;
         Ok((report.versions_removed, report.segments_removed, report.leftovers_removed, report.bytes_freed))
     }
 
-    fn compact(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
-        self.write(py, |s| s.compact(name))
+    fn compact(&self, py: Python<'_>, name: &str, options: BuildOptions) -> PyResult<u64> {
+        let store = self.open_store()?;
+        let job = options.resolve(Vec::new(), false)?;
+        job.watch.run(py, || store.compact(name, job.change()))
     }
 
     /// (version, rows, keys, bytes, problems, problem_count).

@@ -1,17 +1,25 @@
 //! `TableHandle`: a version of a dataset or a slice of one. `pheon.Table` is its face in Python.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatchIterator, UInt64Array};
+use arrow_schema::{DataType, Field};
+use arrow_select::concat::concat;
 use pheon::Table;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyDict, PySlice};
+use pyo3::types::{PyCapsule, PyDict, PyList, PySlice};
 use pyo3_arrow::ffi::to_schema_pycapsule;
+use pyo3_arrow::input::AnyArray;
 
-use crate::batch::{reader_of, stream_capsule};
+use crate::batch::{PyBatch, stream_capsule};
 use crate::column::{PyColumn, contiguous, position};
 use crate::decode::{ValueCodec, value_object};
-use crate::errors::{self, read_error};
+use crate::errors::{arrow_error, read_error};
 use crate::info::info_dict;
-use crate::key::KeyKind;
+use crate::ingest::CODEC_KEY;
+use crate::key::{KeyKind, key_array};
 
 /// A version of a dataset or a contiguous slice of one. Immutable; cheap to copy.
 #[pyclass(frozen, module = "pheon._native")]
@@ -35,8 +43,8 @@ impl TableHandle {
 
     /// A reader over the rows, for building another dataset of them.
     pub(crate) fn reader(&self, py: Python<'_>) -> PyResult<Box<dyn arrow_array::RecordBatchReader + Send>> {
-        let batch = py.detach(|| self.table.to_batch()).map_err(|e| read_error(py, &e))?;
-        Ok(reader_of(batch))
+        let batches = py.detach(|| self.table.to_batches()).map_err(|e| read_error(py, &e))?;
+        Ok(Box::new(RecordBatchIterator::new(batches.into_iter().map(Ok), self.table.schema())))
     }
 }
 
@@ -86,6 +94,65 @@ impl TableHandle {
     #[getter]
     fn column_types(&self) -> Vec<String> {
         self.table.schema().fields().iter().map(|f| f.data_type().to_string()).collect()
+    }
+
+    /// The codec of each column that has one.
+    #[getter]
+    fn codecs(&self) -> HashMap<String, String> {
+        let schema = self.table.schema();
+        let coded =
+            schema.fields().iter().filter_map(|f| Some((f.name().clone(), f.metadata().get(CODEC_KEY)?.clone())));
+        coded.collect()
+    }
+
+    /// The key column's Arrow type, printed; None if there is no key or several columns make it.
+    #[getter]
+    fn key_type(&self) -> Option<String> {
+        self.table.key_data_type().map(|t| t.to_string())
+    }
+
+    /// In how many pieces the rows come.
+    fn num_chunks(&self, py: Python<'_>) -> PyResult<usize> {
+        py.detach(|| self.table.num_chunks()).map_err(|e| read_error(py, &e))
+    }
+
+    /// The same rows with these columns.
+    fn select(&self, py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
+        let schema = self.table.schema();
+        if let Some(unknown) = names.iter().find(|name| schema.index_of(name).is_err()) {
+            return Err(PyKeyError::new_err(unknown.clone()));
+        }
+        self.table.select(&names).map(Self::new).map_err(|e| read_error(py, &e))
+    }
+
+    /// Python keys as a `Column` of the key's type; null for keys that no row can have.
+    fn key_column(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<PyColumn> {
+        let kind = self.key_kind()?;
+        let keys: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
+        let data_type = self.table.key_data_type().unwrap_or(DataType::Null);
+        let array = key_array(&kind, &data_type, PyList::new(py, keys)?.iter())?;
+        let field = Field::new("key", array.data_type().clone(), true);
+        Ok(PyColumn::new(Arc::new(field), array, ValueCodec::Plain))
+    }
+
+    /// The rows of many keys: for each the number of its key, and the rows.
+    #[pyo3(signature = (keys, threads))]
+    fn lookup(&self, py: Python<'_>, keys: AnyArray, threads: Option<usize>) -> PyResult<(PyColumn, PyBatch)> {
+        let mut chunks: Vec<ArrayRef> = Vec::new();
+        for chunk in keys.into_reader()? {
+            chunks.push(chunk.map_err(|e| arrow_error("read keys", &e))?);
+        }
+        let parts: Vec<&dyn Array> = chunks.iter().map(AsRef::as_ref).collect();
+        let (positions, batch) = if parts.is_empty() {
+            let none = py.detach(|| self.table.slice(0, 0).to_batch()).map_err(|e| read_error(py, &e))?;
+            (UInt64Array::from(Vec::<u64>::new()), none)
+        } else {
+            let keys = concat(&parts).map_err(|e| arrow_error("join the keys", &e))?;
+            py.detach(|| self.table.lookup(&keys, threads)).map_err(|e| read_error(py, &e))?
+        };
+        let codecs = batch.schema().fields().iter().map(|f| ValueCodec::of(f, false).readable()).collect();
+        let field = Field::new("position", DataType::UInt64, false);
+        Ok((PyColumn::new(Arc::new(field), Arc::new(positions), ValueCodec::Plain), PyBatch::new(batch, codecs)))
     }
 
     /// Rows `offset` to `offset + len`, cut at the end.
@@ -156,8 +223,8 @@ impl TableHandle {
         py: Python<'py>,
         requested_schema: Option<Bound<'py, PyCapsule>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
-        let batch = py.detach(|| self.table.to_batch()).map_err(|e| errors::read_error(py, &e))?;
-        stream_capsule(py, &batch, requested_schema)
+        let batches = py.detach(|| self.table.to_batches()).map_err(|e| read_error(py, &e))?;
+        stream_capsule(py, &self.table.schema(), batches, requested_schema)
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pheon_os::fs::FileSystem;
 
@@ -42,9 +43,24 @@ pub struct VersionInfo {
     pub rows: u64,
     /// Bytes of its files. Versions may share files.
     pub bytes: u64,
-    /// How it came about: `put`, or `rollback:<version>`.
+    /// Segments.
+    pub segments: usize,
+    /// How it came about: `put`, `append`, `upsert`, `delete`, `compact`, or `rollback:<version>`.
     pub origin: String,
 }
+
+/// A dataset's folder at one moment. Two equal ones mean that no name in it has come or gone between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    dev: u64,
+    ino: u64,
+    modified_unix_ns: i64,
+}
+
+/// A folder that was changed so shortly ago might change once more within the same tick of the kernel's clock, which a
+/// stamp would not show. Two values: for file systems that keep fractions of a second, and for those that do not.
+const STAMP_AGE_MIN_NS: i64 = 50_000_000;
+const STAMP_AGE_MIN_WHOLE_SECONDS_NS: i64 = 2_100_000_000;
 
 impl Dataset {
     /// # Errors
@@ -112,16 +128,19 @@ impl Dataset {
         if manifest.version != version {
             return wrong("member \"version\"", format!("expected {version}, found {}", manifest.version));
         }
-        if let Some(bad) =
-            manifest.segments.iter().find(|s| s.id.len() != 32 || !s.id.bytes().all(|b| b.is_ascii_hexdigit()))
-        {
-            return wrong("member \"segments\"", format!("{:?} is not a segment's id", bad.id));
+        let ids = manifest.segments.iter().flat_map(|s| [Some(&s.id), s.hidden.as_ref().map(|h| &h.id)]).flatten();
+        if let Some(bad) = ids.into_iter().find(|id| id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return wrong("member \"segments\"", format!("{bad:?} is not an id"));
         }
         Ok(Some(manifest))
     }
 
     /// Opens one version, or the newest.
     pub(crate) fn open(&self, version: Option<u64>) -> Result<Arc<Version>, ReadError> {
+        self.open_sharing(version, None)
+    }
+
+    fn open_sharing(&self, version: Option<u64>, reuse: Option<&Version>) -> Result<Arc<Version>, ReadError> {
         let mut last_failure = None;
         for _ in 0..OPEN_ATTEMPTS_MAX {
             let number = match version {
@@ -132,7 +151,7 @@ impl Dataset {
                 },
             };
             let opened = match self.manifest(number)? {
-                Some(manifest) => Version::open(self.fs.as_ref(), self.clone(), manifest.clone())
+                Some(manifest) => Version::open(self.fs.as_ref(), self.clone(), manifest.clone(), reuse)
                     .map(Arc::new)
                     .map_err(|e| (e, manifest)),
                 None if version.is_some() => return Err(self.not_found(version)),
@@ -159,17 +178,27 @@ impl Dataset {
         })
     }
 
-    /// The newest version unless it is `current`. A dataset that was dropped and made again counts from 1 anew, so the
-    /// number alone does not tell.
-    pub(crate) fn newer_than(&self, current: &Manifest) -> Result<Option<Arc<Version>>, ReadError> {
+    /// The newest version unless it is `current`, whose open segments it shares. A dataset that was dropped and made
+    /// again counts from 1 anew, so the number alone does not tell.
+    pub(crate) fn newer_than(&self, current: &Version) -> Result<Option<Arc<Version>>, ReadError> {
         match self.version_numbers()?.last() {
-            Some(&newest) if newest != current.version => self.open(None).map(Some),
+            Some(&newest) if newest != current.manifest.version => self.open_sharing(None, Some(current)).map(Some),
             Some(&newest) => match self.manifest(newest)? {
-                Some(found) if found == *current => Ok(None),
-                _ => self.open(None).map(Some),
+                Some(found) if found == current.manifest => Ok(None),
+                _ => self.open_sharing(None, Some(current)).map(Some),
             },
             None => Err(self.not_found(None)),
         }
+    }
+
+    /// What the folder is like now; `None` if it was changed too recently to tell, or cannot be asked. One system call.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        let meta = self.fs.metadata(&self.dir).ok()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let age = i64::try_from(now.as_nanos()).ok()?.checked_sub(meta.modified_unix_ns)?;
+        let whole_seconds = meta.modified_unix_ns % 1_000_000_000 == 0;
+        let enough = if whole_seconds { STAMP_AGE_MIN_WHOLE_SECONDS_NS } else { STAMP_AGE_MIN_NS };
+        (age > enough).then_some(Stamp { dev: meta.dev, ino: meta.ino, modified_unix_ns: meta.modified_unix_ns })
     }
 
     /// All published versions, ascending.
@@ -177,13 +206,13 @@ impl Dataset {
         let mut infos = Vec::new();
         for number in self.version_numbers()? {
             if let Some(m) = self.manifest(number)? {
-                let bytes =
-                    m.segments.iter().map(|s| s.data.size_bytes + s.index.as_ref().map_or(0, |i| i.size_bytes)).sum();
+                let bytes = m.segments.iter().flat_map(|s| s.files()).map(|f| f.size_bytes).sum();
                 infos.push(VersionInfo {
                     version: m.version,
                     created_unix_ms: m.created_unix_ms,
                     rows: m.rows,
                     bytes,
+                    segments: m.segments.len(),
                     origin: m.origin,
                 });
             }

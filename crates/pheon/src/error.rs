@@ -138,6 +138,13 @@ pub enum WriteError {
         /// Rows of the input, counted from 0 in the order in which they were written.
         rows: (u64, u64),
     },
+    /// A key that is appended is in the dataset already, where keys are unique.
+    KeyExists {
+        /// The dataset's name.
+        dataset: String,
+        /// The key, printed.
+        key: String,
+    },
     /// The data does not fit: null key, missing column, a type that cannot be a key...
     Schema {
         /// What does not fit, naming column and row (counted from 0).
@@ -210,6 +217,9 @@ impl std::fmt::Display for WriteError {
                 "{dataset:?}: key {key} occurs in input rows {} and {}; remove one or choose on_duplicate=\"first\" or \"last\"",
                 rows.0, rows.1
             ),
+            Self::KeyExists { dataset, key } => {
+                write!(f, "{dataset:?}: key {key} is there already; replace its row with upsert, or leave it out")
+            }
             Self::Schema { problem } | Self::Limit { problem } | Self::Options { problem } => f.write_str(problem),
             Self::Source { problem } => write!(f, "the input stream failed: {problem}"),
             Self::StoreFull { operation, path, .. } => write!(

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The format version that this build writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format version that this build reads. It writes the oldest that a reader needs to know.
+pub const FORMAT_VERSION: u32 = 2;
+/// The format version of a store's marker.
+pub(crate) const MARKER_FORMAT_VERSION: u32 = 1;
 
 const CHECKSUM_KEY: &[u8] = b",\"checksum\":\"";
 const CHECKSUM_HEX_LEN: usize = 32;
@@ -39,6 +41,29 @@ pub(crate) struct SegmentRecord {
     pub(crate) rows: u64,
     pub(crate) data: FileRecord,
     pub(crate) index: Option<FileRecord>,
+    /// Rows that this version does not show; absent: it shows all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hidden: Option<HiddenRecord>,
+}
+
+/// The file that lists a segment's hidden rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HiddenRecord {
+    pub(crate) id: String,
+    pub(crate) rows: u64,
+    pub(crate) file: FileRecord,
+}
+
+impl SegmentRecord {
+    /// Rows that the version shows.
+    pub(crate) fn live_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.hidden.as_ref().map_or(0, |h| h.rows))
+    }
+
+    /// The records of its files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &FileRecord> {
+        [Some(&self.data), self.index.as_ref(), self.hidden.as_ref().map(|h| &h.file)].into_iter().flatten()
+    }
 }
 
 /// An Arrow file of a segment, with the checksums of its parts.
@@ -60,6 +85,14 @@ pub(crate) struct BufferRecord {
     pub(crate) length: u64,
     #[serde(with = "hex64")]
     pub(crate) xxh3_64: u64,
+}
+
+impl Manifest {
+    /// The format version that a reader of such a version needs: 2 for a key of several columns, several segments or
+    /// hidden rows, else 1.
+    pub(crate) fn format_version_for(key: &[String], segments: &[SegmentRecord]) -> u32 {
+        if key.len() > 1 || segments.len() != 1 || segments.iter().any(|s| s.hidden.is_some()) { 2 } else { 1 }
+    }
 }
 
 /// Writes a document with its checksum as the last member.

@@ -1,20 +1,25 @@
 //! Maps: the dict face of a dataset whose key is unique.
 
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, make_array};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array, make_array};
 use arrow_schema::{Field, FieldRef, Schema};
 
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
-use crate::lookup::{KeyBatch, KeyBound};
+use crate::lookup::KeyBatch;
 use crate::table::Table;
 use crate::value::Value;
+use crate::version::find::{parts_of, row_id};
+use crate::version::gather::batch_of;
 use crate::version::{Info, Version};
 
 /// A read-only map on one version of a dataset. Cheap to clone, usable from any thread; lookups take no lock and make no
 /// system call.
+///
+/// Where a call gives or takes a *row*, that is a 64-bit name of it within this version: in a version of one segment the
+/// row's number in key order, else also which segment it is in. [`Map::row_at`] gives the row at a place in key order.
 #[derive(Debug, Clone)]
 pub struct Map {
     version: Arc<Version>,
@@ -26,11 +31,11 @@ pub struct Map {
 
 impl Map {
     pub(crate) fn new(version: Arc<Version>) -> Result<Self, ReadError> {
-        let Some(key) = version.segment.key.as_ref().filter(|_| version.manifest.unique) else {
+        let Some(key) = version.model().key.as_ref().filter(|_| version.is_unique()) else {
             return Err(version.wrong_shape("its key is not unique, so it is no map; open it with table()"));
         };
         let (key_column, key_type) = (key.column, key.key_type);
-        let fields = version.segment.schema().fields();
+        let fields = version.schema().fields();
         let value_columns: Arc<[usize]> = (0..fields.len()).filter(|&i| i != key_column).collect();
         let value_fields = value_columns.iter().map(|&i| fields[i].clone()).collect();
         Ok(Self { version, key_column, key_type, value_columns, value_fields })
@@ -49,7 +54,7 @@ impl Map {
     /// Entries.
     #[inline]
     pub fn len(&self) -> usize {
-        self.version.segment.rows
+        self.version.rows() as usize
     }
 
     /// Whether there are none.
@@ -59,7 +64,7 @@ impl Map {
 
     /// The key column as stored.
     pub fn key_field(&self) -> &Field {
-        self.version.segment.schema().field(self.key_column)
+        self.version.schema().field(self.key_column)
     }
 
     /// The value columns as stored, in the schema's order.
@@ -78,7 +83,7 @@ impl Map {
     /// # Errors
     /// [`ReadError::KeyType`] if the key's form does not fit, [`ReadError::Corrupt`] if the index names a row that is not there.
     #[inline]
-    pub fn find(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+    pub fn find(&self, key: KeyRef<'_>) -> Result<Option<u64>, ReadError> {
         if !self.key_type.accepts(key) {
             self.version.check_key(key)?;
         }
@@ -86,7 +91,7 @@ impl Map {
             [column] => Some(column),
             _ => None,
         };
-        self.version.segment.find(key, value)
+        self.version.find(key, value)
     }
 
     /// The value of a key in a map with one value column.
@@ -107,32 +112,58 @@ impl Map {
         Ok(self.find(key.into())?.is_some())
     }
 
+    /// The row at a place in key order, counted from 0.
+    ///
+    /// # Errors
+    /// [`ReadError::WrongShape`] if there is none.
+    pub fn row_at(&self, position: usize) -> Result<u64, ReadError> {
+        if position >= self.len() {
+            return Err(self.version.wrong_shape(format!("there is no entry {position} of {}", self.len())));
+        }
+        if self.version.single().is_some() {
+            return Ok(position as u64);
+        }
+        let (part, row) = self.version.whole()?.locate(position as u64);
+        Ok(row_id(part, row))
+    }
+
     /// The key in a row.
-    pub fn key_at(&self, row: u32) -> Result<Value<'_>, ReadError> {
-        let segment = &self.version.segment;
-        segment.columns[self.key_column].value(&segment.data, row as usize)
+    pub fn key_at(&self, row: u64) -> Result<Value<'_>, ReadError> {
+        self.stored_value(row, self.key_column)
     }
 
     /// The value in a row; `column` counts the value columns from 0.
     #[inline]
-    pub fn value_at(&self, row: u32, column: usize) -> Result<Value<'_>, ReadError> {
-        let segment = &self.version.segment;
+    pub fn value_at(&self, row: u64, column: usize) -> Result<Value<'_>, ReadError> {
         match self.value_columns.get(column) {
-            Some(&c) => segment.columns[c].value(&segment.data, row as usize),
+            Some(&c) => self.stored_value(row, c),
             None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
         }
     }
 
+    #[inline]
+    fn stored_value(&self, row: u64, column: usize) -> Result<Value<'_>, ReadError> {
+        let (part, row) = parts_of(row);
+        match self.version.parts.get(part) {
+            Some(part) => part.segment.columns[column].value(&part.segment.data, row as usize),
+            None => Err(self.version.wrong_shape(format!("there is no row {row} in segment {part}"))),
+        }
+    }
+
     /// One row with all columns, sharing the mapping.
-    pub fn row(&self, row: u32) -> Result<RecordBatch, ReadError> {
-        self.version.segment.batch(row as usize, 1)
+    pub fn row(&self, row: u64) -> Result<RecordBatch, ReadError> {
+        let (part, row) = parts_of(row);
+        match self.version.parts.get(part) {
+            Some(part) => part.segment.batch(row as usize, 1),
+            None => Err(self.version.wrong_shape(format!("there is no row {row} in segment {part}"))),
+        }
     }
 
     /// The rows of many keys, aligned with them; null where missing.
     ///
     /// `keys` may have any type that converts to the key's without loss. `threads`: how many may work; `None`: one.
-    pub fn find_many(&self, keys: &dyn Array, threads: Option<usize>) -> Result<UInt32Array, ReadError> {
-        self.version.segment.find_array(self.name(), &make_array(keys.to_data()), threads.unwrap_or(1))
+    pub fn find_many(&self, keys: &dyn Array, threads: Option<usize>) -> Result<UInt64Array, ReadError> {
+        self.version.find_array(&make_array(keys.to_data()), threads.unwrap_or(1))
     }
 
     /// The values of many keys, aligned with them; null where missing. For maps with one value column.
@@ -144,27 +175,23 @@ impl Map {
     pub fn get_many_with(&self, keys: &dyn Array, threads: Option<usize>) -> Result<ArrayRef, ReadError> {
         let column = self.single_value()?;
         let keys = make_array(keys.to_data());
-        self.version.segment.get_array(self.name(), &keys, column, threads.unwrap_or(1))
+        self.version.get_array(&keys, column, threads.unwrap_or(1))
     }
 
     /// All value columns for many keys, aligned with them; null where missing.
     pub fn get_many_columns(&self, keys: &dyn Array) -> Result<RecordBatch, ReadError> {
         let rows = self.find_many(keys, None)?;
-        let columns = self
-            .value_columns
-            .iter()
-            .map(|&c| self.version.segment.take(c, &rows))
-            .collect::<Result<Vec<_>, ReadError>>()?;
+        let columns =
+            self.value_columns.iter().map(|&c| self.version.take(c, &rows)).collect::<Result<Vec<_>, ReadError>>()?;
         let fields: Vec<Field> = self.value_fields.iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+        batch_of(&Arc::new(Schema::new(fields)), columns, rows.len())
             .map_err(|e| ReadError::arrow("gather value columns", e))
     }
 
     /// The values of rows that [`Map::find_many`] found; `column` counts the value columns from 0.
-    pub fn take(&self, rows: &UInt32Array, column: usize) -> Result<ArrayRef, ReadError> {
+    pub fn take(&self, rows: &UInt64Array, column: usize) -> Result<ArrayRef, ReadError> {
         match self.value_columns.get(column) {
-            Some(&c) => self.version.segment.take(c, rows),
+            Some(&c) => self.version.take(c, rows),
             None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
         }
     }
@@ -175,10 +202,11 @@ impl Map {
         Ok(BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i)))))
     }
 
-    /// The lowest level of a batch lookup: appends a row for each key to `rows`, `u32::MAX` where missing.
+    /// The lowest level of a batch lookup, for a version of one segment: appends a row for each key to `rows`, `u32::MAX`
+    /// where missing.
     ///
     /// # Errors
-    /// As [`Map::find`]. After an error `rows` may hold answers for some of the keys.
+    /// As [`Map::find`]; [`ReadError::WrongShape`] if the version has several segments. After an error `rows` may hold answers for some of the keys.
     pub fn lookup(&self, keys: &KeyBatch<'_>, rows: &mut Vec<u32>) -> Result<(), ReadError> {
         let probe = match keys {
             KeyBatch::Bytes(_) => Some(KeyRef::Bytes(&[])),
@@ -189,7 +217,10 @@ impl Map {
             }
         };
         probe.map_or(Ok(()), |key| self.version.check_key(key))?;
-        self.version.segment.find_batch(*keys, rows)
+        match self.version.single() {
+            Some(segment) => segment.find_batch(*keys, rows),
+            None => Err(self.version.wrong_shape("it has several segments; use find_many, or compact it first")),
+        }
     }
 
     /// The entries whose keys lie in `keys`, in key order, without a copy.
@@ -203,17 +234,18 @@ impl Map {
     }
 
     /// The row of the greatest key that is not greater than `key`.
-    pub fn floor(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+    pub fn floor(&self, key: KeyRef<'_>) -> Result<Option<u64>, ReadError> {
         self.version.check_key(key)?;
-        let rows = self.version.segment.rows_between(KeyBound::Open, KeyBound::Included(key))?;
-        Ok(rows.end.checked_sub(1).map(|row| row as u32))
+        let below = self.range((Bound::Unbounded, Bound::Included(key)))?;
+        below.num_rows().checked_sub(1).map(|position| self.row_at(position)).transpose()
     }
 
     /// The row of the least key that is not less than `key`.
-    pub fn ceiling(&self, key: KeyRef<'_>) -> Result<Option<u32>, ReadError> {
+    pub fn ceiling(&self, key: KeyRef<'_>) -> Result<Option<u64>, ReadError> {
         self.version.check_key(key)?;
-        let rows = self.version.segment.rows_between(KeyBound::Included(key), KeyBound::Open)?;
-        Ok((rows.start < self.len()).then_some(rows.start as u32))
+        let above = self.range((Bound::Included(key), Bound::Unbounded))?;
+        let position = self.len() - above.num_rows();
+        (position < self.len()).then(|| self.row_at(position)).transpose()
     }
 
     /// All entries as a table.

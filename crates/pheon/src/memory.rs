@@ -64,8 +64,7 @@ pub(crate) fn of_version(version: &Version) -> Result<DatasetMemory, ReadError> 
 
 pub(crate) fn warm(version: &Version) -> Result<WarmReport, ReadError> {
     let mut report = WarmReport::default();
-    let index = version.segment.key.as_ref().map(|k| &k.index_file);
-    for file in [Some(&version.segment.data), index].into_iter().flatten() {
+    for file in version.parts.iter().flat_map(crate::version::Part::files) {
         let fail = |e| ReadError::io("read into memory", &file.path, e);
         file.map.populate().map_err(fail)?;
         let collapse = file.map.advise_collapse();

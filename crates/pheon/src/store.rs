@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::RecordBatchReader;
+use arrow_array::{Array, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use pheon_os::fs::FileSystem;
 use pheon_os::{process, shm};
@@ -13,12 +13,12 @@ use pheon_os::{process, shm};
 use crate::build::PutOptions;
 use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
 use crate::error::{ReadError, WriteError};
-use crate::manifest::{self, FORMAT_VERSION, Marker};
+use crate::manifest::{self, FORMAT_VERSION, MARKER_FORMAT_VERSION, Marker};
 use crate::map::Map;
 use crate::memory::{DatasetMemory, WarmReport};
 use crate::table::Table;
 use crate::verify::VerifyReport;
-use crate::writer::{Exclusive, GcReport, Writer, publish_document};
+use crate::writer::{self, Change, ChangeOptions, Exclusive, GcReport, Retention, Writer, publish_document};
 
 const MARKER_NAME: &str = "pheon.json";
 const MARKER_BYTES_MAX: u64 = 64 << 10;
@@ -111,7 +111,8 @@ impl Store {
                 ),
             });
         }
-        let marker = Marker { pheon: "store".to_owned(), format_version: FORMAT_VERSION, uuid: process::random_id() };
+        let marker =
+            Marker { pheon: "store".to_owned(), format_version: MARKER_FORMAT_VERSION, uuid: process::random_id() };
         match publish_document(fs.as_ref(), &path, &path.join(MARKER_NAME), &manifest::encode(&marker)) {
             // Another process was first: its marker counts.
             Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
@@ -182,11 +183,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`]; the store is then as it was.
     pub fn put(&self, name: &str, reader: impl RecordBatchReader, options: PutOptions) -> Result<u64, WriteError> {
-        let mut writer = self.writer(name, reader.schema(), options)?;
-        for batch in reader {
-            writer.write(&batch.map_err(crate::input::write_error)?)?;
-        }
-        writer.commit()
+        fill(self.writer(name, reader.schema(), options)?, reader)
     }
 
     /// Starts a new version. Waits for the dataset's writers' lock and holds it until the writer is gone.
@@ -210,6 +207,56 @@ impl Store {
         exclusive.publish(old.key, old.unique, format!("rollback:{version}"), old.segments)
     }
 
+    /// Adds rows to the newest version and publishes the result; returns its number. What is there is not written again:
+    /// rows whose keys come after all others continue the sequence, others lie in a segment of their own until they are
+    /// merged ([`ChangeOptions::compact`]).
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] if there is no such dataset, [`WriteError::Schema`] if columns do not fit,
+    /// [`WriteError::KeyExists`] for a key that is there already where keys are unique.
+    pub fn append(
+        &self,
+        name: &str,
+        reader: impl RecordBatchReader,
+        options: ChangeOptions,
+    ) -> Result<u64, WriteError> {
+        fill(self.appender(name, &reader.schema(), options)?, reader)
+    }
+
+    /// Like [`Store::append`], but rows that are there with a key that comes in are replaced.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; [`ReadError::WrongShape`] if the dataset has no key.
+    pub fn upsert(
+        &self,
+        name: &str,
+        reader: impl RecordBatchReader,
+        options: ChangeOptions,
+    ) -> Result<u64, WriteError> {
+        fill(self.upserter(name, &reader.schema(), options)?, reader)
+    }
+
+    /// A writer of rows to [`append`](Store::append). Holds the dataset's writers' lock until it is gone.
+    pub fn appender(&self, name: &str, schema: &SchemaRef, options: ChangeOptions) -> Result<Writer, WriteError> {
+        self.check_writable()?;
+        Writer::adding(&self.existing_dataset(name)?, schema, Change::Append, options)
+    }
+
+    /// A writer of rows to [`upsert`](Store::upsert). Holds the dataset's writers' lock until it is gone.
+    pub fn upserter(&self, name: &str, schema: &SchemaRef, options: ChangeOptions) -> Result<Writer, WriteError> {
+        self.check_writable()?;
+        Writer::adding(&self.existing_dataset(name)?, schema, Change::Upsert, options)
+    }
+
+    /// Takes all rows with these keys out of the newest version; returns the new version's number and how many rows went.
+    /// Keys that are not there are ignored; if none is there nothing is published.
+    ///
+    /// `keys` may have any type that converts to the key's without loss.
+    pub fn delete(&self, name: &str, keys: &dyn Array, options: ChangeOptions) -> Result<(u64, u64), WriteError> {
+        self.check_writable()?;
+        writer::delete(&self.existing_dataset(name)?, keys, &options)
+    }
+
     /// Removes a dataset with all its versions. Open handles stay usable.
     pub fn drop_dataset(&self, name: &str) -> Result<(), WriteError> {
         let exclusive = self.exclusive(name)?;
@@ -220,8 +267,13 @@ impl Store {
     /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets
     /// whose first build never finished.
     pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
+        self.gc_with(name, Retention::newest(keep))
+    }
+
+    /// [`Store::gc`] with a choice by age too.
+    pub fn gc_with(&self, name: &str, retention: Retention) -> Result<GcReport, WriteError> {
         let exclusive = self.exclusive(name)?;
-        let report = exclusive.collect(keep)?;
+        let report = exclusive.collect(retention)?;
         exclusive.remove_if_empty();
         drop(exclusive);
         self.remove_graves()?;
@@ -229,10 +281,11 @@ impl Store {
         Ok(report)
     }
 
-    /// Merges a dataset's segments into one. A version of this format has one already, so this returns its number.
-    pub fn compact(&self, name: &str) -> Result<u64, WriteError> {
+    /// Merges a dataset's segments into one without hidden rows; returns the number of the version that has it, which is
+    /// the newest one if there was nothing to do.
+    pub fn compact(&self, name: &str, options: ChangeOptions) -> Result<u64, WriteError> {
         self.check_writable()?;
-        Ok(self.table(name)?.version())
+        writer::compact(&self.existing_dataset(name)?, &options)
     }
 
     /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format.
@@ -254,6 +307,12 @@ impl Store {
 
     fn dataset(&self, name: &str) -> Result<Dataset, ReadError> {
         Dataset::new(self.fs.clone(), &self.path, name)
+    }
+
+    /// A dataset that has a published version.
+    fn existing_dataset(&self, name: &str) -> Result<Dataset, ReadError> {
+        let dataset = self.dataset(name)?;
+        if dataset.version_numbers()?.is_empty() { Err(dataset.not_found(None)) } else { Ok(dataset) }
     }
 
     fn check_writable(&self) -> Result<(), WriteError> {
@@ -293,6 +352,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn fill(mut writer: Writer, reader: impl RecordBatchReader) -> Result<u64, WriteError> {
+    for batch in reader {
+        writer.write(&batch.map_err(crate::input::write_error)?)?;
+    }
+    writer.commit()
 }
 
 /// Makes a directory and those above it, durably.

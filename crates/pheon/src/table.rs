@@ -4,26 +4,46 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Schema, SchemaRef};
 
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
-use crate::lookup::KeyBound;
+use crate::lookup::{KeyBound, KeySpan};
 use crate::value::Value;
+use crate::version::merge::{Run, RunList};
 use crate::version::{Info, Version};
 
-/// A version of a dataset or a contiguous slice of one. Cloning and slicing copy no data.
+/// A version of a dataset or a contiguous slice of one, with all of its columns or some. Cloning and slicing copy no data.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub(crate) version: Arc<Version>,
-    start: usize,
-    len: usize,
+    base: Base,
+    /// Within `base`.
+    start: u64,
+    len: u64,
+    /// `None`: all.
+    projection: Option<Arc<Projection>>,
+}
+
+/// The rows that a table is a window of.
+#[derive(Debug, Clone)]
+enum Base {
+    /// All rows of the version.
+    Whole,
+    /// These.
+    Rows(Arc<RunList>),
+}
+
+#[derive(Debug)]
+struct Projection {
+    columns: Vec<usize>,
+    schema: SchemaRef,
 }
 
 impl Table {
     pub(crate) fn whole(version: Arc<Version>) -> Self {
-        let len = version.segment.rows;
-        Self { version, start: 0, len }
+        let len = version.rows();
+        Self { version, base: Base::Whole, start: 0, len, projection: None }
     }
 
     /// The dataset's name.
@@ -38,20 +58,28 @@ impl Table {
 
     /// Rows of this table or slice.
     pub fn num_rows(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// The first row of this slice, counted within the version, and its length.
     pub fn bounds(&self) -> (usize, usize) {
-        (self.start, self.len)
+        let first = match &self.base {
+            Base::Whole => 0,
+            Base::Rows(list) => list.first,
+        };
+        ((first + self.start) as usize, self.len as usize)
     }
 
-    /// The columns as stored.
+    /// The columns as stored, or those chosen by [`Table::select`].
     pub fn schema(&self) -> SchemaRef {
-        self.version.segment.schema().clone()
+        match &self.projection {
+            Some(projection) => projection.schema.clone(),
+            None => self.version.schema().clone(),
+        }
     }
 
-    /// Names of the key columns; empty: rows are in the order in which they were written.
+    /// Names of the key columns; empty: rows are in the order in which they were written. Also where [`Table::select`]
+    /// left them out.
     pub fn key(&self) -> &[String] {
         &self.version.manifest.key
     }
@@ -61,53 +89,128 @@ impl Table {
         self.version.key_type()
     }
 
+    /// The Arrow type of the key column; `None` if there is no key or several columns make it.
+    pub fn key_data_type(&self) -> Option<DataType> {
+        let model = self.version.model();
+        match self.key() {
+            [_] => model.key.as_ref().map(|side| model.columns[side.column].data_type.clone()),
+            _ => None,
+        }
+    }
+
+    /// In how many batches [`Table::to_batches`] gives the rows. O(runs of rows of different segments).
+    pub fn num_chunks(&self) -> Result<usize, ReadError> {
+        Ok(Version::count_groups(self.list()?.window(self.start, self.len)).max(1))
+    }
+
     /// Whether each key occurs once.
     pub fn is_unique(&self) -> bool {
-        self.version.manifest.unique
+        self.version.is_unique()
     }
 
     /// Bytes of the buffers that this table's columns refer to: a slice counts its share of each.
     pub fn nbytes(&self) -> Result<u64, ReadError> {
         let mut total = 0;
-        for column in 0..self.version.segment.columns.len() {
-            let data = self.column(column)?.to_data();
-            total += data.get_slice_memory_size().map_err(|e| ReadError::arrow("measure a column", e))? as u64;
+        for column in 0..self.num_columns() {
+            for chunk in self.column_chunks(column)? {
+                let bytes = chunk.to_data().get_slice_memory_size();
+                total += bytes.map_err(|e| ReadError::arrow("measure a column", e))? as u64;
+            }
         }
         Ok(total)
     }
 
-    /// Column `i` of the schema. Shares the mapping, validated before it is handed out.
+    /// The same rows with these columns, in this order.
+    ///
+    /// # Errors
+    /// [`ReadError::WrongShape`] for a name that no column has.
+    pub fn select<S: AsRef<str>>(&self, names: &[S]) -> Result<Self, ReadError> {
+        let schema = self.schema();
+        let mut columns = Vec::with_capacity(names.len());
+        for name in names {
+            let at = schema.index_of(name.as_ref()).map_err(|_| {
+                let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                self.version.wrong_shape(format!("there is no column {:?}; the columns are {known:?}", name.as_ref()))
+            })?;
+            columns.push(at);
+        }
+        let fields: Vec<_> = columns.iter().map(|&c| schema.fields()[c].clone()).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+        let columns = columns.into_iter().map(|c| self.stored_column(c)).collect::<Result<_, _>>()?;
+        Ok(Self { projection: Some(Arc::new(Projection { columns, schema })), ..self.clone() })
+    }
+
+    /// Column `i` of the schema as one array. Shares the mapping if the rows lie in one segment, else it is a copy;
+    /// validated before it is handed out.
     ///
     /// # Errors
     /// [`ReadError::WrongShape`] if there is no such column, [`ReadError::Corrupt`] if the stored data is not valid Arrow.
     pub fn column(&self, i: usize) -> Result<ArrayRef, ReadError> {
-        let segment = &self.version.segment;
-        let column = segment
-            .columns
-            .get(i)
-            .ok_or_else(|| self.version.wrong_shape(format!("there is no column {i} of {}", segment.columns.len())))?;
-        column.slice(&segment.data, self.start, self.len)
+        let chunks = self.column_chunks(i)?;
+        if let [only] = chunks.as_slice() {
+            return Ok(only.clone());
+        }
+        let chunks: Vec<_> = chunks.iter().map(AsRef::as_ref).collect();
+        arrow_select::concat::concat(&chunks).map_err(|e| ReadError::arrow("join the chunks of a column", e))
     }
 
-    /// All columns. Shares the mapping.
+    /// Column `i` of the schema in one array or more, at least one. Shares the mapping except where rows of several
+    /// segments take turns.
+    ///
+    /// # Errors
+    /// As [`Table::column`].
+    pub fn column_chunks(&self, i: usize) -> Result<Vec<ArrayRef>, ReadError> {
+        let column = self.stored_column(i)?;
+        let list = self.list()?;
+        let chunks = self.version.chunks(list.window(self.start, self.len), column)?;
+        if chunks.is_empty() {
+            let model = self.version.model();
+            return Ok(vec![model.columns[column].slice(&model.data, 0, 0)?]);
+        }
+        Ok(chunks)
+    }
+
+    /// All columns as one batch: [`Table::to_batches`] joined.
     pub fn to_batch(&self) -> Result<RecordBatch, ReadError> {
-        self.version.segment.batch(self.start, self.len)
+        let mut batches = self.to_batches()?;
+        if batches.len() == 1 {
+            return Ok(batches.swap_remove(0));
+        }
+        arrow_select::concat::concat_batches(&self.schema(), &batches)
+            .map_err(|e| ReadError::arrow("join the batches of a table", e))
+    }
+
+    /// All columns, in at least one batch. Shares the mapping except where rows of several segments take turns.
+    pub fn to_batches(&self) -> Result<Vec<RecordBatch>, ReadError> {
+        let schema = self.schema();
+        let columns: Vec<usize> = match &self.projection {
+            Some(projection) => projection.columns.clone(),
+            None => (0..schema.fields().len()).collect(),
+        };
+        let list = self.list()?;
+        let mut batches = self.version.batches(list.window(self.start, self.len), &columns, &schema)?;
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema));
+        }
+        Ok(batches)
     }
 
     /// Rows `offset .. offset + len` of this table; ends beyond the table are cut.
     #[must_use]
     pub fn slice(&self, offset: usize, len: usize) -> Self {
-        let offset = offset.min(self.len);
-        Self { version: self.version.clone(), start: self.start + offset, len: len.min(self.len - offset) }
+        let offset = (offset as u64).min(self.len);
+        Self { start: self.start + offset, len: (len as u64).min(self.len - offset), ..self.clone() }
     }
 
     /// The value in `row` of this table, in column `column` of the schema.
     pub fn value(&self, row: usize, column: usize) -> Result<Value<'_>, ReadError> {
-        let segment = &self.version.segment;
-        match segment.columns.get(column) {
-            Some(c) if row < self.len => c.value(&segment.data, self.start + row),
-            _ => Err(self.version.wrong_shape(format!("there is no row {row}, column {column}"))),
+        let stored = self.stored_column(column)?;
+        if row as u64 >= self.len {
+            return Err(self.version.wrong_shape(format!("there is no row {row} of {}", self.len)));
         }
+        let (part, row) = self.list()?.locate(self.start + row as u64);
+        let segment = &self.version.parts[part].segment;
+        segment.columns[stored].value(&segment.data, row as usize)
     }
 
     /// The rows whose keys lie in `keys`, within this slice.
@@ -131,8 +234,7 @@ impl Table {
         if self.version.key_type().is_none() {
             return Err(self.version.wrong_shape("it has no key to select a range by"));
         }
-        let rows = self.version.segment.rows_between(bound(keys.start_bound())?, bound(keys.end_bound())?)?;
-        Ok(self.intersect(rows))
+        self.spanned(KeySpan::Between(bound(keys.start_bound())?, bound(keys.end_bound())?))
     }
 
     /// The rows whose string or binary key begins with `prefix`, within this slice.
@@ -141,7 +243,7 @@ impl Table {
     /// [`ReadError::KeyType`] if keys are not byte strings.
     pub fn prefix(&self, prefix: &[u8]) -> Result<Self, ReadError> {
         self.version.check_key(KeyRef::Bytes(prefix))?;
-        Ok(self.intersect(self.version.segment.rows_with_prefix(prefix)?))
+        self.spanned(KeySpan::Prefix(prefix))
     }
 
     /// The rows that hold `key`, within this slice.
@@ -149,9 +251,15 @@ impl Table {
         self.range((Bound::Included(key), Bound::Included(key)))
     }
 
-    /// The newest version of the whole dataset, if there is a newer one.
+    /// The newest version of the whole dataset, with the same choice of columns, if there is a newer one. With nothing
+    /// new it costs at most one system call.
     pub fn refreshed(&self) -> Result<Option<Self>, ReadError> {
-        Ok(self.version.newer()?.map(Self::whole))
+        let Some(newer) = self.version.newer()? else { return Ok(None) };
+        let newer = Self::whole(newer);
+        Ok(Some(match &self.projection {
+            Some(p) => newer.select(&p.schema.fields().iter().map(|f| f.name()).collect::<Vec<_>>())?,
+            None => newer,
+        }))
     }
 
     /// Facts about the version.
@@ -159,9 +267,64 @@ impl Table {
         self.version.info()
     }
 
-    fn intersect(&self, rows: Range<usize>) -> Self {
-        let start = rows.start.clamp(self.start, self.start + self.len);
-        let end = rows.end.clamp(start, self.start + self.len);
-        Self { version: self.version.clone(), start, len: end - start }
+    fn num_columns(&self) -> usize {
+        self.projection.as_ref().map_or(self.version.model().columns.len(), |p| p.columns.len())
+    }
+
+    /// The stored column behind column `i` of the schema.
+    pub(crate) fn stored_column(&self, i: usize) -> Result<usize, ReadError> {
+        let stored = match &self.projection {
+            Some(projection) => projection.columns.get(i).copied(),
+            None => (i < self.version.model().columns.len()).then_some(i),
+        };
+        stored.ok_or_else(|| self.version.wrong_shape(format!("there is no column {i} of {}", self.num_columns())))
+    }
+
+    fn list(&self) -> Result<&RunList, ReadError> {
+        match &self.base {
+            Base::Whole => Ok(self.version.whole()?),
+            Base::Rows(list) => Ok(list),
+        }
+    }
+
+    /// The rows of this table within `span`.
+    fn spanned(&self, span: KeySpan<'_>) -> Result<Self, ReadError> {
+        if let Some(segment) = self.version.single()
+            && let Base::Whole = self.base
+        {
+            let rows = segment.rows_of(span)?;
+            let end = self.start + self.len;
+            let start = (rows.start as u64).clamp(self.start, end);
+            return Ok(Self { start, len: (rows.end as u64).clamp(start, end) - start, ..self.clone() });
+        }
+        let parts = &self.version.parts;
+        let own = self.row_ranges()?;
+        let mut ranges = Vec::with_capacity(parts.len());
+        let mut first = self.bounds().0 as u64;
+        for (part, own) in parts.iter().zip(own) {
+            let rows = part.segment.rows_of(span)?;
+            let start = (rows.start as u32).clamp(own.start, own.end);
+            first += part.live_before(start) - part.live_before(own.start);
+            ranges.push(start..(rows.end as u32).clamp(start, own.end));
+        }
+        let list = RunList::merge(parts, &ranges, true, first)?;
+        Ok(Self { start: 0, len: list.rows(), base: Base::Rows(Arc::new(list)), ..self.clone() })
+    }
+
+    /// Of each segment, the rows that this table shows, hidden ones among them: a window of rows in key order takes
+    /// consecutive ones of each.
+    pub(crate) fn row_ranges(&self) -> Result<Vec<Range<u32>>, ReadError> {
+        let parts = &self.version.parts;
+        if let (Base::Whole, 0, len) = (&self.base, self.start, self.len)
+            && len == self.version.rows()
+        {
+            return Ok(parts.iter().map(crate::version::Part::all_rows).collect());
+        }
+        let mut ranges: Vec<Range<u32>> = vec![0..0; parts.len()];
+        for Run { part, start, len } in self.list()?.window(self.start, self.len) {
+            let range = &mut ranges[part as usize];
+            *range = if range.start == range.end { start..start + len } else { range.start..start + len };
+        }
+        Ok(ranges)
     }
 }

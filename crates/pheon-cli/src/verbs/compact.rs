@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use pheon::ChangeOptions;
 use serde_json::json;
 
 use super::{DatasetArgs, write_store};
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = write_store(&args.dataset.store)?;
     let name = &args.dataset.name;
     let before = store.table(name)?.version();
-    let version = store.compact(name)?;
+    let version = store.compact(name, ChangeOptions::default())?;
     if version == before {
         say(&format!("{name}: version {version} has one segment already"));
     } else {

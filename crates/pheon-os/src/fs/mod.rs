@@ -44,8 +44,8 @@ pub struct FileMeta {
     pub dev: u64,
     /// Inode number; unique within `dev` while the file exists or is open.
     pub ino: u64,
-    /// Last modification, milliseconds since 1970-01-01T00:00:00Z; negative before.
-    pub modified_unix_ms: i64,
+    /// Last modification, nanoseconds since 1970-01-01T00:00:00Z; negative before.
+    pub modified_unix_ns: i64,
 }
 
 /// Everything that the engine does with names and files.

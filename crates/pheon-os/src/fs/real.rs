@@ -52,7 +52,7 @@ impl FileSystem for RealFs {
             uid: meta.uid(),
             dev: meta.dev(),
             ino: meta.ino(),
-            modified_unix_ms: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000,
+            modified_unix_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
         })
     }
 

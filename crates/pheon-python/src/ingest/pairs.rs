@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
-use pheon::{PutOptions, Store, WriteError, Writer};
+use pheon::{Store, WriteError, Writer};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -16,7 +16,7 @@ use super::column::{CODEC_KEY, Column, Refused};
 use super::kind::{Kind, KindScan, type_name};
 use crate::errors::{Error, schema_error};
 use crate::lossless::convert;
-use crate::progress::Watch;
+use crate::options::Job;
 
 /// So many pairs are looked at before column types are fixed.
 const SCAN_ROWS: usize = 65_536;
@@ -62,8 +62,7 @@ impl Codec {
 pub(crate) struct Target {
     pub(crate) store: Store,
     pub(crate) name: String,
-    pub(crate) options: PutOptions,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) job: Job,
     /// Names of the key column and of the value column.
     pub(crate) columns: (String, String),
     pub(crate) codec: Codec,
@@ -212,7 +211,7 @@ impl PairWriter {
 
     /// The kinds in which pairs are collected once Arrow data has set the schema, and the value column's name.
     fn kinds_of_schema(&self, schema: &Schema) -> PyResult<((Kind, Kind), String)> {
-        let key = &self.target.options.key[0];
+        let key = &self.target.job.options.key[0];
         let values: Vec<_> = schema.fields().iter().filter(|f| f.name() != key).collect();
         let [value] = values.as_slice() else {
             return Err(schema_error(format!(
@@ -282,8 +281,8 @@ impl PairWriter {
 
     fn open_writer(&mut self, py: Python<'_>, schema: &SchemaRef) -> PyResult<()> {
         if self.writer.is_none() {
-            let Target { store, name, options, watch, .. } = &self.target;
-            let writer = watch.run(py, || store.writer(name, schema.clone(), options.clone()))?;
+            let Target { store, name, job, .. } = &self.target;
+            let writer = job.watch.run(py, || job.writer(store, name, schema))?;
             self.writer = Some((writer, schema.clone()));
         }
         Ok(())
@@ -293,7 +292,7 @@ impl PairWriter {
         self.open_writer(py, batch.schema_ref())?;
         let Some((writer, schema)) = &mut self.writer else { return Ok(()) };
         let batch = conform(batch, schema)?;
-        self.target.watch.run(py, || writer.write(&batch))
+        self.target.job.watch.run(py, || writer.write(&batch))
     }
 
     /// Publishes everything taken; the new version's number. After an error only [`PairWriter::abort`] is of use.
@@ -309,7 +308,7 @@ impl PairWriter {
             return Err(PushError::Raised(PyRuntimeError::new_err("nothing to commit")));
         };
         py.check_signals()?;
-        Ok(self.target.watch.run(py, || writer.commit())?)
+        Ok(self.target.job.watch.run(py, || writer.commit())?)
     }
 
     /// Gives up: removes what was written; the store is as it was.

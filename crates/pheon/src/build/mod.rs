@@ -20,6 +20,9 @@ mod splitters;
 mod stream;
 mod tuning;
 
+pub(crate) use block::Bounds;
+pub(crate) use data_file::ArrowFile;
+pub(crate) use normalise::stored_type;
 pub use options::{OnDuplicate, PutOptions};
 pub use progress::{Phase, Progress};
 pub(crate) use segment::SegmentBuilder;

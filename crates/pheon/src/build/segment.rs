@@ -380,7 +380,7 @@ impl SegmentBuilder {
             self.monitor.phase(Phase::Sync, Some(data.rows));
             data.file.target.seal()?;
             let record = data.file.record;
-            return Ok(SegmentRecord { id: String::new(), rows: data.rows, data: record, index: None });
+            return Ok(SegmentRecord { id: String::new(), rows: data.rows, data: record, index: None, hidden: None });
         };
         self.monitor.phase(Phase::Index, Some(data.rows));
         let stage = IndexStage {
@@ -409,7 +409,13 @@ impl SegmentBuilder {
             index
         })?;
         let (data_record, index_record) = (data.file.record, index.record);
-        Ok(SegmentRecord { id: String::new(), rows: data.rows, data: data_record, index: Some(index_record) })
+        Ok(SegmentRecord {
+            id: String::new(),
+            rows: data.rows,
+            data: data_record,
+            index: Some(index_record),
+            hidden: None,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use self::asked::{AskedColumn, Keys, NotKeys};
 pub(crate) use self::batch::MISSING;
 use self::batch::{BadRow, Output};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
-pub(crate) use self::range::KeyBound;
+pub(crate) use self::range::{KeyBound, KeySpan};
 use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, Words};
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};

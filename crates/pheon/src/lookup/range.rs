@@ -18,7 +18,24 @@ pub(crate) enum KeyBound<'a> {
     Excluded(KeyRef<'a>),
 }
 
+/// A run of keys in their order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KeySpan<'a> {
+    /// From the first bound to the second.
+    Between(KeyBound<'a>, KeyBound<'a>),
+    /// The byte keys that begin so.
+    Prefix(&'a [u8]),
+}
+
 impl Segment {
+    /// The rows whose keys lie in `span`; empty if its bounds cross.
+    pub(crate) fn rows_of(&self, span: KeySpan<'_>) -> Result<Range<usize>, ReadError> {
+        match span {
+            KeySpan::Between(from, to) => self.rows_between(from, to),
+            KeySpan::Prefix(prefix) => self.rows_with_prefix(prefix),
+        }
+    }
+
     /// The number of leading rows whose key satisfies `before`, which must hold for a prefix of the rows.
     fn partition(&self, before: impl Fn(KeyRef<'_>) -> bool) -> Result<usize, ReadError> {
         if self.key.is_none() {

@@ -1,28 +1,50 @@
-//! Writing to a dataset: the lock, the temporary folder, publication and everything that removes files.
+//! The right to write to a dataset: the lock, the temporary folder, publication and everything that removes files.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
 use pheon_os::fs::FileSystem;
 use pheon_os::lock::{FileLock, LockError};
 use pheon_os::process::random_id;
 
-use crate::build::{PutOptions, SegmentBuilder};
 use crate::dataset::{Dataset, LOCK_NAME, SEGMENT_PREFIX, TEMPORARY_PREFIX, manifest_number};
 use crate::error::WriteError;
-use crate::manifest::{self, FORMAT_VERSION, Manifest, SegmentRecord};
+use crate::manifest::{self, Manifest, SegmentRecord};
 use crate::segment::file::segment_dir;
+use crate::version::hidden::HIDDEN_PREFIX;
 
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const DIR_MODE: u32 = 0o777;
 const FILE_MODE: u32 = 0o440;
 /// How often a writer starts again because the dataset was dropped while it waited for the lock.
 const ACQUIRE_ATTEMPTS_MAX: u32 = 16;
+const ID_RANDOM_DIGITS: usize = 16;
+
+/// Which versions [`crate::Store::gc`] leaves: the newest ones, and those that were current not long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// How many of the newest versions stay, the current one among them; at least 1.
+    pub keep: u64,
+    /// A version that was still current less than this long ago stays too.
+    pub max_age: Option<Duration>,
+}
+
+impl Retention {
+    /// Keeps the newest `keep` versions; 0 counts as 1.
+    pub fn newest(keep: u64) -> Self {
+        Self { keep: keep.max(1), max_age: None }
+    }
+
+    /// Also keeps what was current less than this long ago.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+}
 
 /// What [`crate::Store::gc`] removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +106,7 @@ impl Exclusive {
     }
 
     /// Fails in a forked child, which has a copy of this value but not the lock.
-    fn check_held(&self) -> Result<(), WriteError> {
+    pub(super) fn check_held(&self) -> Result<(), WriteError> {
         if self.lock.is_held() {
             return Ok(());
         }
@@ -96,21 +118,32 @@ impl Exclusive {
     }
 
     /// Makes an empty folder that no reader looks at.
-    fn temporary_dir(&self) -> Result<PathBuf, WriteError> {
+    pub(super) fn temporary_dir(&self) -> Result<PathBuf, WriteError> {
         let path = self.dataset.dir().join(format!("{TEMPORARY_PREFIX}{}", random_id()));
         self.dataset.fs().create_dir(&path, DIR_MODE).map_err(|e| WriteError::io("make the folder", &path, e))?;
         Ok(path)
     }
 
     /// Gives a finished temporary folder its final name, durably.
-    fn adopt(&self, temporary: &Path, mut record: SegmentRecord) -> Result<SegmentRecord, WriteError> {
+    pub(super) fn adopt(&self, temporary: &Path, mut record: SegmentRecord) -> Result<SegmentRecord, WriteError> {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
-        record.id = random_id();
+        record.id = self.new_id()?;
         let target = segment_dir(dir, &record.id);
         fs.sync_dir(temporary).map_err(|e| WriteError::io("sync the folder", temporary, e))?;
         fs.rename(temporary, &target).map_err(|e| WriteError::io("rename to", &target, e))?;
         fs.sync_dir(dir).map_err(|e| WriteError::io("sync the folder", dir, e))?;
         Ok(record)
+    }
+
+    /// A name for a new file of the next version: its first half is that version's number, so that a file that a killed
+    /// writer left can be told from its name alone (docs/format.md section 1).
+    pub(super) fn new_id(&self) -> Result<String, WriteError> {
+        let next = self.newest()?.saturating_add(1);
+        Ok(format!("{next:016x}{}", &random_id()[..ID_RANDOM_DIGITS]))
+    }
+
+    fn newest(&self) -> Result<u64, WriteError> {
+        Ok(self.dataset.version_numbers()?.last().copied().unwrap_or(0))
     }
 
     /// Publishes a version with these segments; returns its number.
@@ -122,16 +155,16 @@ impl Exclusive {
         segments: Vec<SegmentRecord>,
     ) -> Result<u64, WriteError> {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
-        let newest = self.dataset.version_numbers()?.last().copied().unwrap_or(0);
+        let newest = self.newest()?;
         let version = newest.checked_add(1).ok_or_else(|| WriteError::Limit {
             problem: format!("{:?} has a version {newest}, and there is no greater number", self.dataset.name()),
         })?;
         let manifest = Manifest {
             pheon: "manifest".to_owned(),
-            format_version: FORMAT_VERSION,
+            format_version: Manifest::format_version_for(&key, &segments),
             version,
             created_unix_ms: now_unix_ms(),
-            rows: segments.iter().map(|s| s.rows).sum(),
+            rows: segments.iter().map(SegmentRecord::live_rows).sum(),
             key,
             unique,
             origin,
@@ -141,54 +174,72 @@ impl Exclusive {
         Ok(version)
     }
 
-    /// Removes versions older than the newest `keep`, and what no version needs.
-    pub(crate) fn collect(&self, keep: u64) -> Result<GcReport, WriteError> {
+    /// Removes the versions that `retention` does not keep, and what no version needs.
+    pub(crate) fn collect(&self, retention: Retention) -> Result<GcReport, WriteError> {
         let numbers = self.dataset.version_numbers()?;
         let mut report = GcReport::default();
-        let excess = numbers.len().saturating_sub(usize::try_from(keep.max(1)).unwrap_or(usize::MAX));
-        for &number in &numbers[..excess] {
+        let excess = numbers.len().saturating_sub(usize::try_from(retention.keep.max(1)).unwrap_or(usize::MAX));
+        let now = now_unix_ms();
+        for pair in numbers.windows(2).take(excess) {
+            let &[number, successor] = pair else { continue };
+            if let Some(age) = retention.max_age {
+                let superseded = self.dataset.manifest(successor)?.map_or(0, |m| m.created_unix_ms);
+                // Younger ones follow.
+                if u128::from(now.saturating_sub(superseded)) < age.as_millis() {
+                    break;
+                }
+            }
             let path = self.dataset.manifest_path(number);
             report.bytes_freed += self.length_of(&path);
             self.dataset.fs().unlink(&path).map_err(|e| WriteError::io("unlink", &path, e))?;
             report.versions_removed.push(number);
         }
-        let (segments, leftovers, bytes) = self.remove_leftovers()?;
+        let (segments, leftovers, bytes) = self.remove_unneeded(true)?;
         report.segments_removed = self.cleared.0 + segments;
         report.leftovers_removed = self.cleared.1 + leftovers;
         report.bytes_freed += self.cleared.2 + bytes;
         Ok(report)
     }
 
-    /// Removes temporary names and segments that no manifest names: (segments, leftovers, bytes).
-    fn remove_leftovers(&self) -> Result<(usize, usize, u64), WriteError> {
+    /// Removes what a killed writer left: (segments, leftovers, bytes).
+    pub(super) fn remove_leftovers(&self) -> Result<(usize, usize, u64), WriteError> {
+        self.remove_unneeded(false)
+    }
+
+    /// Removes temporary names, and segments and lists of hidden rows that no manifest names: all, or those that the
+    /// next version was to have. Manifests are read only if there is such a file.
+    fn remove_unneeded(&self, all: bool) -> Result<(usize, usize, u64), WriteError> {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
         let entries = fs.read_dir(dir).map_err(|e| WriteError::io("list", dir, e))?;
-        let is_segment = |name: &str| name.starts_with(SEGMENT_PREFIX);
+        let newest = entries.iter().filter_map(|entry| manifest_number(&entry.name)).max().unwrap_or(0);
+        let is_suspect = |name: &str| file_id(name).is_some_and(|id| all || published_with(id) > newest);
         let mut needed = HashSet::new();
-        if entries.iter().any(|entry| is_segment(&entry.name)) {
+        if entries.iter().any(|entry| is_suspect(&entry.name)) {
             for number in entries.iter().filter_map(|entry| manifest_number(&entry.name)) {
                 match self.dataset.manifest(number) {
                     Ok(manifest) => {
-                        let segments = manifest.into_iter().flat_map(|m| m.segments);
-                        needed.extend(segments.map(|s| format!("{SEGMENT_PREFIX}{}", s.id)));
+                        for segment in manifest.into_iter().flat_map(|m| m.segments) {
+                            needed.extend(segment.hidden.map(|h| h.id));
+                            needed.insert(segment.id);
+                        }
                     }
-                    // It may name any segment: keep them all.
-                    Err(_) => needed.extend(entries.iter().map(|entry| entry.name.clone())),
+                    // It may name any file: keep them all.
+                    Err(_) => needed.extend(entries.iter().filter_map(|entry| file_id(&entry.name)).map(str::to_owned)),
                 }
             }
         }
         let (mut segments, mut leftovers, mut bytes) = (0, 0, 0);
-        for entry in entries {
+        for entry in &entries {
             let path = dir.join(&entry.name);
             let temporary = entry.name.starts_with(TEMPORARY_PREFIX);
-            let orphan = is_segment(&entry.name) && !needed.contains(&entry.name);
+            let orphan = is_suspect(&entry.name) && file_id(&entry.name).is_some_and(|id| !needed.contains(id));
             if !(temporary || orphan) {
                 continue;
             }
             bytes += self.length_of(&path);
             let removed = if entry.is_dir { fs.remove_dir_all(&path) } else { fs.unlink(&path) };
             removed.map_err(|e| WriteError::io("remove", &path, e))?;
-            *if temporary { &mut leftovers } else { &mut segments } += 1;
+            *if temporary { &mut leftovers } else { &mut segments } += usize::from(temporary || entry.is_dir);
         }
         Ok((segments, leftovers, bytes))
     }
@@ -226,6 +277,21 @@ impl Exclusive {
     }
 }
 
+/// The id in the name of a segment's folder or of a list of hidden rows.
+fn file_id(name: &str) -> Option<&str> {
+    let id = match name.strip_prefix(SEGMENT_PREFIX) {
+        Some(id) => id,
+        None => name.strip_prefix(HIDDEN_PREFIX)?.strip_suffix(".arrow")?,
+    };
+    Some(id)
+}
+
+/// The version that a file was written for. Ids of format version 1 are random: most seem to be of some late version,
+/// and are looked up in the manifests then.
+fn published_with(id: &str) -> u64 {
+    id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(u64::MAX)
+}
+
 fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WriteError> {
     match fs.create_dir(dir, DIR_MODE) {
         Ok(()) => {
@@ -260,134 +326,4 @@ pub(crate) fn publish_document(fs: &dyn FileSystem, dir: &Path, target: &Path, b
 
 fn now_unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
-/// Writes a new version of a dataset. Nothing is visible until [`Writer::commit`]; dropped before that, it publishes nothing
-/// and leaves nothing.
-pub struct Writer {
-    exclusive: Exclusive,
-    temporary: PathBuf,
-    builder: Option<SegmentBuilder>,
-    options: PutOptions,
-    rows: u64,
-    done: bool,
-}
-
-impl Writer {
-    pub(crate) fn new(dataset: &Dataset, schema: SchemaRef, options: PutOptions) -> Result<Self, WriteError> {
-        check_names(&schema)?;
-        let cancel = options.cancel.clone();
-        let should_stop = move || cancel.as_ref().is_some_and(|c| c());
-        let exclusive = Exclusive::acquire(dataset, true, options.lock_timeout, &should_stop)?;
-        let temporary = match exclusive.temporary_dir() {
-            Ok(temporary) => temporary,
-            Err(e) => {
-                exclusive.remove_if_empty();
-                return Err(e);
-            }
-        };
-        let fs = Arc::clone(dataset.fs());
-        let builder = SegmentBuilder::new(fs, temporary.clone(), schema, &options);
-        // From here on `drop` cleans up.
-        let mut writer = Self { exclusive, temporary, builder: None, options, rows: 0, done: false };
-        writer.builder = Some(builder?);
-        Ok(writer)
-    }
-
-    /// Adds rows. The batch must have the schema given at the start.
-    ///
-    /// # Errors
-    /// After an error the writer only fails; drop it.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
-        self.exclusive.check_held()?;
-        let builder = self.builder.as_mut().ok_or_else(spent)?;
-        match builder.write(batch) {
-            Ok(()) => {
-                self.rows += batch.num_rows() as u64;
-                Ok(())
-            }
-            Err(e) => {
-                self.builder = None;
-                Err(self.named(e))
-            }
-        }
-    }
-
-    /// Rows written so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Finishes the files and publishes them as the newest version; returns its number.
-    ///
-    /// # Errors
-    /// Any failure publishes nothing and leaves nothing, except that a failing sync of the folder after the version became
-    /// visible is reported although it may stay.
-    pub fn commit(mut self) -> Result<u64, WriteError> {
-        self.exclusive.check_held()?;
-        let builder = self.builder.take().ok_or_else(spent)?;
-        let record = builder.finish().map_err(|e| self.named(e))?;
-        // The last look: what is published cannot be stopped any more.
-        if self.options.cancel.as_ref().is_some_and(|cancel| cancel()) {
-            return Err(WriteError::Cancelled);
-        }
-        let (key, unique) = (self.options.key.clone(), self.options.unique);
-        let published = self
-            .exclusive
-            .adopt(&self.temporary, record)
-            .and_then(|record| self.exclusive.publish(key, unique, "put".to_owned(), vec![record]));
-        match published {
-            Ok(version) => {
-                self.done = true;
-                Ok(version)
-            }
-            Err(e) => {
-                // Removes the segment unless its manifest became visible after all.
-                let _ = self.exclusive.remove_leftovers();
-                Err(e)
-            }
-        }
-    }
-
-    /// Fills in the dataset's name, which the builder does not know.
-    fn named(&self, error: WriteError) -> WriteError {
-        match error {
-            WriteError::DuplicateKey { key, rows, .. } => {
-                WriteError::DuplicateKey { dataset: self.exclusive.dataset().name().to_owned(), key, rows }
-            }
-            other => other,
-        }
-    }
-}
-
-/// Two columns of one name could not be told apart by it.
-fn check_names(schema: &SchemaRef) -> Result<(), WriteError> {
-    let mut names = HashSet::new();
-    match schema.fields().iter().find(|field| !names.insert(field.name())) {
-        Some(twice) => Err(WriteError::schema(format!("two columns are named {:?}; rename one", twice.name()))),
-        None => Ok(()),
-    }
-}
-
-fn spent() -> WriteError {
-    WriteError::Options { problem: "this writer has failed before; drop it and start again".to_owned() }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // A forked child must leave its parent's files alone.
-        if self.done || self.exclusive.check_held().is_err() {
-            return;
-        }
-        // The builder closes its files first. What cannot be removed now, the next writer removes.
-        self.builder = None;
-        let _ = self.exclusive.dataset().fs().remove_dir_all(&self.temporary);
-        self.exclusive.remove_if_empty();
-    }
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("dataset", &self.exclusive.dataset().name()).field("rows", &self.rows).finish()
-    }
 }

@@ -1,0 +1,95 @@
+//! The rows of many keys at once, repeated keys included.
+
+use std::cmp::Ordering;
+
+use arrow_array::{Array, RecordBatch, UInt64Array, make_array};
+
+use crate::error::ReadError;
+use crate::segment::Segment;
+use crate::table::Table;
+use crate::version::find::row_id;
+use crate::version::gather::batch_of;
+
+/// The rows of a key within a segment.
+struct Found {
+    /// Which of the keys asked for.
+    position: u64,
+    part: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Table {
+    /// All rows of each of many keys, within this slice: for each row the number of its key in `keys`, and the rows. In
+    /// the order of `keys`; rows of one key in table order; nothing for a key without rows. A copy.
+    ///
+    /// `keys` may have any type that converts to the key's without loss. `threads`: how many may work; `None`: one.
+    ///
+    /// # Errors
+    /// [`ReadError::KeyType`] if the keys do not fit, [`ReadError::WrongShape`] if there is no key.
+    pub fn lookup(&self, keys: &dyn Array, threads: Option<usize>) -> Result<(UInt64Array, RecordBatch), ReadError> {
+        let keys = make_array(keys.to_data());
+        let ranges = self.row_ranges()?;
+        let mut found: Vec<Found> = Vec::new();
+        for (number, (part, range)) in self.version.parts.iter().zip(&ranges).enumerate() {
+            let segment = &part.segment;
+            let rows = segment.find_array(self.name(), &keys, threads.unwrap_or(1))?;
+            let repeats = segment.key.as_ref().is_some_and(|k| k.index.plan().keys < segment.rows as u64);
+            for (position, row) in rows.iter().enumerate() {
+                // A change hides all rows that a key has in a segment, or none.
+                let Some(row) = row.filter(|&row| !part.is_hidden(row)) else { continue };
+                let end = if repeats { segment.end_of_key(row)? } else { row + 1 };
+                let (start, end) = (row.max(range.start), end.min(range.end));
+                if start < end {
+                    found.push(Found { position: position as u64, part: number as u32, start, end });
+                }
+            }
+        }
+        if self.version.parts.len() > 1 {
+            found.sort_unstable_by_key(|f| (f.position, f.part));
+        }
+        let total = found.iter().map(|f| (f.end - f.start) as usize).sum();
+        let (mut positions, mut rows) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        for f in &found {
+            for row in f.start..f.end {
+                positions.push(f.position);
+                rows.push(row_id(f.part as usize, row));
+            }
+        }
+        let rows = UInt64Array::from(rows);
+        let schema = self.schema();
+        let columns = (0..schema.fields().len())
+            .map(|i| self.version.take(self.stored_column(i)?, &rows))
+            .collect::<Result<Vec<_>, ReadError>>()?;
+        let batch = batch_of(&schema, columns, total).map_err(|e| ReadError::arrow("gather the rows of keys", e))?;
+        Ok((UInt64Array::from(positions), batch))
+    }
+}
+
+impl Segment {
+    /// The row after the last that has the key of `row`.
+    pub(crate) fn end_of_key(&self, row: u32) -> Result<u32, ReadError> {
+        let rows = self.rows as u32;
+        let same = |other: u32| Ok(self.compare_keys(row as usize, self, other as usize)? == Ordering::Equal);
+        // Most keys have few rows: look ahead in growing steps, then halve.
+        let (mut low, mut step, mut high) = (row + 1, 1u32, rows);
+        while low < high {
+            let probe = low.saturating_add(step - 1).min(high - 1);
+            if !same(probe)? {
+                high = probe;
+                break;
+            }
+            low = probe + 1;
+            step = step.saturating_mul(2);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if same(middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+}

@@ -1,0 +1,276 @@
+//! An open version of a dataset: what maps and tables share.
+
+pub(crate) mod find;
+pub(crate) mod gather;
+pub(crate) mod hidden;
+pub(crate) mod merge;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arrow_schema::SchemaRef;
+use pheon_os::fs::FileSystem;
+
+use self::hidden::Hidden;
+use self::merge::RunList;
+use crate::dataset::{Dataset, Stamp};
+use crate::error::ReadError;
+use crate::key::{KeyRef, KeyType};
+use crate::manifest::{Manifest, SegmentRecord};
+use crate::segment::Segment;
+use crate::segment::file::ArrowFile;
+
+/// An open version. Its mappings live as long as it does, whatever happens to the files' names.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) dataset: Dataset,
+    pub(crate) manifest: Manifest,
+    /// Its segments, oldest first; at least one.
+    pub(crate) parts: Vec<Part>,
+    whole: OnceLock<Arc<RunList>>,
+    /// The dataset's folder when it was last found to have nothing newer.
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// A segment as a version shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) hidden: Option<Arc<Hidden>>,
+}
+
+/// Facts about an open version.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Info {
+    /// The dataset's name.
+    pub name: String,
+    /// The version's number.
+    pub version: u64,
+    /// The dataset's folder.
+    pub path: PathBuf,
+    /// When it was published, milliseconds since 1970-01-01 UTC.
+    pub created_unix_ms: u64,
+    /// How it came about: `put`, `append`, `upsert`, `delete`, `compact`, or `rollback:<version>`.
+    pub origin: String,
+    /// Rows.
+    pub rows: u64,
+    /// Names of the key columns.
+    pub key: Vec<String>,
+    /// Whether each key occurs once.
+    pub unique: bool,
+    /// The columns as stored.
+    pub schema: SchemaRef,
+    /// Segments.
+    pub segments: usize,
+    /// Rows of the segments that this version does not show: deleted, or replaced by later ones.
+    pub hidden_rows: u64,
+    /// Bytes of the data files.
+    pub data_bytes: u64,
+    /// Bytes of the index files.
+    pub index_bytes: u64,
+    /// Distinct keys that the indexes hold; a key in two segments counts twice.
+    pub index_keys: u64,
+}
+
+impl Part {
+    fn open(
+        fs: &dyn FileSystem,
+        dataset: &Dataset,
+        manifest: &Manifest,
+        record: &SegmentRecord,
+        reuse: Option<&Version>,
+    ) -> Result<Self, ReadError> {
+        let same = |old: &Version| old.manifest.key == manifest.key && old.dataset.dir() == dataset.dir();
+        let old = reuse.filter(|old| same(old)).and_then(|old| {
+            let at = old.manifest.segments.iter().position(|s| s.id == record.id && s.data == record.data)?;
+            Some((&old.manifest.segments[at], &old.parts[at]))
+        });
+        let segment = match old {
+            Some((_, part)) => part.segment.clone(),
+            None => Arc::new(Segment::open(fs, dataset.dir(), record, &manifest.key)?),
+        };
+        let hidden = match (&record.hidden, old) {
+            (None, _) => None,
+            (Some(wanted), Some((known, part))) if known.hidden.as_ref() == Some(wanted) => part.hidden.clone(),
+            (Some(wanted), _) => Some(Arc::new(Hidden::open(fs, dataset.dir(), wanted)?)),
+        };
+        if let Some(hidden) = &hidden
+            && hidden.rows().last().is_some_and(|&row| row as usize >= segment.rows)
+        {
+            return Err(hidden.file.corrupt("its rows", format!("the segment has {} rows", segment.rows)));
+        }
+        Ok(Self { segment, hidden })
+    }
+
+    /// Rows that the version shows.
+    pub(crate) fn live_rows(&self) -> u64 {
+        self.segment.rows as u64 - self.hidden.as_ref().map_or(0, |h| h.rows().len() as u64)
+    }
+
+    /// Rows below `row` that the version shows.
+    pub(crate) fn live_before(&self, row: u32) -> u64 {
+        u64::from(row) - self.hidden.as_ref().map_or(0, |h| h.count_before(row) as u64)
+    }
+
+    #[inline]
+    pub(crate) fn is_hidden(&self, row: u32) -> bool {
+        self.hidden.as_ref().is_some_and(|h| h.contains(row))
+    }
+
+    /// Its mapped files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &ArrowFile> {
+        let index = self.segment.key.as_ref().map(|k| &k.index_file);
+        let hidden = self.hidden.as_ref().map(|h| &h.file);
+        [Some(&self.segment.data), index, hidden].into_iter().flatten()
+    }
+
+    pub(crate) fn all_rows(&self) -> Range<u32> {
+        0..self.segment.rows as u32
+    }
+}
+
+impl Version {
+    /// Opens what `manifest` describes, in O(columns x segments). Segments that `reuse` has open are shared with it.
+    pub(crate) fn open(
+        fs: &dyn FileSystem,
+        dataset: Dataset,
+        manifest: Manifest,
+        reuse: Option<&Self>,
+    ) -> Result<Self, ReadError> {
+        let corrupt = |problem: String| {
+            Err(ReadError::corrupt(dataset.manifest_path(manifest.version), "member \"segments\"", problem))
+        };
+        let mut parts: Vec<Part> = Vec::with_capacity(manifest.segments.len());
+        for record in &manifest.segments {
+            let part = Part::open(fs, &dataset, &manifest, record, reuse)?;
+            if let Some(first) = parts.first()
+                && first.segment.schema() != part.segment.schema()
+            {
+                return Err(part.segment.data.corrupt("its schema", "it differs from that of the first segment"));
+            }
+            parts.push(part);
+        }
+        if parts.is_empty() {
+            return corrupt("expected at least one segment, found none".to_owned());
+        }
+        let rows: u64 = parts.iter().map(Part::live_rows).sum();
+        if rows != manifest.rows {
+            return corrupt(format!("they hold {rows} rows, member \"rows\" says {}", manifest.rows));
+        }
+        Ok(Self { dataset, manifest, parts, whole: OnceLock::new(), seen: Mutex::new(None) })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.dataset.name()
+    }
+
+    /// The only segment of a version that has one and shows all of it.
+    #[inline]
+    pub(crate) fn single(&self) -> Option<&Segment> {
+        match self.parts.as_slice() {
+            [Part { segment, hidden: None }] => Some(segment),
+            _ => None,
+        }
+    }
+
+    /// The segment that stands for all in questions of types and columns.
+    #[inline]
+    pub(crate) fn model(&self) -> &Segment {
+        &self.parts[0].segment
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.model().schema()
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.manifest.rows
+    }
+
+    pub(crate) fn key_type(&self) -> Option<KeyType> {
+        self.model().key.as_ref().map(|k| k.key_type)
+    }
+
+    /// Whether each key occurs once, be it because that was asked for or because it is so.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.manifest.unique
+            || self.single().is_some_and(|s| s.key.as_ref().is_some_and(|side| side.index.plan().keys == s.rows as u64))
+    }
+
+    /// All rows in order. Computed once, at first use.
+    pub(crate) fn whole(&self) -> Result<&Arc<RunList>, ReadError> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole);
+        }
+        let ranges: Vec<_> = self.parts.iter().map(Part::all_rows).collect();
+        let list = RunList::merge(&self.parts, &ranges, !self.manifest.key.is_empty(), 0)?;
+        Ok(self.whole.get_or_init(|| Arc::new(list)))
+    }
+
+    /// Fails unless `key` has the form of this dataset's keys.
+    #[inline]
+    pub(crate) fn check_key(&self, key: KeyRef<'_>) -> Result<(), ReadError> {
+        let model = self.model();
+        match &model.key {
+            Some(side) if side.key_type.accepts(key) => Ok(()),
+            Some(side) => Err(ReadError::KeyType {
+                dataset: self.name().to_owned(),
+                expected: side.type_name(&model.columns),
+                found: match key {
+                    KeyRef::Bytes(_) => "bytes",
+                    KeyRef::Fixed64(_) => "an integer",
+                    KeyRef::I128(_) | KeyRef::I256(_) => "a decimal",
+                }
+                .to_owned(),
+            }),
+            None => Err(self.wrong_shape("it has no key to look up")),
+        }
+    }
+
+    pub(crate) fn wrong_shape(&self, problem: impl Into<String>) -> ReadError {
+        ReadError::WrongShape { dataset: self.name().to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn info(&self) -> Info {
+        let m = &self.manifest;
+        Info {
+            name: self.name().to_owned(),
+            version: m.version,
+            path: self.dataset.dir().to_owned(),
+            created_unix_ms: m.created_unix_ms,
+            origin: m.origin.clone(),
+            rows: m.rows,
+            key: m.key.clone(),
+            unique: self.is_unique(),
+            schema: self.schema().clone(),
+            segments: m.segments.len(),
+            hidden_rows: m.segments.iter().filter_map(|s| s.hidden.as_ref()).map(|h| h.rows).sum(),
+            data_bytes: m.segments.iter().map(|s| s.data.size_bytes).sum(),
+            index_bytes: m.segments.iter().filter_map(|s| s.index.as_ref()).map(|i| i.size_bytes).sum(),
+            index_keys: self.parts.iter().filter_map(|p| p.segment.key.as_ref()).map(|k| k.index.plan().keys).sum(),
+        }
+    }
+
+    /// The newest version if it is not this one. One system call where the dataset's folder has not changed since the
+    /// last time.
+    pub(crate) fn newer(self: &Arc<Self>) -> Result<Option<Arc<Self>>, ReadError> {
+        // Taken before the folder is listed: what comes after it is seen the next time.
+        let now = self.dataset.stamp();
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.is_some() && *seen() == now {
+            return Ok(None);
+        }
+        let newer = self.dataset.newer_than(self)?;
+        if newer.is_none() {
+            *seen() = now;
+        }
+        Ok(newer)
+    }
+
+    /// The paths of the version's files.
+    pub(crate) fn files(&self) -> Vec<&Path> {
+        self.parts.iter().flat_map(Part::files).map(|file| file.path.as_path()).collect()
+    }
+}

@@ -1,0 +1,193 @@
+//! Bringing rows that are added to a dataset into its columns and types, without loss.
+
+use std::collections::HashMap;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{DataType, Schema, SchemaRef};
+
+use crate::build::stored_type;
+use crate::error::WriteError;
+
+/// The metadata of a field whose values a codec has encoded (docs/format.md section 3.1).
+const CODEC_KEY: &str = "pheon.codec";
+
+/// How the columns that come in become those of the dataset.
+pub(super) struct Conform {
+    dataset: String,
+    schema: SchemaRef,
+    /// For each stored column, which of the columns that come in it is.
+    columns: Vec<usize>,
+}
+
+impl Conform {
+    /// # Errors
+    /// [`WriteError::Schema`] for a column too few or too many, a codec or a type that does not fit.
+    pub(super) fn new(dataset: &str, input: &Schema, stored: &SchemaRef) -> Result<Self, WriteError> {
+        let wrong = |problem: String| Err(WriteError::schema(format!("rows for {dataset:?}: {problem}")));
+        let mut places: HashMap<&str, usize> =
+            input.fields().iter().enumerate().map(|(i, field)| (field.name().as_str(), i)).collect();
+        let mut columns = Vec::with_capacity(stored.fields().len());
+        for field in stored.fields() {
+            let Some(at) = places.remove(field.name().as_str()) else {
+                let found: Vec<&str> = input.fields().iter().map(|f| f.name().as_str()).collect();
+                return wrong(format!("column {:?} is missing; the columns are {found:?}", field.name()));
+            };
+            let given = input.field(at);
+            let codec = |f: &arrow_schema::Field| f.metadata().get(CODEC_KEY).cloned();
+            if codec(given) != codec(field) && *given.data_type() != DataType::Null {
+                let name = |codec: Option<String>| codec.map_or("none".to_owned(), |c| format!("{c:?}"));
+                return wrong(format!(
+                    "column {:?} has the codec {}, the dataset {}",
+                    field.name(),
+                    name(codec(given)),
+                    name(codec(field))
+                ));
+            }
+            if !converts(given.data_type(), field.data_type()) {
+                return wrong(format!(
+                    "column {:?} has type {}, which does not become {} without loss; convert it first",
+                    field.name(),
+                    given.data_type(),
+                    field.data_type()
+                ));
+            }
+            columns.push(at);
+        }
+        if let Some(name) = places.keys().min() {
+            let known: Vec<&str> = stored.fields().iter().map(|f| f.name().as_str()).collect();
+            return wrong(format!("there is no column {name:?}; the columns are {known:?}"));
+        }
+        Ok(Self { dataset: dataset.to_owned(), schema: stored.clone(), columns })
+    }
+
+    /// A batch in the dataset's columns and types. `first_row`: the number of its first row, for messages.
+    ///
+    /// # Errors
+    /// [`WriteError::Schema`] for a value that the column's type does not hold, or a null where none may be.
+    pub(super) fn batch(&self, batch: &RecordBatch, first_row: u64) -> Result<RecordBatch, WriteError> {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for (field, &at) in self.schema.fields().iter().zip(&self.columns) {
+            let wrong = |problem: String| {
+                let rows = first_row..first_row + batch.num_rows() as u64;
+                WriteError::schema(format!(
+                    "rows for {:?}: column {:?}, input rows {rows:?}: {problem}",
+                    self.dataset,
+                    field.name()
+                ))
+            };
+            let Some(given) = batch.columns().get(at) else {
+                return Err(wrong(format!("the batch has {} columns", batch.num_columns())));
+            };
+            let array = convert(given, field.data_type()).map_err(wrong)?;
+            if !field.is_nullable() && array.logical_null_count() > 0 {
+                return Err(wrong("it has nulls, and the dataset's column has none".to_owned()));
+            }
+            arrays.push(array);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+            .map_err(|e| WriteError::schema(format!("rows for {:?}: {e}", self.dataset)))
+    }
+}
+
+/// Whether values of `from` can become values of `to` as they are, or with a check of each.
+fn converts(from: &DataType, to: &DataType) -> bool {
+    use DataType as D;
+    if stored_type(from).is_ok_and(|stored| stored.equals_datatype(to)) {
+        return true;
+    }
+    match (from, to) {
+        (D::Null, _) => true,
+        (D::Dictionary(_, from), D::Dictionary(_, to)) => converts(from, to),
+        (D::Dictionary(_, from), to) => converts(from, to),
+        (from, D::Dictionary(_, to)) => converts(from, to),
+        (from, to) if from.is_integer() && to.is_integer() => true,
+        (D::Int8 | D::UInt8 | D::Int16 | D::UInt16 | D::Float16, D::Float32) => true,
+        (from, D::Float64) if from.is_integer() => !matches!(from, D::Int64 | D::UInt64),
+        (D::Float16 | D::Float32, D::Float64) => true,
+        // The stored number does not depend on the zone.
+        (D::Timestamp(_, a), D::Timestamp(_, b)) => a.is_some() == b.is_some(),
+        (D::Duration(_), D::Duration(_)) | (D::Time32(_) | D::Time64(_), D::Time32(_) | D::Time64(_)) => true,
+        (D::Date32, D::Date64) => true,
+        _ => false,
+    }
+}
+
+fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    use DataType as D;
+    let from = given.data_type();
+    if from == to {
+        return Ok(given.clone());
+    }
+    if *from == D::Null {
+        return Ok(new_null_array(to, given.len()));
+    }
+    // What is not safe is an error, not a null.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = |array: &ArrayRef, to: &DataType| cast_with_options(array, to, &strict).map_err(|e| e.to_string());
+    let converted = match (from, to) {
+        (D::Dictionary(_, values), _) if !matches!(to, D::Dictionary(..)) => convert(&cast(given, values)?, to)?,
+        _ => cast(given, to)?,
+    };
+    // Times in a coarser unit are cut by the cast: what does not come back as it was is refused.
+    let may_lose = matches!((from, to), (D::Timestamp(..), _) | (D::Duration(_), _) | (D::Time32(_) | D::Time64(_), _));
+    if may_lose && cast(&converted, from)?.to_data() != given.to_data() {
+        return Err(format!("a value of type {from} has no exact counterpart of type {to}"));
+    }
+    Ok(converted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Int32Array, Int64Array, StringArray, TimestampMillisecondArray, TimestampNanosecondArray};
+    use arrow_schema::{Field, TimeUnit};
+
+    use super::*;
+
+    fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
+        Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn columns_are_matched_by_name() {
+        let stored = schema(&[("a", DataType::Int64), ("b", DataType::LargeUtf8)]);
+        let batch = RecordBatch::try_from_iter([
+            ("b", Arc::new(StringArray::from(vec!["x"])) as ArrayRef),
+            ("a", Arc::new(Int32Array::from(vec![-1])) as ArrayRef),
+        ])
+        .unwrap();
+        let conform = Conform::new("d", &batch.schema(), &stored).unwrap();
+        let got = conform.batch(&batch, 0).unwrap();
+        assert_eq!(got.schema(), stored);
+        assert_eq!(got.column(0).as_ref(), &Int64Array::from(vec![-1]) as &dyn Array);
+    }
+
+    #[test]
+    fn too_few_too_many_or_wrong_columns_are_named() {
+        let stored = schema(&[("a", DataType::Int64), ("b", DataType::Int64)]);
+        let problem = |columns: &[(&str, DataType)]| {
+            Conform::new("d", &schema(columns), &stored).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert!(problem(&[("a", DataType::Int64)]).contains("\"b\" is missing"));
+        let three = [("a", DataType::Int64), ("b", DataType::Int64), ("c", DataType::Int64)];
+        assert!(problem(&three).contains("no column \"c\""));
+        assert!(problem(&[("a", DataType::Utf8), ("b", DataType::Int64)]).contains("\"a\" has type Utf8"));
+        assert!(problem(&[("a", DataType::Float64), ("b", DataType::Int64)]).contains("without loss"));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_errors_not_nulls() {
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![1, 1 << 40]));
+        assert!(convert(&wide, &DataType::Int32).is_err());
+        assert!(convert(&wide.slice(0, 1), &DataType::Int32).is_ok());
+        let fine: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1_000_000, 1_000_001]));
+        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+        assert!(convert(&fine, &milliseconds).unwrap_err().contains("exact"));
+        assert!(convert(&fine.slice(0, 1), &milliseconds).is_ok());
+        let far: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![i64::MAX]));
+        assert!(convert(&far, &DataType::Timestamp(TimeUnit::Nanosecond, None)).is_err());
+    }
+}

@@ -1,0 +1,336 @@
+//! Writing to a dataset: a new version of everything, or of what is there and some rows more.
+
+mod compact;
+mod conform;
+mod exclusive;
+mod hide;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::{Array, RecordBatch, make_array};
+use arrow_schema::SchemaRef;
+
+use self::conform::Conform;
+pub(crate) use self::exclusive::{Exclusive, publish_document};
+pub use self::exclusive::{GcReport, Retention};
+use crate::build::{OnDuplicate, PutOptions, SegmentBuilder};
+use crate::dataset::Dataset;
+use crate::error::WriteError;
+use crate::manifest::SegmentRecord;
+use crate::segment::Segment;
+use crate::version::Version;
+
+/// How rows are added to a dataset, or taken from it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ChangeOptions {
+    /// Memory, threads, progress and the like; the dataset itself decides about `key` and `unique`. `on_duplicate` is
+    /// about keys that occur twice among the rows that come in.
+    pub build: PutOptions,
+    /// Whether small segments are merged afterwards, as soon as there are many of them.
+    pub compact: bool,
+    /// Which versions stay; `None`: all.
+    pub retain: Option<Retention>,
+}
+
+impl Default for ChangeOptions {
+    fn default() -> Self {
+        Self { build: PutOptions::table(Vec::<String>::new()), compact: true, retain: None }
+    }
+}
+
+impl ChangeOptions {
+    /// Sets what to do about a key that occurs twice among the rows that come in.
+    #[must_use]
+    pub fn on_duplicate(mut self, on_duplicate: OnDuplicate) -> Self {
+        self.build.on_duplicate = on_duplicate;
+        self
+    }
+
+    /// Sets whether small segments are merged afterwards.
+    #[must_use]
+    pub fn compact(mut self, compact: bool) -> Self {
+        self.compact = compact;
+        self
+    }
+
+    /// Sets which versions stay.
+    #[must_use]
+    pub fn retain(mut self, retention: Retention) -> Self {
+        self.retain = Some(retention);
+        self
+    }
+}
+
+/// What becomes of rows that are already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// All stay. Where keys are unique, a key that is there already is an error.
+    Append,
+    /// Those with a key that comes in are replaced.
+    Upsert,
+}
+
+/// A version that is being added to.
+struct Addition {
+    change: Change,
+    base: Arc<Version>,
+    conform: Conform,
+    compact: bool,
+    retain: Option<Retention>,
+}
+
+/// Writes a new version of a dataset. Nothing is visible until [`Writer::commit`]; dropped before that, it publishes nothing
+/// and leaves nothing.
+pub struct Writer {
+    exclusive: Exclusive,
+    temporary: PathBuf,
+    builder: Option<SegmentBuilder>,
+    options: PutOptions,
+    /// `None`: the rows that come in are all that the version will have.
+    addition: Option<Addition>,
+    rows: u64,
+    done: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(dataset: &Dataset, schema: SchemaRef, options: PutOptions) -> Result<Self, WriteError> {
+        check_names(&schema)?;
+        let exclusive = acquire(dataset, true, &options)?;
+        Self::begin(exclusive, schema, options, None)
+    }
+
+    /// A writer of rows that are added to the newest version.
+    pub(crate) fn adding(
+        dataset: &Dataset,
+        schema: &SchemaRef,
+        change: Change,
+        options: ChangeOptions,
+    ) -> Result<Self, WriteError> {
+        check_names(schema)?;
+        let exclusive = acquire(dataset, false, &options.build)?;
+        let base = dataset.open(None)?;
+        if change == Change::Upsert && base.key_type().is_none() {
+            return Err(base.wrong_shape("it has no key to tell which rows are replaced; append to it").into());
+        }
+        let conform = Conform::new(base.name(), schema, base.schema())?;
+        let mut build = options.build;
+        build.key.clone_from(&base.manifest.key);
+        // Upsert leaves each key as often as it comes in; only where keys are unique must that be once.
+        build.unique = base.manifest.unique;
+        let schema = Arc::clone(base.schema());
+        let addition = Addition { change, base, conform, compact: options.compact, retain: options.retain };
+        Self::begin(exclusive, schema, build, Some(addition))
+    }
+
+    fn begin(
+        exclusive: Exclusive,
+        schema: SchemaRef,
+        options: PutOptions,
+        addition: Option<Addition>,
+    ) -> Result<Self, WriteError> {
+        let temporary = match exclusive.temporary_dir() {
+            Ok(temporary) => temporary,
+            Err(e) => {
+                exclusive.remove_if_empty();
+                return Err(e);
+            }
+        };
+        let fs = Arc::clone(exclusive.dataset().fs());
+        let builder = SegmentBuilder::new(fs, temporary.clone(), schema, &options);
+        // From here on `drop` cleans up.
+        let mut writer = Self { exclusive, temporary, builder: None, options, addition, rows: 0, done: false };
+        writer.builder = Some(builder?);
+        Ok(writer)
+    }
+
+    /// Adds rows. The batch must have the schema given at the start.
+    ///
+    /// # Errors
+    /// After an error the writer only fails; drop it.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
+        self.exclusive.check_held()?;
+        let mut builder = self.builder.take().ok_or_else(spent)?;
+        let written = match &self.addition {
+            Some(addition) => addition.conform.batch(batch, self.rows).and_then(|batch| builder.write(&batch)),
+            None => builder.write(batch),
+        };
+        written.map_err(|e| self.named(e))?;
+        self.rows += batch.num_rows() as u64;
+        self.builder = Some(builder);
+        Ok(())
+    }
+
+    /// Rows written so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Finishes the files and publishes them as the newest version; returns its number. Adding no rows publishes nothing
+    /// and returns the number of the version that is there.
+    ///
+    /// # Errors
+    /// Any failure publishes nothing and leaves nothing, except that a failing sync of the folder after the version became
+    /// visible is reported although it may stay.
+    pub fn commit(mut self) -> Result<u64, WriteError> {
+        self.exclusive.check_held()?;
+        let builder = self.builder.take().ok_or_else(spent)?;
+        if let Some(addition) = self.addition.as_ref().filter(|_| self.rows == 0) {
+            return Ok(addition.base.manifest.version);
+        }
+        let record = builder.finish().map_err(|e| self.named(e))?;
+        self.check_wanted()?;
+        let published = self.exclusive.adopt(&self.temporary, record).and_then(|record| match &self.addition {
+            Some(addition) => self.publish_added(addition, record),
+            None => {
+                let (key, unique) = (self.options.key.clone(), self.options.unique);
+                self.exclusive.publish(key, unique, "put".to_owned(), vec![record])
+            }
+        });
+        let version = match published {
+            Ok(version) => version,
+            Err(e) => {
+                // Removes the new files unless their manifest became visible after all.
+                let _ = self.exclusive.remove_leftovers();
+                return Err(e);
+            }
+        };
+        self.done = true;
+        match self.addition.take() {
+            Some(addition) => {
+                Ok(tidy_up(&self.exclusive, addition.compact, addition.retain, &self.options).unwrap_or(version))
+            }
+            None => Ok(version),
+        }
+    }
+
+    /// The last look: what is published cannot be stopped any more.
+    fn check_wanted(&self) -> Result<(), WriteError> {
+        if self.options.cancel.as_ref().is_some_and(|cancel| cancel()) { Err(WriteError::Cancelled) } else { Ok(()) }
+    }
+
+    fn publish_added(&self, addition: &Addition, record: SegmentRecord) -> Result<u64, WriteError> {
+        let (dataset, base) = (self.exclusive.dataset(), &addition.base);
+        let mut segments = base.manifest.segments.clone();
+        let unique = base.manifest.unique;
+        if unique || addition.change == Change::Upsert {
+            let new = Segment::open(dataset.fs().as_ref(), dataset.dir(), &record, &base.manifest.key)?;
+            match addition.change {
+                Change::Append => base.check_new_keys(&new)?,
+                Change::Upsert => {
+                    let rows = base.rows_with_keys_of(&new)?;
+                    segments = self.exclusive.hide(base, rows)?;
+                }
+            }
+        }
+        segments.push(record);
+        self.check_wanted()?;
+        let origin = match addition.change {
+            Change::Append => "append",
+            Change::Upsert => "upsert",
+        };
+        self.exclusive.publish(base.manifest.key.clone(), unique, origin.to_owned(), segments)
+    }
+
+    /// Fills in the dataset's name, which the builder does not know.
+    fn named(&self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::DuplicateKey { key, rows, .. } => {
+                WriteError::DuplicateKey { dataset: self.exclusive.dataset().name().to_owned(), key, rows }
+            }
+            other => other,
+        }
+    }
+}
+
+fn acquire(dataset: &Dataset, create: bool, options: &PutOptions) -> Result<Exclusive, WriteError> {
+    let should_stop = || options.cancel.as_ref().is_some_and(|cancel| cancel());
+    Exclusive::acquire(dataset, create, options.lock_timeout, &should_stop)
+}
+
+/// What follows a change that is already published: merging small segments and removing old versions. Returns the newest
+/// version's number. Where it fails nothing is lost, and the next change tries again.
+fn tidy_up(
+    exclusive: &Exclusive,
+    compact: bool,
+    retain: Option<Retention>,
+    options: &PutOptions,
+) -> Result<u64, WriteError> {
+    let mut version = exclusive.dataset().open(None)?;
+    if compact && let Some(range) = compact::due(&version) {
+        compact::compact(exclusive, &version, range, options)?;
+        version = exclusive.dataset().open(None)?;
+    }
+    if let Some(retention) = retain {
+        exclusive.collect(retention)?;
+    }
+    Ok(version.manifest.version)
+}
+
+/// Takes the rows of some keys out of the newest version; returns the new version's number and how many rows went. Keys
+/// that are not there are ignored; without any that is, nothing is published.
+pub(crate) fn delete(dataset: &Dataset, keys: &dyn Array, options: &ChangeOptions) -> Result<(u64, u64), WriteError> {
+    let exclusive = acquire(dataset, false, &options.build)?;
+    let base = dataset.open(None)?;
+    let rows = base.rows_with_keys(&make_array(keys.to_data()))?;
+    let gone = rows.iter().map(|rows| rows.len() as u64).sum();
+    if gone == 0 {
+        return Ok((base.manifest.version, 0));
+    }
+    let published = exclusive.hide(&base, rows).and_then(|segments| {
+        exclusive.publish(base.manifest.key.clone(), base.manifest.unique, "delete".to_owned(), segments)
+    });
+    let version = published.inspect_err(|_| {
+        let _ = exclusive.remove_leftovers();
+    })?;
+    Ok((tidy_up(&exclusive, options.compact, options.retain, &options.build).unwrap_or(version), gone))
+}
+
+/// Merges all segments of the newest version into one without hidden rows; returns the number of the version that has it.
+pub(crate) fn compact(dataset: &Dataset, options: &ChangeOptions) -> Result<u64, WriteError> {
+    let exclusive = acquire(dataset, false, &options.build)?;
+    let base = dataset.open(None)?;
+    let version = if base.single().is_some() {
+        base.manifest.version
+    } else {
+        compact::compact(&exclusive, &base, 0..base.parts.len(), &options.build)?
+    };
+    if let Some(retention) = options.retain {
+        exclusive.collect(retention)?;
+    }
+    Ok(version)
+}
+
+/// Two columns of one name could not be told apart by it.
+fn check_names(schema: &SchemaRef) -> Result<(), WriteError> {
+    let mut names = HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        Some(twice) => Err(WriteError::schema(format!("two columns are named {:?}; rename one", twice.name()))),
+        None => Ok(()),
+    }
+}
+
+fn spent() -> WriteError {
+    WriteError::Options { problem: "this writer has failed before; drop it and start again".to_owned() }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A forked child must leave its parent's files alone.
+        if self.done || self.exclusive.check_held().is_err() {
+            return;
+        }
+        // The builder closes its files first. What cannot be removed now, the next writer removes.
+        self.builder = None;
+        let _ = self.exclusive.dataset().fs().remove_dir_all(&self.temporary);
+        self.exclusive.remove_if_empty();
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("dataset", &self.exclusive.dataset().name()).field("rows", &self.rows).finish()
+    }
+}
