@@ -9,7 +9,8 @@ use arrow_select::concat::concat;
 
 use super::block::{Block, bounds_of};
 use super::cells::{Cells, FromColumn, with_cells};
-use super::merge::{Keep, Key};
+use super::key::Key;
+use super::merge::Keep;
 use super::pipeline::{Chunk, Rows, Send};
 use super::progress::Monitor;
 use super::sort::{Order, Place, Ranked, SORT_BYTES_A_ROW, block_of, place, row_of, sort};
@@ -83,7 +84,7 @@ impl Buffered {
         block: Block,
         first_row: u64,
         shapes: &[DataType],
-        key: Option<Key>,
+        key: Option<&Key>,
     ) -> Result<(), ArrowError> {
         let bounds = bounds_of(&block, shapes);
         self.bytes += bounds.iter().zip(shapes).map(|(b, s)| b.memory_bytes(s)).sum::<u64>();
@@ -133,7 +134,7 @@ impl Buffered {
     /// Sorts what is held. `number_rows`: append a column of input row numbers.
     pub(crate) fn order(
         mut self,
-        key: Option<Key>,
+        key: Option<&Key>,
         keep: Keep,
         number_rows: bool,
         threads: usize,
@@ -152,7 +153,7 @@ impl Buffered {
                 };
                 if keep == Keep::Error && let Some((first, second)) = first_repeat(&order) {
                     let number = |p: Place| self.first_rows[block_of(p)] + row_of(p) as u64;
-                    let key = cells[block_of(first)].key(row_of(first)).to_string();
+                    let key = key.text(cells[block_of(first)].key(row_of(first)));
                     let rows = (number(first), number(second));
                     return Err(WriteError::DuplicateKey { dataset: String::new(), key, rows });
                 }
@@ -177,7 +178,7 @@ fn numbered(blocks: &[Arc<Block>], first_rows: &[u64]) -> Vec<Arc<Block>> {
     blocks.iter().zip(first_rows).map(with_numbers).collect()
 }
 
-fn still_sorted<C: FromColumn>(sorted: Sorted, before: Option<&Block>, block: &Block, key: Key) -> Sorted {
+fn still_sorted<C: FromColumn>(sorted: Sorted, before: Option<&Block>, block: &Block, key: &Key) -> Sorted {
     if block.rows == 0 {
         return sorted;
     }

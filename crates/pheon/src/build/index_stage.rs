@@ -13,11 +13,12 @@ use pheon_os::fs::{FileSystem, ReadFile};
 use super::block::Bounds;
 use super::cells::{Cells, FromColumn, with_cells};
 use super::data_file::{ArrowFile, WrittenFile};
-use super::merge::Key;
+use super::key::Key;
 use super::progress::Monitor;
+use super::sink::count_parts;
 use crate::error::WriteError;
 use crate::index::{BUCKET_BYTES, IndexBuildError, IndexBuilder, IndexPlan};
-use crate::manifest::{BufferRecord, FileRecord};
+use crate::manifest::FileRecord;
 
 /// Plans tried before giving up; the first nearly always works.
 const ATTEMPTS_MAX: u32 = 16;
@@ -33,15 +34,29 @@ pub(crate) struct IndexStage<'a> {
     pub(crate) data_path: PathBuf,
     pub(crate) data: &'a FileRecord,
     pub(crate) rows: u64,
-    pub(crate) key: Key,
-    pub(crate) shape: &'a DataType,
-    /// Which of the data file's buffers is the key column's first, its validity.
-    pub(crate) first_buffer: usize,
+    pub(crate) key: &'a Key,
+    /// The key columns as they are in the file, in the key's order.
+    pub(crate) parts: Vec<StoredPart<'a>>,
     /// No key occurs twice.
     pub(crate) unique: bool,
     pub(crate) memory_bytes: u64,
     pub(crate) threads: usize,
     pub(crate) monitor: &'a Monitor,
+}
+
+/// A key column in the data file.
+pub(crate) struct StoredPart<'a> {
+    shape: &'a DataType,
+    /// Which of the file's buffers is its first, its validity.
+    first_buffer: usize,
+}
+
+impl<'a> StoredPart<'a> {
+    /// The column at this position of a file whose columns begin with these shapes.
+    pub(crate) fn new(shapes: &'a [DataType], column: usize) -> Self {
+        let first_buffer = shapes[..column].iter().map(|s| count_parts(s).1).sum();
+        Self { shape: &shapes[column], first_buffer }
+    }
 }
 
 impl IndexStage<'_> {
@@ -139,39 +154,69 @@ impl IndexStage<'_> {
         Ok(())
     }
 
-    fn buffer(&self, at: usize) -> BufferRecord {
-        self.data.buffers[self.first_buffer + at]
+    /// Some keys from `row` on, as a column to make cells of, and how many rows these are.
+    fn read_piece(&self, file: &dyn ReadFile, row: u64) -> std::io::Result<(ArrayRef, usize)> {
+        let most = PIECE_ROWS.min(self.rows - row);
+        if let [part] = self.parts.as_slice() {
+            return self.read_part(file, part, row, most);
+        }
+        // Strings first: where they are long, there are fewer rows to read of the others.
+        let mut order: Vec<usize> = (0..self.parts.len()).collect();
+        order.sort_by_key(|&i| !matches!(self.parts[i].shape, DataType::LargeBinary));
+        let mut rows = most;
+        let mut columns = vec![None; self.parts.len()];
+        for i in order {
+            let (column, read) = self.read_part(file, &self.parts[i], row, rows)?;
+            rows = read as u64;
+            columns[i] = Some(column);
+        }
+        let columns: Vec<ArrayRef> = columns.into_iter().flatten().map(|c| c.slice(0, rows as usize)).collect();
+        let key_bytes = self.key.key_bytes(&columns.iter().collect::<Vec<_>>()).map_err(broken)?;
+        Ok((key_bytes, rows as usize))
     }
 
-    /// Some of the key column from `row` on, in shape, and how many rows these are. `row` is a multiple of 8 for columns
-    /// of bits, because every piece of those has `PIECE_ROWS` rows.
-    fn read_piece(&self, file: &dyn ReadFile, row: u64) -> std::io::Result<(ArrayRef, usize)> {
+    /// At most so many rows of a column from `row` on, in shape, and how many there are.
+    fn read_part(
+        &self,
+        file: &dyn ReadFile,
+        part: &StoredPart<'_>,
+        row: u64,
+        rows: u64,
+    ) -> std::io::Result<(ArrayRef, usize)> {
+        let buffer_at = |at: usize| self.data.buffers[part.first_buffer + at];
         let read = |offset: u64, bytes: u64| {
             let mut buffer = MutableBuffer::from_len_zeroed(bytes as usize);
             file.read_at(offset, buffer.as_slice_mut()).map(|()| Buffer::from(buffer))
         };
-        let rows = PIECE_ROWS.min(self.rows - row);
-        let broken = |e: arrow_schema::ArrowError| std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string());
-        if matches!(self.shape, DataType::LargeBinary) {
-            let offsets = ScalarBuffer::<i64>::from(read(self.buffer(1).offset + 8 * row, 8 * (rows + 1))?);
+        if matches!(part.shape, DataType::LargeBinary) {
+            let offsets = ScalarBuffer::<i64>::from(read(buffer_at(1).offset + 8 * row, 8 * (rows + 1))?);
             let first = offsets[0];
             let within = offsets[1..].partition_point(|&o| o - first <= PIECE_BYTES).max(1);
-            let bytes = read(self.buffer(2).offset + first as u64, (offsets[within] - first) as u64)?;
+            let bytes = read(buffer_at(2).offset + first as u64, (offsets[within] - first) as u64)?;
             let offsets: Vec<i64> = offsets[..=within].iter().map(|o| o - first).collect();
             let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
             let array = LargeBinaryArray::try_new(offsets, bytes, None).map_err(broken)?;
             return Ok((Arc::new(array), within));
         }
-        let (offset, bytes) = match self.shape {
-            DataType::Boolean => (row / 8, rows.div_ceil(8)),
+        // Bits may begin within a byte.
+        let mut skipped = 0;
+        let (offset, bytes) = match part.shape {
+            DataType::Boolean => {
+                skipped = row % 8;
+                (row / 8, (skipped + rows).div_ceil(8))
+            }
             DataType::FixedSizeBinary(n) => (row * *n as u64, rows * *n as u64),
             other => {
                 let width = other.primitive_width().unwrap_or_else(|| unreachable!("{other} cannot be a key")) as u64;
                 (row * width, rows * width)
             }
         };
-        let bytes = read(self.buffer(1).offset + offset, bytes)?;
-        let data = ArrayData::builder(self.shape.clone()).len(rows as usize).add_buffer(bytes).build();
-        Ok((make_array(data.map_err(broken)?), rows as usize))
+        let bytes = read(buffer_at(1).offset + offset, bytes)?;
+        let data = ArrayData::builder(part.shape.clone()).len((skipped + rows) as usize).add_buffer(bytes).build();
+        Ok((make_array(data.map_err(broken)?).slice(skipped as usize, rows as usize), rows as usize))
     }
+}
+
+fn broken(e: arrow_schema::ArrowError) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string())
 }

@@ -8,19 +8,12 @@ use arrow_array::types::Int32Type;
 
 use super::block::Block;
 use super::cells::{Cells, FromColumn};
+use super::key::Key;
 use super::pipeline::{Chunk, Rows, Send};
 use super::progress::Monitor;
 use super::run::{Run, RunReader};
 use super::sort::{Place, block_of, place, row_of};
 use crate::error::WriteError;
-use crate::key::KeyType;
-
-/// The key column of a build.
-#[derive(Clone, Copy)]
-pub(crate) struct Key {
-    pub(crate) column: usize,
-    pub(crate) key_type: KeyType,
-}
 
 /// What happens to rows whose key occurred before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +40,7 @@ struct Cursor<'a, C> {
 }
 
 impl<C: FromColumn> Cursor<'_, C> {
-    fn load(&mut self, key: Key) -> Result<(), WriteError> {
+    fn load(&mut self, key: &Key) -> Result<(), WriteError> {
         self.row = 0;
         self.block = self.reader.next()?.map(|block| {
             let cells = C::from_column(&block.columns[key.column], key.key_type);
@@ -60,7 +53,7 @@ impl<C: FromColumn> Cursor<'_, C> {
 /// Sends the rows of all runs in order, in chunks of `chunk_rows`. Rows with equal keys come in the order of their runs.
 pub(crate) fn merge<C: FromColumn>(
     runs: &[Run],
-    key: Key,
+    key: &Key,
     keep: Keep,
     chunk_rows: usize,
     monitor: &Monitor,
@@ -73,7 +66,7 @@ pub(crate) fn merge<C: FromColumn>(
         cursors.push(cursor);
     }
     let mut tree = LoserTree::new(cursors.len(), |a, b| before(&cursors, a, b));
-    let mut pending = Pending::new(runs.len(), keep, chunk_rows);
+    let mut pending = Pending::new(runs.len(), key, keep, chunk_rows);
     loop {
         let winner = tree.winner();
         let cursor = &mut cursors[winner];
@@ -162,7 +155,8 @@ impl LoserTree {
 }
 
 /// The chunk that is being filled.
-struct Pending<C> {
+struct Pending<'a, C> {
+    key: &'a Key,
     keep: Keep,
     chunk_rows: usize,
     blocks: Vec<Arc<Block>>,
@@ -175,9 +169,10 @@ struct Pending<C> {
     last: Option<Place>,
 }
 
-impl<C: Cells> Pending<C> {
-    fn new(cursors: usize, keep: Keep, chunk_rows: usize) -> Self {
+impl<'a, C: Cells> Pending<'a, C> {
+    fn new(cursors: usize, key: &'a Key, keep: Keep, chunk_rows: usize) -> Self {
         Self {
+            key,
             keep,
             chunk_rows,
             blocks: Vec::new(),
@@ -224,7 +219,7 @@ impl<C: Cells> Pending<C> {
 
     fn duplicate(&self, first: Place, second: Place) -> WriteError {
         let number = |at: Place| input_row(&self.blocks[block_of(at)], row_of(at));
-        let key = self.cells[block_of(first)].key(row_of(first)).to_string();
+        let key = self.key.text(self.cells[block_of(first)].key(row_of(first)));
         WriteError::DuplicateKey { dataset: String::new(), key, rows: (number(first), number(second)) }
     }
 

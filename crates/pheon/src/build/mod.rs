@@ -7,6 +7,7 @@ mod data_file;
 mod dictionary;
 mod gather;
 mod index_stage;
+mod key;
 mod merge;
 mod normalise;
 mod options;

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use pheon_os::fs::FileSystem;
 
@@ -18,18 +18,17 @@ use super::buffered::{Buffered, Ordered};
 use super::cells::{FromColumn, with_cells};
 use super::data_file::{ArrowFile, WrittenFile};
 use super::dictionary::{Dictionaries, Unifier, unifiers};
-use super::index_stage::IndexStage;
-use super::merge::{Keep, Key, copy, merge};
+use super::index_stage::{IndexStage, StoredPart};
+use super::key::{Key, plain_values, with_plain_keys};
+use super::merge::{Keep, copy, merge};
 use super::normalise::{shape_is_free, shape_of, stored_schema, to_shape};
 use super::options::{OnDuplicate, PutOptions};
 use super::pipeline::{self, Hashing, Ready, Send, prepare};
 use super::progress::{Monitor, Phase};
 use super::run::{Run, spill_schema};
-use super::sink::count_parts;
 use super::tuning::Tuning;
 use crate::error::WriteError;
 use crate::index::{IndexBuilder, IndexPlan};
-use crate::key::KeyType;
 use crate::manifest::SegmentRecord;
 
 /// Rows of a segment at most; row numbers are 32 bits wide, and one value is taken.
@@ -42,6 +41,7 @@ pub(crate) struct SegmentBuilder {
     spill_dir: PathBuf,
     input: SchemaRef,
     stored: SchemaRef,
+    /// Of the stored columns, and of the key bytes behind them if the key has several columns.
     shapes: Vec<DataType>,
     unifiers: Vec<Unifier>,
     key: Option<Key>,
@@ -69,8 +69,8 @@ impl SegmentBuilder {
     ) -> Result<Self, WriteError> {
         let tuning = Tuning::new(options.resolved_memory_bytes()?);
         let threads = options.resolved_threads()?;
-        let stored = stored_schema(&schema)?;
-        let key = key_of(&stored, &options.key)?;
+        let stored = with_plain_keys(&stored_schema(&schema)?, &options.key);
+        let key = Key::of(&stored, &options.key)?;
         if options.unique && key.is_none() {
             return Err(WriteError::Options { problem: "unique needs a key column; none was named".into() });
         }
@@ -85,7 +85,10 @@ impl SegmentBuilder {
         metadata.insert("pheon.key".into(), names);
         metadata.insert("pheon.unique".into(), options.unique.to_string());
         let stored: SchemaRef = Arc::new(Schema::new_with_metadata(stored.fields().clone(), metadata));
-        let shapes: Vec<DataType> = stored.fields().iter().map(|f| shape_of(f.data_type())).collect();
+        let mut shapes: Vec<DataType> = stored.fields().iter().map(|f| shape_of(f.data_type())).collect();
+        if key.as_ref().is_some_and(Key::has_key_bytes) {
+            shapes.push(DataType::LargeBinary);
+        }
         Ok(Self {
             fs,
             spill_dir: options.spill_dir.clone().unwrap_or_else(|| dir.clone()),
@@ -134,18 +137,23 @@ impl SegmentBuilder {
     }
 
     fn take(&mut self, piece: &RecordBatch) -> Result<(), WriteError> {
-        if let Some(key) = self.key {
-            let column = piece.column(key.column);
+        for part in self.key.iter().flat_map(|key| &key.parts) {
+            let column = piece.column(part.column);
             if let Some(row) = column.logical_nulls().and_then(|nulls| nulls.iter().position(|valid| !valid)) {
-                let name = self.input.field(key.column).name();
+                let name = self.input.field(part.column).name();
                 let row = self.rows_in + row as u64;
                 return Err(WriteError::schema(format!("key column {name:?} is null in input row {row}")));
             }
         }
         let mut dictionaries = Dictionaries::new(&mut self.unifiers);
         let mut columns = Vec::with_capacity(self.shapes.len());
-        for (field, column) in self.input.fields().iter().zip(piece.columns()) {
-            columns.push(to_shape(column, &mut dictionaries).map_err(|e| {
+        for (at, (field, column)) in self.input.fields().iter().zip(piece.columns()).enumerate() {
+            let shaped = if self.key.as_ref().is_some_and(|key| key.contains(at)) {
+                plain_values(column).and_then(|plain| to_shape(&plain, &mut dictionaries))
+            } else {
+                to_shape(column, &mut dictionaries)
+            };
+            columns.push(shaped.map_err(|e| {
                 let rows = self.rows_in..self.rows_in + piece.num_rows() as u64;
                 WriteError::schema(format!(
                     "column {:?} of type {}, input rows {rows:?}: {e}",
@@ -153,6 +161,10 @@ impl SegmentBuilder {
                     field.data_type()
                 ))
             })?);
+        }
+        if let Some(key) = self.key.as_ref().filter(|key| key.has_key_bytes()) {
+            let parts: Vec<&ArrayRef> = key.parts.iter().map(|part| &columns[part.column]).collect();
+            columns.push(key.key_bytes(&parts).map_err(|e| joining(&e))?);
         }
         let block = Block { rows: piece.num_rows(), columns };
         for (all, own) in self.bounds.iter_mut().zip(bounds_of(&block, &self.shapes)) {
@@ -163,7 +175,7 @@ impl SegmentBuilder {
         if self.rows_in > ROWS_MAX && matches!(self.keep, Keep::All | Keep::Error) {
             return Err(too_many_rows());
         }
-        self.buffered.push(block, first_row, &self.shapes, self.key).map_err(|e| joining(&e))?;
+        self.buffered.push(block, first_row, &self.shapes, self.key.as_ref()).map_err(|e| joining(&e))?;
         let dictionaries: u64 = self.unifiers.iter().map(Unifier::bytes).sum();
         if self.buffered.bytes() + dictionaries > self.tuning.buffer_bytes {
             self.spill()?;
@@ -221,7 +233,8 @@ impl SegmentBuilder {
             return Ok(());
         }
         let buffered = std::mem::replace(&mut self.buffered, Buffered::new());
-        let ordered = buffered.order(self.key, self.keep, self.keep == Keep::Error, self.threads, &self.monitor)?;
+        let ordered =
+            buffered.order(self.key.as_ref(), self.keep, self.keep == Keep::Error, self.threads, &self.monitor)?;
         if !self.continues_last_run(&ordered) {
             let run = self.new_run()?;
             self.runs.push(run);
@@ -249,7 +262,7 @@ impl SegmentBuilder {
 
     fn continues_last_run(&self, ordered: &Ordered) -> bool {
         let Some(last) = self.runs.last().and_then(Run::last) else { return false };
-        let (Some(key), Some((first, row))) = (self.key, ordered.first()) else { return true };
+        let (Some(key), Some((first, row))) = (&self.key, ordered.first()) else { return true };
         let order = with_cells!(key.key_type, C => {
             let cells = |block: &Block| C::from_column(&block.columns[key.column], key.key_type);
             super::cells::Cells::compare(&cells(last), 0, &cells(first), row, 0)
@@ -285,7 +298,7 @@ impl SegmentBuilder {
     }
 
     fn merged(&self, runs: &[Run], chunk_rows: usize, send: &mut Send<'_>) -> Result<(), WriteError> {
-        match self.key {
+        match &self.key {
             None => copy(runs, &self.monitor, send),
             // A single run has no repeats left to deal with.
             Some(_) if runs.len() == 1 && self.keep != Keep::All => copy(runs, &self.monitor, send),
@@ -314,7 +327,7 @@ impl SegmentBuilder {
             return self.finish_files(data, keys, index);
         }
         let buffered = std::mem::replace(&mut self.buffered, Buffered::new());
-        let ordered = buffered.order(self.key, self.keep, false, self.threads, &self.monitor)?;
+        let ordered = buffered.order(self.key.as_ref(), self.keep, false, self.threads, &self.monitor)?;
         self.monitor.phase(Phase::Merge, Some(ordered.rows));
         let keys = Some(ordered.keys);
         let chunk_rows = self.rows_of(self.tuning.chunk_bytes);
@@ -339,9 +352,11 @@ impl SegmentBuilder {
         }
         let mut bounds = self.bounds.clone();
         bounds.iter_mut().for_each(|b| b.rows = b.rows.min(rows_max));
-        let mut batch = file.begin(&self.shapes, &bounds, self.tuning.staging_bytes);
-        let plan = self.key.and(keys).filter(|&k| k <= ROWS_MAX).map(|k| IndexPlan::for_keys(k, 0));
-        let hashing = self.key.zip(plan).map(|(key, plan)| Hashing {
+        // Key bytes are no column of the file: they only come along to be hashed.
+        let stored = self.stored.fields().len();
+        let mut batch = file.begin(&self.shapes[..stored], &bounds[..stored], self.tuning.staging_bytes);
+        let plan = self.key.as_ref().and(keys).filter(|&k| k <= ROWS_MAX).map(|k| IndexPlan::for_keys(k, 0));
+        let hashing = self.key.as_ref().zip(plan).map(|(key, plan)| Hashing {
             column: key.column,
             key_type: key.key_type,
             seed: plan.seed,
@@ -363,8 +378,14 @@ impl SegmentBuilder {
             self.monitor.rows(ready.block.rows as u64);
             Ok(())
         };
-        let columns = self.shapes.len();
-        pipeline::run(self.threads, |send| produce(self, send), |chunk| prepare(chunk, columns, hashing), consume)?;
+        let columns = if hashing.is_some() { self.shapes.len() } else { stored };
+        let work = |chunk| {
+            prepare(chunk, columns, hashing).map(|mut ready| {
+                ready.block.columns.truncate(stored);
+                ready
+            })
+        };
+        pipeline::run(self.threads, |send| produce(self, send), work, consume)?;
         let rows = batch.rows();
         Ok((Data { file: batch.finish(&*self.fs)?, rows, path }, index))
     }
@@ -376,7 +397,7 @@ impl SegmentBuilder {
         keys: Option<u64>,
         hot: Option<IndexBuilder>,
     ) -> Result<SegmentRecord, WriteError> {
-        let Some(key) = self.key else {
+        let Some(key) = &self.key else {
             self.monitor.phase(Phase::Sync, Some(data.rows));
             data.file.target.seal()?;
             let record = data.file.record;
@@ -391,8 +412,7 @@ impl SegmentBuilder {
             data: &data.file.record,
             rows: data.rows,
             key,
-            shape: &self.shapes[key.column],
-            first_buffer: self.shapes[..key.column].iter().map(|s| count_parts(s).1).sum(),
+            parts: key.parts.iter().map(|part| StoredPart::new(&self.shapes, part.column)).collect(),
             unique: self.unique,
             memory_bytes: self.tuning.index_bytes,
             threads: self.threads,
@@ -431,31 +451,6 @@ fn push(index: &mut IndexBuilder, first_row: u32, ready: &Ready) -> std::io::Res
         None => index.push_many(&ready.hashes, first_row),
         Some(heads) => ready.hashes.iter().zip(heads).try_for_each(|(&hash, &row)| index.push(hash, first_row + row)),
     }
-}
-
-fn key_of(stored: &Schema, names: &[String]) -> Result<Option<Key>, WriteError> {
-    let name = match names {
-        [] => return Ok(None),
-        [name] => name,
-        _ => {
-            let problem =
-                format!("a key of {} columns is not supported yet by this version; name one column", names.len());
-            return Err(WriteError::Options { problem });
-        }
-    };
-    let Ok(column) = stored.index_of(name) else {
-        let columns: Vec<_> = stored.fields().iter().map(|f| f.name().as_str()).collect();
-        return Err(WriteError::schema(format!(
-            "there is no column {name:?} to be the key; the columns are {columns:?}"
-        )));
-    };
-    let data_type = stored.field(column).data_type();
-    let Some(key_type) = KeyType::of(data_type) else {
-        return Err(WriteError::schema(format!(
-            "column {name:?} of type {data_type} cannot be a key; a key can be a string, binary, fixed-size binary, integer, boolean, date, time, timestamp, duration or decimal; cast the column to one of these"
-        )));
-    };
-    Ok(Some(Key { column, key_type }))
 }
 
 /// Bytes that an array's rows refer to, about.
