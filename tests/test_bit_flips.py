@@ -511,7 +511,7 @@ def test_heavy_damage_to_buffers(store: Path) -> None:
 def test_a_newer_format_version_is_refused(store: Path) -> None:
     """Checked JSON of a version that does not exist yet: an error that says so, not a guess."""
     for path in (store / "texts/manifest-000002.json", store / "pheon.json"):
-        body = path.read_bytes()[:-48].replace(b'"format_version":1', b'"format_version":2')
+        body = path.read_bytes()[:-48].replace(b'"format_version":1', b'"format_version":3')
         path.write_bytes(body + f',"checksum":"{xxh3_128(body):032x}"}}\n'.encode())
         with pytest.raises(pheon.CorruptError, match="format_version"):
             pheon.open(store).map("texts")

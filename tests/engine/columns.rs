@@ -166,7 +166,7 @@ fn several_value_columns_and_none() {
     columns.insert(20, ("k".to_owned(), Arc::new(Int32Array::from(keys.clone())), false));
     let (scratch, map) = Scratch::with_map(&RecordBatch::try_from_iter_with_nullable(columns).unwrap());
     assert_eq!(map.value_fields().len(), types.len());
-    assert_eq!(map.key_field().name(), "k");
+    assert_eq!(map.key_fields()[0].name(), "k");
     assert!(matches!(map.get(0), Err(ReadError::WrongShape { .. })));
     assert!(matches!(map.get_many(&Int32Array::from(vec![0])), Err(ReadError::WrongShape { .. })));
     let asked = Int32Array::from_iter([Some(keys[4]), None, Some(-5), Some(keys[9])]);

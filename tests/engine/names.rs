@@ -204,7 +204,7 @@ fn manifests_are_checked() {
         change(&mut json);
         with_checksum(&json)
     };
-    expect(&with(&|j| j["format_version"] = json!(2)), "newer");
+    expect(&with(&|j| j["format_version"] = json!(pheon::FORMAT_VERSION + 1)), "newer");
     expect(&with(&|j| j["pheon"] = json!("store")), "expected \"manifest\"");
     expect(&with(&|j| j["version"] = json!(1)), "expected 2, found 1");
     expect(&with(&|j| j["rows"] = json!(-1)), "JSON");

@@ -122,7 +122,8 @@ fn the_key_and_its_type_may_change_between_versions() {
     assert!(matches!(map.get(2i64).unwrap(), Some(pheon::Value::Str("two"))));
     assert!(matches!(map.get("key-1"), Err(ReadError::KeyType { .. })));
     // A version that is no map: the handle says so and stays where it is.
-    let batch = numbered(3, 0);
+    let batch =
+        entries(Arc::new(StringArray::from(vec!["a", "b", "a"])), Arc::new(StringArray::from(vec!["1", "2", "3"])));
     put(&scratch.store, "m", &batch, PutOptions::table(["k"])).unwrap();
     assert!(matches!(map.refresh(), Err(ReadError::WrongShape { .. })));
     assert!(map.contains(4i64).unwrap());

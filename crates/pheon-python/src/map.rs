@@ -36,7 +36,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn new(map: Map, allow_pickle: bool) -> PyResult<Self> {
-        let key = map.key_field();
+        let key = &map.key_fields()[0];
         let kind = KeyKind::of(key.data_type())
             .ok_or_else(|| PyTypeError::new_err(format!("keys of type {} cannot be looked up", key.data_type())))?;
         let fields = map.value_fields();
@@ -81,7 +81,7 @@ impl Opened {
     }
 
     fn keys_of(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
-        let data_type = self.map.key_field().data_type();
+        let data_type = self.map.key_fields()[0].data_type();
         if let Ok(list) = keys.cast::<PyList>() {
             return key_array(&self.kind, data_type, list.iter());
         }
@@ -381,13 +381,13 @@ impl MapHandle {
     /// The key column's name.
     #[getter]
     fn key(&self) -> String {
-        self.opened().map.key_field().name().clone()
+        self.opened().map.key_fields()[0].name().clone()
     }
 
     /// The key column's Arrow type, printed.
     #[getter]
     fn key_type(&self) -> String {
-        self.opened().map.key_field().data_type().to_string()
+        self.opened().map.key_fields()[0].data_type().to_string()
     }
 
     /// Names of the value columns.

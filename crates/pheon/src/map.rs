@@ -23,8 +23,9 @@ use crate::version::{Info, Version};
 #[derive(Debug, Clone)]
 pub struct Map {
     version: Arc<Version>,
-    key_column: usize,
     key_type: KeyType,
+    key_columns: Arc<[usize]>,
+    key_fields: Arc<[FieldRef]>,
     value_columns: Arc<[usize]>,
     value_fields: Arc<[FieldRef]>,
 }
@@ -34,11 +35,13 @@ impl Map {
         let Some(key) = version.model().key.as_ref().filter(|_| version.is_unique()) else {
             return Err(version.wrong_shape("its key is not unique, so it is no map; open it with table()"));
         };
-        let (key_column, key_type) = (key.column, key.key_type);
+        let key_type = key.key_type;
+        let key_columns: Arc<[usize]> = key.parts.iter().map(|part| part.column).collect();
         let fields = version.schema().fields();
-        let value_columns: Arc<[usize]> = (0..fields.len()).filter(|&i| i != key_column).collect();
-        let value_fields = value_columns.iter().map(|&i| fields[i].clone()).collect();
-        Ok(Self { version, key_column, key_type, value_columns, value_fields })
+        let value_columns: Arc<[usize]> = (0..fields.len()).filter(|i| !key_columns.contains(i)).collect();
+        let of = |columns: &[usize]| columns.iter().map(|&i| fields[i].clone()).collect();
+        let (key_fields, value_fields) = (of(&key_columns), of(&value_columns));
+        Ok(Self { version, key_type, key_columns, key_fields, value_columns, value_fields })
     }
 
     /// The dataset's name.
@@ -62,9 +65,9 @@ impl Map {
         self.len() == 0
     }
 
-    /// The key column as stored.
-    pub fn key_field(&self) -> &Field {
-        self.version.schema().field(self.key_column)
+    /// The key columns as stored, in the key's order: one, or several of which a key has a value each.
+    pub fn key_fields(&self) -> &[FieldRef] {
+        &self.key_fields
     }
 
     /// The value columns as stored, in the schema's order.
@@ -72,7 +75,7 @@ impl Map {
         &self.value_fields
     }
 
-    /// The physical key type.
+    /// The physical key type; [`KeyType::Composite`] for a key of several columns.
     #[inline]
     pub fn key_type(&self) -> KeyType {
         self.key_type
@@ -127,9 +130,29 @@ impl Map {
         Ok(row_id(part, row))
     }
 
-    /// The key in a row.
+    /// The key in a row, for a key of one column.
+    ///
+    /// # Errors
+    /// [`ReadError::WrongShape`] if the key has several columns: see [`Map::key_part_at`].
     pub fn key_at(&self, row: u64) -> Result<Value<'_>, ReadError> {
-        self.stored_value(row, self.key_column)
+        match *self.key_columns {
+            [_] => self.key_part_at(row, 0),
+            _ => Err(self.version.wrong_shape("its key has several columns; read it with key_part_at")),
+        }
+    }
+
+    /// The value of one key column in a row; `part` counts [`Map::key_fields`] from 0.
+    pub fn key_part_at(&self, row: u64, part: usize) -> Result<Value<'_>, ReadError> {
+        match self.key_columns.get(part) {
+            Some(&c) => self.stored_value(row, c),
+            None => Err(self.version.wrong_shape(format!("there is no key column {part}"))),
+        }
+    }
+
+    /// The key bytes of a key of several columns, for [`Map::find`] and the like as [`KeyRef::Bytes`]; as
+    /// [`Table::composite_key`].
+    pub fn composite_key(&self, parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {
+        self.version.composite_key(parts)
     }
 
     /// The value in a row; `column` counts the value columns from 0.
@@ -161,7 +184,8 @@ impl Map {
 
     /// The rows of many keys, aligned with them; null where missing.
     ///
-    /// `keys` may have any type that converts to the key's without loss. `threads`: how many may work; `None`: one.
+    /// `keys` may have any type that converts to the key's without loss; for a key of several columns an array of structs,
+    /// whose fields are taken by name, or by their order if none of the names is there. `threads`: how many may work; `None`: one.
     pub fn find_many(&self, keys: &dyn Array, threads: Option<usize>) -> Result<UInt64Array, ReadError> {
         self.version.find_array(&make_array(keys.to_data()), threads.unwrap_or(1))
     }

@@ -13,7 +13,7 @@ use pheon_os::{process, shm};
 use crate::build::PutOptions;
 use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
 use crate::error::{ReadError, WriteError};
-use crate::manifest::{self, FORMAT_VERSION, MARKER_FORMAT_VERSION, Marker};
+use crate::manifest::{self, MARKER_FORMAT_VERSION, Marker};
 use crate::map::Map;
 use crate::memory::{DatasetMemory, WarmReport};
 use crate::table::Table;
@@ -90,9 +90,11 @@ impl Store {
             let problem = format!("expected \"store\", found {:?}", marker.pheon);
             return Err(ReadError::corrupt(marker_path, "member \"pheon\"", problem));
         }
-        if marker.format_version > FORMAT_VERSION {
-            let problem =
-                format!("this Pheon reads up to {FORMAT_VERSION}, found {}; use a newer one", marker.format_version);
+        if marker.format_version > MARKER_FORMAT_VERSION {
+            let problem = format!(
+                "this Pheon reads up to {MARKER_FORMAT_VERSION}, found {}; use a newer one",
+                marker.format_version
+            );
             return Err(ReadError::corrupt(marker_path, "member \"format_version\"", problem));
         }
         let path = std::path::absolute(&path).map_err(|e| ReadError::io("find", &path, e))?;

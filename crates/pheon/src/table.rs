@@ -84,7 +84,7 @@ impl Table {
         &self.version.manifest.key
     }
 
-    /// The physical key type, if there is a key.
+    /// The physical key type, if there is a key; [`KeyType::Composite`] for a key of several columns.
     pub fn key_type(&self) -> Option<KeyType> {
         self.version.key_type()
     }
@@ -103,9 +103,20 @@ impl Table {
         Ok(Version::count_groups(self.list()?.window(self.start, self.len)).max(1))
     }
 
-    /// Whether each key occurs once.
+    /// Whether each key occurs once: because it had to when the version was published, or because it happens to.
     pub fn is_unique(&self) -> bool {
         self.version.is_unique()
+    }
+
+    /// The key bytes of a key of several columns, for [`Table::rows`], [`Table::range`] and the like as
+    /// [`KeyRef::Bytes`]; `parts` are the columns' values in the key's order. Of fewer values than columns: what the bytes
+    /// of every key with these values begin with, for [`Table::prefix`].
+    ///
+    /// # Errors
+    /// [`ReadError::KeyType`] if a value does not fit its column, [`ReadError::WrongShape`] if there are more values than
+    /// columns or the key has not several columns.
+    pub fn composite_key(&self, parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {
+        self.version.composite_key(parts)
     }
 
     /// Bytes of the buffers that this table's columns refer to: a slice counts its share of each.
@@ -237,7 +248,8 @@ impl Table {
         self.spanned(KeySpan::Between(bound(keys.start_bound())?, bound(keys.end_bound())?))
     }
 
-    /// The rows whose string or binary key begins with `prefix`, within this slice.
+    /// The rows whose string or binary key, or the key bytes of several columns ([`Table::composite_key`]), begin with
+    /// `prefix`, within this slice.
     ///
     /// # Errors
     /// [`ReadError::KeyType`] if keys are not byte strings.

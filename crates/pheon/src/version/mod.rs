@@ -16,6 +16,7 @@ use self::hidden::Hidden;
 use self::merge::RunList;
 use crate::dataset::{Dataset, Stamp};
 use crate::error::ReadError;
+use crate::key::composite::NoPart;
 use crate::key::{KeyRef, KeyType};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::Segment;
@@ -218,15 +219,34 @@ impl Version {
             Some(side) => Err(ReadError::KeyType {
                 dataset: self.name().to_owned(),
                 expected: side.type_name(&model.columns),
-                found: match key {
-                    KeyRef::Bytes(_) => "bytes",
-                    KeyRef::Fixed64(_) => "an integer",
-                    KeyRef::I128(_) | KeyRef::I256(_) => "a decimal",
-                }
-                .to_owned(),
+                found: form(key).to_owned(),
             }),
             None => Err(self.wrong_shape("it has no key to look up")),
         }
+    }
+
+    /// The key bytes of the leading columns' values (docs/format.md section 3.2).
+    pub(crate) fn composite_key(&self, parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {
+        let model = self.model();
+        let Some(side) = model.key.as_ref().filter(|side| side.is_composite()) else {
+            return Err(self.wrong_shape("its key has not several columns; look keys up as they are"));
+        };
+        if parts.len() > side.parts.len() {
+            let problem = format!("its key has {} columns, got {} values", side.parts.len(), parts.len());
+            return Err(self.wrong_shape(problem));
+        }
+        let mut bytes = Vec::with_capacity(16 * parts.len());
+        for (part, &key) in std::iter::zip(&side.parts, parts) {
+            part.key_type.encode(key, &mut bytes).map_err(|problem| ReadError::KeyType {
+                dataset: self.name().to_owned(),
+                expected: model.columns[part.column].data_type.to_string(),
+                found: match problem {
+                    NoPart::Form => form(key).to_owned(),
+                    NoPart::Range => format!("{} that it cannot hold: {key}", form(key)),
+                },
+            })?;
+        }
+        Ok(bytes)
     }
 
     pub(crate) fn wrong_shape(&self, problem: impl Into<String>) -> ReadError {
@@ -272,5 +292,14 @@ impl Version {
     /// The paths of the version's files.
     pub(crate) fn files(&self) -> Vec<&Path> {
         self.parts.iter().flat_map(Part::files).map(|file| file.path.as_path()).collect()
+    }
+}
+
+/// What people call a key of this form.
+fn form(key: KeyRef<'_>) -> &'static str {
+    match key {
+        KeyRef::Bytes(_) => "bytes",
+        KeyRef::Fixed64(_) => "an integer",
+        KeyRef::I128(_) | KeyRef::I256(_) => "a decimal",
     }
 }
