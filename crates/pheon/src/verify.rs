@@ -10,9 +10,11 @@ use crate::dataset::Dataset;
 use crate::error::ReadError;
 use crate::index::EMPTY_ROW;
 use crate::lookup::KeyBound;
-use crate::manifest::{FileRecord, Manifest};
+use crate::manifest::{FileRecord, Manifest, SegmentRecord};
 use crate::segment::file::{metadata_checksum, segment_dir};
 use crate::segment::{Segment, SegmentKey};
+use crate::version::Version;
+use crate::version::hidden::hidden_path;
 
 /// Problems that a report lists at most; more are only counted.
 const PROBLEMS_MAX: usize = 100;
@@ -69,23 +71,70 @@ pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
 
 fn verify_version(dataset: &Dataset, manifest: &Manifest, report: &mut VerifyReport) {
     report.version = manifest.version;
-    if manifest.rows != manifest.segments.iter().map(|s| s.rows).sum::<u64>() {
+    if manifest.rows != manifest.segments.iter().map(SegmentRecord::live_rows).sum::<u64>() {
         report.note(format!(
             "{}: rows is not the sum over the segments",
             dataset.manifest_path(manifest.version).display()
         ));
     }
+    let before = report.problem_count;
     for record in &manifest.segments {
         let dir = segment_dir(dataset.dir(), &record.id);
         let mut sound = verify_file(dataset, &dir.join("data.arrow"), &record.data, report);
         if let Some(index) = &record.index {
             sound &= verify_file(dataset, &dir.join("index.arrow"), index, report);
         }
+        if let Some(hidden) = &record.hidden {
+            verify_file(dataset, &hidden_path(dataset.dir(), &hidden.id), &hidden.file, report);
+        }
         match Segment::open(dataset.fs().as_ref(), dataset.dir(), record, &manifest.key) {
             Err(e) => report.note(e),
             // Buffers that are not what was published say nothing more when they are read as rows.
             Ok(segment) if sound => verify_segment(&segment, manifest, report),
             Ok(_) => {}
+        }
+    }
+    if report.problem_count == before {
+        match Version::open(dataset.fs().as_ref(), dataset.clone(), manifest.clone(), None) {
+            Ok(version) => verify_parts(&version, report),
+            Err(e) => report.note(e),
+        }
+    }
+}
+
+/// Checks what segments say of each other, each of them sound by itself.
+fn verify_parts(version: &Version, report: &mut VerifyReport) {
+    for hidden in version.parts.iter().filter_map(|part| part.hidden.as_ref()) {
+        if !hidden.rows().is_sorted_by(|a, b| a < b) {
+            report.note(hidden.file.corrupt("its rows", "they do not ascend"));
+            return;
+        }
+    }
+    match version.whole() {
+        Ok(list) if list.rows() == version.rows() => {}
+        Ok(list) => report.note(ReadError::corrupt(
+            version.dataset.manifest_path(report.version),
+            "member \"rows\"",
+            format!("it says {}, the segments show {} rows", version.rows(), list.rows()),
+        )),
+        Err(e) => report.note(e),
+    }
+    if !version.manifest.unique {
+        return;
+    }
+    for (i, part) in version.parts.iter().enumerate() {
+        for row in part.all_rows().filter(|&row| !part.is_hidden(row)) {
+            for older in &version.parts[..i] {
+                let found = part.segment.with_key(row as usize, |key| older.segment.find(key, None));
+                match found {
+                    Some(Ok(Some(there))) if !older.is_hidden(there) => {
+                        let problem = format!("key {} is there too", part.segment.key_text(row as usize));
+                        report.note(older.segment.data.corrupt(format!("row {there}"), problem));
+                    }
+                    Some(Err(e)) => report.note(e),
+                    _ => {}
+                }
+            }
         }
     }
 }
