@@ -27,6 +27,7 @@ class DatasetInfo:
     unique: bool
     columns: dict[str, str]
     segments: int
+    hidden_rows: int
     data_bytes: int
     index_bytes: int
     index_keys: int
@@ -45,13 +46,14 @@ class VersionInfo:
     created: datetime
     rows: int
     bytes: int
+    segments: int
     origin: str
 
     @classmethod
-    def of(cls, facts: tuple[int, int, int, int, str]) -> VersionInfo:
+    def of(cls, facts: tuple[int, int, int, int, int, str]) -> VersionInfo:
         """From the engine's tuple."""
-        version, created_unix_ms, rows, size, origin = facts
-        return cls(version, _instant(created_unix_ms), rows, size, origin)
+        version, created_unix_ms, rows, size, segments, origin = facts
+        return cls(version, _instant(created_unix_ms), rows, size, segments, origin)
 
 
 @dataclass(frozen=True, slots=True)

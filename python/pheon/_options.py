@@ -6,6 +6,7 @@ import operator
 import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
@@ -14,6 +15,7 @@ from pheon._progress import bar_if_terminal
 if TYPE_CHECKING:
     from pheon._native import Progress
 
+Mode: TypeAlias = Literal["put", "append", "upsert"]
 OnDuplicate: TypeAlias = Literal["error", "first", "last"]
 ProgressOption: TypeAlias = "bool | Callable[[Progress], object] | None"
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -44,6 +46,10 @@ class BuildOptions(TypedDict):
     spill_dir: str | None
     progress: Callable[[Progress], object] | None
     lock_timeout: float | None
+    mode: Mode
+    compact: bool
+    keep: int | None
+    max_age: float | None
 
 
 def parse_bytes(size: int | str | None, option: str = "size") -> int | None:
@@ -88,19 +94,42 @@ def check_threads(threads: int | None) -> int | None:
     return number
 
 
-def _check_timeout(seconds: float | None) -> float | None:
+def check_seconds(seconds: float | timedelta | None, option: str) -> float | None:
+    """Seconds as a float; None stays None.
+
+    Raises:
+        TypeError: it is neither a number nor a timedelta.
+        ValueError: it is below 0, not finite, or beyond 2**63.
+    """
     if seconds is None:
         return None
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
     if isinstance(seconds, (bool, str)):
-        raise TypeError(f"lock_timeout is {seconds!r}, a {type(seconds).__name__}; expected seconds")
+        raise TypeError(f"{option} is {seconds!r}, a {type(seconds).__name__}; expected seconds")
     try:
         number = float(seconds)
     except OverflowError:
-        raise ValueError(f"lock_timeout is {seconds!r}; expected seconds, 0 to 2**63") from None
+        raise ValueError(f"{option} is {seconds!r}; expected seconds, 0 to 2**63") from None
     except (TypeError, ValueError):
-        raise TypeError(f"lock_timeout is {seconds!r}, a {type(seconds).__name__}; expected seconds") from None
+        raise TypeError(f"{option} is {seconds!r}, a {type(seconds).__name__}; expected seconds") from None
     if not 0 <= number < 2**63:
-        raise ValueError(f"lock_timeout is {seconds!r}; expected seconds, 0 to 2**63")
+        raise ValueError(f"{option} is {seconds!r}; expected seconds, 0 to 2**63")
+    return number
+
+
+def check_keep(keep: int | None) -> int | None:
+    """A number of versions to keep; None: all.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is below 1 or beyond 64 bits.
+    """
+    if keep is None:
+        return None
+    number = _integer(keep, "keep", "a number of versions")
+    if not 1 <= number < _SIZE_END:
+        raise ValueError(f"keep is {keep!r}; expected 1 or more: the newest version stays always")
     return number
 
 
@@ -112,8 +141,12 @@ def build_options(
     spill_dir: StrPath | None = None,
     progress: ProgressOption = None,
     lock_timeout: float | None = None,
+    mode: Mode = "put",
+    compact: bool = True,
+    keep: int | None = None,
+    max_age: float | timedelta | None = None,
 ) -> BuildOptions:
-    """The options dict of a build."""
+    """The options dict of a build or a change."""
     if progress is None or isinstance(progress, bool):
         callback = bar_if_terminal() if progress else None
     elif callable(progress):
@@ -126,5 +159,9 @@ def build_options(
         "threads": check_threads(threads),
         "spill_dir": None if spill_dir is None else os.fspath(spill_dir),
         "progress": callback,
-        "lock_timeout": _check_timeout(lock_timeout),
+        "lock_timeout": check_seconds(lock_timeout, "lock_timeout"),
+        "mode": mode,
+        "compact": bool(compact),
+        "keep": check_keep(keep),
+        "max_age": check_seconds(max_age, "max_age"),
     }

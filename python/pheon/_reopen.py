@@ -66,8 +66,11 @@ def reopen_map(origin: Origin, name: str, version: int, allow_pickle: bool) -> M
     return Map(_reader(origin.path, os.getpid()).map(name, version, allow_pickle), origin)
 
 
-def reopen_table(origin: Origin, name: str, version: int, offset: int, length: int) -> Table:
-    """Unpickle a `Table`, with the rows that it had."""
+def reopen_table(
+    origin: Origin, name: str, version: int, offset: int, length: int, columns: list[str] | None = None
+) -> Table:
+    """Unpickle a `Table`, with the rows and columns that it had."""
     from pheon._table import Table
 
-    return Table(_reader(origin.path, os.getpid()).table(name, version).slice(offset, length), origin)
+    handle = _reader(origin.path, os.getpid()).table(name, version).slice(offset, length)
+    return Table(handle if columns is None else handle.select(columns), origin)

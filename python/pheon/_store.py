@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from pheon._adapters import arrow_source
+from pheon._adapters import arrow_keys, arrow_source
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
-from pheon._native import StoreHandle
-from pheon._options import BuildOptions, OnDuplicate, ProgressOption, StrPath, build_options
+from pheon._native import StoreHandle, TableHandle
+from pheon._options import BuildOptions, OnDuplicate, ProgressOption, StrPath, build_options, check_seconds
 from pheon._reopen import Origin, absolute, reopen_store
 from pheon._table import Table
 from pheon._writer import MapWriter
@@ -230,6 +231,113 @@ class Store:
             _require_key(keys, unique)
             self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
 
+    # Changing -----------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        name: str,
+        data: Any,
+        *,
+        compact: bool = True,
+        keep: int | None = None,
+        max_age: float | timedelta | None = None,
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> Table:
+        """Add rows to a dataset and open the version that has them. What is there is not written again.
+
+        `data` is what `put` or `put_map` takes, with the dataset's columns by name, in any order; types that convert
+        without loss are taken. Rows whose keys come after all others continue the one sorted sequence; others lie in a
+        segment of their own, and reading merges them, which copies the rows where they take turns.
+
+        * `compact`: merge small segments as soon as there are many, so that there are always few,
+        * `keep`, `max_age`: remove older versions afterwards, as `gc` does; both None: none.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            SchemaError: the columns do not fit.
+            DuplicateKeyError: a key is there already, in a dataset whose keys must be unique.
+        """
+        options = build_options(
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+            mode="append",
+            compact=compact,
+            keep=keep,
+            max_age=max_age,
+        )
+        return self._change(name, data, options)
+
+    def upsert(
+        self,
+        name: str,
+        data: Any,
+        *,
+        on_duplicate: OnDuplicate = "last",
+        compact: bool = True,
+        keep: int | None = None,
+        max_age: float | timedelta | None = None,
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> Table:
+        """Like `append`, but rows that are there with a key of `data` are replaced.
+
+        `on_duplicate` is about keys that `data` has twice where keys must be unique. In other tables all rows of `data`
+        come in.
+        """
+        options = build_options(
+            on_duplicate=on_duplicate,
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+            mode="upsert",
+            compact=compact,
+            keep=keep,
+            max_age=max_age,
+        )
+        return self._change(name, data, options)
+
+    def delete(
+        self,
+        name: str,
+        keys: Any,
+        *,
+        compact: bool = True,
+        keep: int | None = None,
+        max_age: float | timedelta | None = None,
+        lock_timeout: float | None = None,
+    ) -> int:
+        """Take all rows with these keys out of the newest version; how many went. Keys that are not there are ignored.
+
+        `keys` is many keys, as `Map.get_many` takes them. Readers of older versions are not disturbed.
+        """
+        options = build_options(lock_timeout=lock_timeout, compact=compact, keep=keep, max_age=max_age)
+        asked = arrow_keys(self._handle.table(name, None), keys)
+        return self._handle.delete(name, asked, options)[1]
+
+    def _change(self, name: str, data: Any, options: BuildOptions) -> Table:
+        there = self._handle.table(name, None)
+        if isinstance(data, Map):
+            data = data.table()
+        if _is_tabular(data):
+            self._put_tabular(name, data, there.key, None, unique=False, options=options)
+        else:
+            columns = _pair_columns(name, there)
+            rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
+            self._handle.put_pairs(name, data, columns, there.codecs.get(columns[1]), rows, options)
+        return self.table(name)
+
     # Versions and care --------------------------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[VersionInfo]:
@@ -244,19 +352,51 @@ class Store:
         """Remove a dataset with all its versions. Who has it open keeps reading."""
         self._handle.drop(name)
 
-    def compact(self, name: str) -> int:
-        """Merge a dataset's segments into one; the version that holds the result."""
-        return self._handle.compact(name)
+    def compact(
+        self,
+        name: str,
+        *,
+        keep: int | None = None,
+        max_age: float | timedelta | None = None,
+        memory_limit: int | str | None = None,
+        threads: int | None = None,
+        spill_dir: StrPath | None = None,
+        progress: ProgressOption = None,
+        lock_timeout: float | None = None,
+    ) -> int:
+        """Merge a dataset's segments into one, without deleted rows; the version that holds the result.
+
+        `keep` and `max_age` remove older versions afterwards, as `gc` does; both None: none.
+        """
+        options = build_options(
+            memory_limit=memory_limit,
+            threads=threads,
+            spill_dir=spill_dir,
+            progress=progress,
+            lock_timeout=lock_timeout,
+            keep=keep,
+            max_age=max_age,
+        )
+        return self._handle.compact(name, options)
 
     @overload
-    def gc(self, name: None = None, *, keep: int = 1) -> dict[str, GcReport]: ...
+    def gc(
+        self, name: None = None, *, keep: int = 1, max_age: float | timedelta | None = None
+    ) -> dict[str, GcReport]: ...
     @overload
-    def gc(self, name: str, *, keep: int = 1) -> GcReport: ...
-    def gc(self, name: str | None = None, *, keep: int = 1) -> GcReport | dict[str, GcReport]:
-        """Remove all but the newest `keep` versions, of one dataset or of all, and what killed writers left."""
+    def gc(self, name: str, *, keep: int = 1, max_age: float | timedelta | None = None) -> GcReport: ...
+    def gc(
+        self, name: str | None = None, *, keep: int = 1, max_age: float | timedelta | None = None
+    ) -> GcReport | dict[str, GcReport]:
+        """Remove old versions, of one dataset or of all, and what killed writers left.
+
+        The newest `keep` versions stay. So do those that were still current less than `max_age` (seconds or a timedelta)
+        ago, if it is given.
+        """
+        age = check_seconds(max_age, "max_age")
         if name is not None:
-            return GcReport(*self._handle.gc(name, keep))
-        return {each: GcReport(*self._handle.gc(each, keep)) for each in self}
+            return GcReport(*self._handle.gc(name, keep, age))
+        return {each: GcReport(*self._handle.gc(each, keep, age)) for each in self}
 
     def verify(self, name: str) -> VerifyReport:
         """Read every byte of the newest version; check it against checksums, order, index and the Arrow format.
@@ -318,6 +458,18 @@ def _names(given: str | list[str] | None, otherwise: list[str]) -> list[str]:
 def _require_key(keys: list[str], unique: bool) -> None:
     if unique and len(keys) != 1:
         raise ValueError(f"a map has one key column; name it with key=, got {keys}")
+
+
+def _pair_columns(name: str, table: TableHandle) -> tuple[str, str]:
+    """The columns that the keys and values of pairs go into."""
+    key = table.key
+    others = [column for column in table.column_names if column not in key]
+    if len(key) != 1 or len(others) != 1:
+        raise TypeError(
+            f"pairs go into one key and one value column; {name!r} has the key {key} and the columns {others}: "
+            "give Arrow data or a data frame"
+        )
+    return key[0], others[0]
 
 
 def _rows_hint(data: Any) -> int | None:

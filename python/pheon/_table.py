@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from pheon._adapters import arrow_keys
 from pheon._info import DatasetInfo
-from pheon._native import Column, TableHandle
+from pheon._loc import Loc
+from pheon._native import Batch, Column, TableHandle
+from pheon._options import check_threads
 from pheon._reopen import Origin, reopen_table
 
 if TYPE_CHECKING:
@@ -67,6 +70,14 @@ class Table:
         return self._handle.key
 
     @property
+    def num_chunks(self) -> int:
+        """In how many pieces the rows come: 1 for a table of one segment, so that NumPy can view its columns.
+
+        `Store.append` and its like add segments, `Store.compact` makes one of them again.
+        """
+        return self._handle.num_chunks()
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the buffers that the rows lie in."""
         return self._handle.nbytes
@@ -77,13 +88,15 @@ class Table:
     @overload
     def __getitem__(self, index: str) -> Column: ...
     @overload
-    def __getitem__(self, index: slice) -> Table: ...
+    def __getitem__(self, index: slice | list[str]) -> Table: ...
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
-    def __getitem__(self, index: str | slice | int) -> Column | Table | dict[str, Any]:
-        """``t["col"]`` is a column, ``t[10:20]`` a slice, ``t[10]`` a row as a dict."""
+    def __getitem__(self, index: str | slice | int | list[str]) -> Column | Table | dict[str, Any]:
+        """``t["col"]`` is a column, ``t[["a", "b"]]`` some columns, ``t[10:20]`` a slice, ``t[10]`` a row as a dict."""
         if isinstance(index, str):
             return self._handle.column(index)
+        if isinstance(index, list):
+            return self.select(index)
         if isinstance(index, slice):
             return self._derived(self._handle.slice_of(index))
         return self._handle.row(index)
@@ -103,6 +116,35 @@ class Table:
     def rows(self, key: Any) -> Table:
         """The rows that hold `key`, without a copy; empty if there is none."""
         return self._derived(self._handle.rows(key))
+
+    @property
+    def loc(self) -> Loc:
+        """Rows by key, as `pandas.DataFrame.loc`: ``t.loc[key]``, ``t.loc[first:last]`` (both ends included),
+        ``t.loc[[key, ...]]``, each with ``, column`` or ``, [column, ...]``; see `Loc`."""
+        return Loc(self)
+
+    def lookup(self, keys: Any, *, position: str = "position", threads: int | None = None) -> Batch:
+        """All rows of many keys: a column named `position` with the number of each row's key in `keys`, then the table's.
+
+        In the order of `keys`; a key that occurs in several rows gives them all, in table order; one that is not there
+        gives none. `keys` is a list, an array or Series of any library, or other Arrow data. The rows are a copy.
+        `threads`: how many may work on a large batch; None: one.
+
+        Raises:
+            ValueError: the table has a column named `position`; choose another name.
+        """
+        if position in self._handle.column_names:
+            raise ValueError(f"the table has a column {position!r}: give lookup another name for the positions")
+        found, rows = self._handle.lookup(arrow_keys(self._handle, keys), check_threads(threads))
+        return rows.with_first(position, found)
+
+    def select(self, columns: list[str]) -> Table:
+        """The same rows with these columns, in this order, without a copy.
+
+        Raises:
+            KeyError: there is no such column.
+        """
+        return self._derived(self._handle.select(columns))
 
     def _derived(self, handle: TableHandle) -> Table:
         return Table(handle, self._origin)
@@ -154,7 +196,7 @@ class Table:
 
     def __reduce__(self) -> tuple[Any, ...]:
         offset, length = self._handle.bounds
-        return reopen_table, (self._origin, self.name, self.version, offset, length)
+        return reopen_table, (self._origin, self.name, self.version, offset, length, self._handle.selected)
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {kind}" for name, kind in list(self.schema.items())[:8])

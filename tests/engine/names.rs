@@ -208,9 +208,12 @@ fn manifests_are_checked() {
     expect(&with(&|j| j["pheon"] = json!("store")), "expected \"manifest\"");
     expect(&with(&|j| j["version"] = json!(1)), "expected 2, found 1");
     expect(&with(&|j| j["rows"] = json!(-1)), "JSON");
-    expect(&with(&|j| j["segments"] = json!([])), "expected one segment, found 0");
-    expect(&with(&|j| j["segments"] = json!([j["segments"][0].clone(), j["segments"][0].clone()])), "found 2");
-    expect(&with(&|j| j["segments"][0]["id"] = json!("../../../../../../../../../../etc/")), "not a segment's id");
+    expect(&with(&|j| j["segments"] = json!([])), "at least one segment");
+    expect(
+        &with(&|j| j["segments"] = json!([j["segments"][0].clone(), j["segments"][0].clone()])),
+        "they hold 80 rows",
+    );
+    expect(&with(&|j| j["segments"][0]["id"] = json!("../../../../../../../../../../etc/")), "is not an id");
     expect(&with(&|j| j["segments"][0]["id"] = json!("0".repeat(32))), "missing");
     expect(&with(&|j| j["segments"][0]["rows"] = json!(41)), "expected 41 rows, found 40");
     expect(&with(&|j| j["key"] = json!([])), "index");

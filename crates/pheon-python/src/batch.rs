@@ -11,6 +11,7 @@ use pyo3_arrow::ffi::{ArrayIterator, to_array_pycapsules, to_schema_pycapsule, t
 
 use crate::column::PyColumn;
 use crate::decode::{ValueCodec, column_objects};
+use crate::errors::arrow_error;
 
 /// Aligned columns. Exports ``__arrow_c_array__`` and ``__arrow_c_stream__``.
 #[pyclass(frozen, module = "pheon", name = "Batch")]
@@ -23,6 +24,11 @@ impl PyBatch {
     pub(crate) fn new(batch: RecordBatch, codecs: Vec<ValueCodec>) -> Self {
         Self { batch, codecs }
     }
+}
+
+/// The batch as an object of another library, made by its adapter in Python.
+fn adapted<'py>(batch: &Bound<'py, PyBatch>, function: &str) -> PyResult<Bound<'py, PyAny>> {
+    batch.py().import("pheon._adapters.batch")?.call_method1(function, (batch,))
 }
 
 /// Record batches of one schema as a stream.
@@ -69,6 +75,42 @@ impl PyBatch {
 
     fn __getitem__(&self, name: &str) -> PyResult<PyColumn> {
         self.column(name)
+    }
+
+    /// The same rows with these columns.
+    fn select(&self, names: Vec<String>) -> PyResult<Self> {
+        let schema = self.batch.schema();
+        let place = |name: &String| schema.index_of(name).map_err(|_| PyKeyError::new_err(name.clone()));
+        let columns = names.iter().map(place).collect::<PyResult<Vec<_>>>()?;
+        let batch = self.batch.project(&columns).map_err(|e| arrow_error("choose columns", &e))?;
+        Ok(Self { batch, codecs: columns.iter().map(|&c| self.codecs[c]).collect() })
+    }
+
+    /// The same rows with one more column before the others.
+    fn with_first(&self, name: &str, column: &Bound<'_, PyColumn>) -> PyResult<Self> {
+        let (field, array, codec) = column.get().parts();
+        let schema = self.batch.schema();
+        let field = Arc::new(field.as_ref().clone().with_name(name));
+        let fields: Vec<_> = std::iter::once(&field).chain(schema.fields()).cloned().collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+        let columns = std::iter::once(array).chain(self.batch.columns()).cloned().collect();
+        let batch = RecordBatch::try_new(schema, columns).map_err(|e| arrow_error("add a column", &e))?;
+        Ok(Self { batch, codecs: std::iter::once(codec).chain(self.codecs.iter().copied()).collect() })
+    }
+
+    /// A pyarrow Table that shares the memory.
+    fn to_pyarrow<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        adapted(slf, "to_pyarrow")
+    }
+
+    /// A pandas DataFrame.
+    fn to_pandas<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        adapted(slf, "to_pandas")
+    }
+
+    /// A polars DataFrame.
+    fn to_polars<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        adapted(slf, "to_polars")
     }
 
     /// All rows as dicts.

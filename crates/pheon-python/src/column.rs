@@ -32,6 +32,10 @@ pub(crate) struct PyColumn {
 }
 
 impl PyColumn {
+    pub(crate) fn parts(&self) -> (&FieldRef, &ArrayRef, ValueCodec) {
+        (&self.field, &self.array, self.codec)
+    }
+
     pub(crate) fn new(field: FieldRef, array: ArrayRef, codec: ValueCodec) -> Self {
         Self { field, array, codec }
     }

@@ -111,6 +111,12 @@ impl TableHandle {
         self.table.key_data_type().map(|t| t.to_string())
     }
 
+    /// The columns, if some were chosen.
+    #[getter]
+    fn selected(&self) -> Option<Vec<String>> {
+        self.table.is_projected().then(|| self.column_names())
+    }
+
     /// In how many pieces the rows come.
     fn num_chunks(&self, py: Python<'_>) -> PyResult<usize> {
         py.detach(|| self.table.num_chunks()).map_err(|e| read_error(py, &e))

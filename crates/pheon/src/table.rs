@@ -151,6 +151,11 @@ impl Table {
         Ok(Self { projection: Some(Arc::new(Projection { columns, schema })), ..self.clone() })
     }
 
+    /// Whether [`Table::select`] chose its columns.
+    pub fn is_projected(&self) -> bool {
+        self.projection.is_some()
+    }
+
     /// Column `i` of the schema as one array. Shares the mapping if the rows lie in one segment, else it is a copy;
     /// validated before it is handed out.
     ///

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._native import TableHandle
 
 
 def library_of(data: Any) -> str | None:
@@ -72,6 +73,18 @@ def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
                 return mapping.contains_arrow(keys, threads)
             return mapping.contains_list(_iterable(keys), threads)
     return adapted(mapping, keys, threads)
+
+
+def arrow_keys(table: TableHandle, keys: Any) -> Any:
+    """Many keys of a table as Arrow data, whatever they come as."""
+    match library_of(keys):
+        case "pandas":
+            from pheon._adapters.pandas import key_data as adapted
+        case "numpy":
+            from pheon._adapters.numpy import key_data as adapted
+        case _:
+            return keys if is_arrow(keys) else table.key_column(_iterable(keys))
+    return adapted(table, keys)
 
 
 def is_arrow(data: Any) -> bool:

@@ -10,6 +10,7 @@ from pheon._native import Batch, Column, column_of_buffer
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._native import TableHandle
 
 
 def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: int | None) -> Any:
@@ -17,7 +18,7 @@ def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: in
 
     Floats have NaN and timestamps NaT where nothing was found; other types become arrays of objects with None there.
     """
-    found = mapping.get_arrow(_key_column(mapping, keys), default, threads)
+    found = mapping.get_arrow(key_data(mapping, keys), default, threads)
     if isinstance(found, Batch):
         return {name: column_to_numpy(found.column(name)).reshape(keys.shape) for name in found.column_names}
     return column_to_numpy(found).reshape(keys.shape)
@@ -25,7 +26,7 @@ def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: in
 
 def contains_many(mapping: Map, keys: np.ndarray[Any, Any], threads: int | None) -> Any:
     """An array of bool."""
-    found = mapping.contains_arrow(_key_column(mapping, keys), threads)
+    found = mapping.contains_arrow(key_data(mapping, keys), threads)
     return column_to_numpy(found).reshape(keys.shape)
 
 
@@ -48,7 +49,8 @@ def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
     return np.fromiter(values, dtype=np.object_, count=len(values))
 
 
-def _key_column(mapping: Map, keys: np.ndarray[Any, Any]) -> Column:
+def key_data(mapping: Map | TableHandle, keys: np.ndarray[Any, Any]) -> Column:
+    """Keys as Arrow data."""
     flat = np.ascontiguousarray(keys).reshape(-1)
     kind = flat.dtype.kind
     if kind == "u":

@@ -11,6 +11,7 @@ from pheon._native import Batch, Column
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._native import TableHandle
     from pheon._table import Table
 
 _INDEX_NAME = "index"
@@ -21,7 +22,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series with its index, Index to Index; a DataFrame for several value columns."""
     if isinstance(keys, pd.DataFrame):
         raise TypeError("expected one Series of keys, got a DataFrame: choose a column")
-    found = mapping.get_arrow(_arrow_keys(mapping, keys), default, threads)
+    found = mapping.get_arrow(key_data(mapping, keys), default, threads)
     index = keys.index if isinstance(keys, pd.Series) else None
     if isinstance(found, Batch):
         columns = {name: _series(found.column(name), index) for name in found.column_names}
@@ -31,7 +32,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
 
 def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
     """Series to Series of bool with its index, Index to Index."""
-    found = mapping.contains_arrow(_arrow_keys(mapping, keys), threads)
+    found = mapping.contains_arrow(key_data(mapping, keys), threads)
     return _like(keys, _series(found, keys.index if isinstance(keys, pd.Series) else None))
 
 
@@ -59,7 +60,8 @@ def frame_source(data: Any) -> tuple[Any, list[str]]:
     return table, [name for name in described if isinstance(name, str)]
 
 
-def _arrow_keys(mapping: Map, keys: Any) -> Any:
+def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
+    """Keys as Arrow data."""
     if getattr(keys.dtype, "kind", "") == "f" and mapping.key_type.lower().lstrip("u").startswith("int"):
         # Integers with gaps are floats in pandas. Others are no keys, which the lookup says.
         with contextlib.suppress(TypeError, ValueError):

@@ -40,19 +40,23 @@ pub(super) fn plan(sizes: &[Size]) -> Option<Range<usize>> {
     for class in 0..=u64::BITS {
         let newest = sizes.iter().rev().take_while(|s| class_of(s.live) <= class).count();
         let alike = sizes.iter().rev().take(newest).filter(|s| class_of(s.live) == class).count();
-        if alike >= FAN_IN || newest >= NEWEST_MAX {
-            due = Some(sizes.len() - newest..sizes.len());
+        let range = sizes.len() - newest..sizes.len();
+        if (alike >= FAN_IN || newest >= NEWEST_MAX) && fits(&sizes[range.clone()]) {
+            due = Some(range);
         }
         if newest == sizes.len() {
             break;
         }
     }
-    let due = due.or_else(|| {
+    due.or_else(|| {
         let worn = |s: &Size| s.stored > 0 && (s.stored - s.live) as f64 > HIDDEN_SHARE_MAX * s.stored as f64;
         sizes.iter().position(worn).map(|at| at..at + 1)
-    })?;
-    let rows: u64 = sizes[due.clone()].iter().map(|s| s.live).sum();
-    (rows <= MERGED_ROWS_MAX).then_some(due)
+    })
+}
+
+/// Whether these can be one segment.
+fn fits(sizes: &[Size]) -> bool {
+    sizes.iter().map(|s| s.live).sum::<u64>() <= MERGED_ROWS_MAX
 }
 
 /// The power of eight that a number of rows reaches.
@@ -183,7 +187,7 @@ mod tests {
         for _ in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let live = 1 << (random >> 60);
-            segments.push(Size { live: live << 8, stored: live << 8 });
+            segments.push(Size { live: live << 4, stored: live << 4 });
             while let Some(range) = plan(&segments) {
                 let rows = segments[range.clone()].iter().map(|s| s.live).sum();
                 segments.splice(range, [Size { live: rows, stored: rows }]);
