@@ -182,6 +182,18 @@ class Table:
 
         return table_to_polars(self)
 
+    def lazy(self) -> pl.LazyFrame:
+        """A polars LazyFrame over these rows, ascending by key, that reads what a query needs.
+
+        Only the columns that it uses are read, and only the rows of ``head(n)`` or those that the index finds for
+        what its filters say about the key: ``==``, ``is_in``, ``<``, ``is_between``, ``str.starts_with`` and their
+        like, joined by ``&`` and ``|``. polars filters what is left, so the answers are those of `to_polars`. It
+        stays on this version.
+        """
+        from pheon._adapters.polars_lazy import lazy_frame
+
+        return lazy_frame(self)
+
     def to_numpy(self, column: str) -> np.ndarray[Any, Any]:
         """One column as a NumPy array; numbers, timestamps and durations without nulls share the memory."""
         from pheon._adapters.numpy import column_to_numpy

@@ -1,0 +1,151 @@
+"""`Table.lazy`: a polars LazyFrame that reads what a query needs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from pheon._adapters.polars_keys import KeyDomain, domain_of
+from pheon._adapters.polars_plan import Decision, decide
+from pheon._native import Column, TableHandle
+from pheon._table import Table
+
+# Rows that are read and filtered at once: few at first, for queries that stop early, then more.
+_ROWS_AT_FIRST = 1 << 17
+_ROWS_AT_MOST = 1 << 22
+
+
+def lazy_frame(table: Table) -> pl.LazyFrame:
+    """A LazyFrame over the rows that `table` has now."""
+    source = TableSource(table[:])
+    rows, key = f"{len(table):,} rows", f", key {', '.join(table.key)}" if table.key else ""
+    options: dict[str, Any] = {
+        "is_pure": True,
+        "explain_name": "pheon",
+        "explain_detail": f"{table.name} version {table.version}: {rows}{key}",
+    }
+    # Older versions of polars lack some of these.
+    known = inspect.signature(register_io_source).parameters
+    options = {name: value for name, value in options.items() if name in known}
+    return register_io_source(source, schema=source.schema, **options)
+
+
+class TableSource:
+    """Reads a table for polars: the columns, rows and keys that a query asks for."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.schema = pl.DataFrame(table[:0]).schema
+        self._domains = _domains(table, self.schema)
+
+    def decide(self, predicate: pl.Expr | None, n_rows: int | None = None) -> Decision:
+        """Which of the rows, or of the first `n_rows`, are read for `predicate`."""
+        return decide(self._first(n_rows), predicate, self._domains)
+
+    def __call__(
+        self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """The rows as frames, ascending by key. polars limits to `n_rows` first and filters then."""
+        names = list(self.schema) if with_columns is None else with_columns
+        rows = self._first(n_rows)
+        empty = True
+        for frame in self._pieces(rows, names, predicate, batch_size):
+            # Cutting a frame is free; a batch of its own costs a call into the table a column.
+            for batch in frame.iter_slices(batch_size) if batch_size else (frame,):
+                empty = False
+                yield batch
+        if empty:
+            # A predicate that does not fit the types must fail also where no row is left to try it on.
+            nothing = rows.slice(0, 0)
+            yield (
+                _read(nothing, names)
+                if predicate is None
+                else _read(nothing, rows.column_names).filter(predicate).select(names)
+            )
+
+    def _pieces(
+        self, rows: TableHandle, names: list[str], predicate: pl.Expr | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """What is kept of each piece that is read; no empty ones."""
+        step = min(max(batch_size or 0, _ROWS_AT_FIRST), _ROWS_AT_MOST)
+        for start, stop in decide(rows, predicate, self._domains).runs:
+            at = start
+            while at < stop:
+                piece = rows.slice(at, min(step, stop - at))
+                at += step
+                step = min(2 * step, _ROWS_AT_MOST)
+                kept = _read(piece, names) if predicate is None else _filtered(piece, names, predicate)
+                if kept.height:
+                    yield kept
+
+    def _first(self, n_rows: int | None) -> TableHandle:
+        handle = self._table._handle  # noqa: SLF001
+        return handle if n_rows is None else handle.slice(0, n_rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TableSource, (self._table,)
+
+
+def _domains(table: Table, schema: pl.Schema) -> dict[str, KeyDomain]:
+    """The key columns that the index can be asked about: up to the first that it cannot."""
+    found: dict[str, KeyDomain] = {}
+    for name in table.key:
+        domain = domain_of(schema[name], table.schema[name])
+        if domain is None:
+            break
+        found[name] = domain
+    return found
+
+
+def _read(rows: TableHandle, names: list[str]) -> pl.DataFrame:
+    """Columns of some rows; those of fixed width share the mapping."""
+    types = dict(zip(rows.column_names, rows.column_types, strict=True))
+    if names == rows.column_names and not any(_is_narrow_decimal(kind) for kind in types.values()):
+        frame = pl.DataFrame(rows)
+    else:
+        frame = pl.DataFrame([_series(rows.column(name), types[name]) for name in names])
+    return with_sorted_key(frame, rows.key)
+
+
+def _series(column: Column, arrow_type: str) -> pl.Series:
+    if not _is_narrow_decimal(arrow_type):
+        return pl.Series(column).alias(column.name)
+    # polars (2.1) takes the 4 or 8 bytes of these for the 16 that its own decimals have.
+    return pl.Series(column.name, column.to_pylist(), dtype=pl.Series(column[:0]).dtype)
+
+
+def _is_narrow_decimal(arrow_type: str) -> bool:
+    return arrow_type.startswith(("Decimal32", "Decimal64"))
+
+
+def with_sorted_key(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Tell polars that the first key column ascends, where its order is that of the file."""
+    if not key or key[0] not in frame.columns:
+        return frame
+    at = frame.get_column_index(key[0])
+    column = frame.to_series(at)
+    if column.dtype.is_integer() or column.dtype.is_temporal() or isinstance(column.dtype, (pl.String, pl.Binary)):
+        frame = frame.clone().replace_column(at, column.set_sorted())
+    return frame
+
+
+def _filtered(rows: TableHandle, names: list[str], predicate: pl.Expr) -> pl.DataFrame:
+    """The rows that `predicate` keeps. What it does not look at is read only around those."""
+    asked = [name for name in rows.column_names if name in set(predicate.meta.root_names())]
+    if not asked:
+        return _read(rows, names).filter(predicate)
+    seen = _read(rows, asked)
+    mask = seen.select(predicate).to_series()
+    if mask.len() != seen.height:
+        return _read(rows, names).filter(predicate)
+    kept = mask.arg_true()
+    if kept.is_empty():
+        return _read(rows.slice(0, 0), names)
+    first, last = int(kept[0]), int(kept[-1])
+    count = last - first + 1
+    around = _read(rows.slice(first, count), names)
+    return around if kept.len() == count else around.filter(mask.slice(first, count))
