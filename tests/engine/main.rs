@@ -4,6 +4,7 @@
 mod changes;
 mod columns;
 mod compatible;
+mod composite;
 mod corruption;
 mod faults;
 mod hashes;

@@ -30,6 +30,7 @@ use crate::index::{Index, IndexPlan, fingerprint};
 use crate::key::KeyType;
 use crate::manifest::{FileRecord, SegmentRecord};
 
+mod composite;
 mod types;
 
 /// Sizes that make a few hundred rows spill into many runs that need several passes.
@@ -380,7 +381,7 @@ fn bad_input_is_named() {
     assert_eq!(problem(&batch, PutOptions::map("name")), "key column \"name\" is null in input row 2");
     assert!(problem(&batch, PutOptions::map("f")).contains("Float64 cannot be a key; a key can be a string"));
     assert!(problem(&batch, PutOptions::map("g")).contains("no column \"g\""));
-    assert!(problem(&batch, PutOptions::table(["name", "f"])).contains("not supported yet"));
+    assert!(problem(&batch, PutOptions::table(["name", "f"])).contains("\"f\" of type Float64 cannot be a key"));
     assert!(problem(&batch, PutOptions::table(Vec::<String>::new()).unique(true)).contains("needs a key"));
     let dir = tempfile::tempdir().unwrap();
     let other = batch.project(&[1, 0]).unwrap();

@@ -51,6 +51,12 @@ impl SegmentKey {
             [part] => (part.column, part.key_type),
             [first, ..] => (first.column, KeyType::Composite),
         };
+        // The rows are sorted, and their keys indexed, by what the file itself says.
+        if let Some(own) = data.metadata().get("pheon.key")
+            && serde_json::from_str::<Vec<String>>(own).ok().as_deref() != Some(names)
+        {
+            return Err(data.corrupt("its metadata", format!("expected the key {names:?}, found {own}")));
+        }
         let wrong = |problem: String| index_file.corrupt("its index", problem);
         let plan = IndexPlan::from_metadata(index_file.metadata()).map_err(&wrong)?;
         if plan.keys > data.rows {
