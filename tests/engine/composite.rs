@@ -181,7 +181,7 @@ proptest! {
         };
         for (tuple, bytes) in asked.iter().zip(&encoded) {
             prop_assert_eq!(found(bytes), oracle.get(tuple).copied());
-            let row = |r: Option<u32>| r.map(|r| match map.value_at(r, 0).unwrap() { Value::Int(v) => v, _ => -1 });
+            let row = |r: Option<u64>| r.map(|r| match map.value_at(r, 0).unwrap() { Value::Int(v) => v, _ => -1 });
             let key = KeyRef::Bytes(bytes);
             prop_assert_eq!(row(map.floor(key).unwrap()), oracle.range(..=tuple.clone()).next_back().map(|(_, v)| *v));
             prop_assert_eq!(row(map.ceiling(key).unwrap()), oracle.range(tuple.clone()..).next().map(|(_, v)| *v));
@@ -191,7 +191,8 @@ proptest! {
         map.lookup(&KeyBatch::Bytes(&slices), &mut rows).unwrap();
         let any: Vec<Option<KeyRef<'_>>> = slices.iter().map(|&b| Some(KeyRef::Bytes(b))).chain([None]).collect();
         map.lookup(&KeyBatch::Any(&any), &mut rows).unwrap();
-        let expected: Vec<u32> = slices.iter().map(|&b| map.find(KeyRef::Bytes(b)).unwrap().unwrap_or(u32::MAX)).collect();
+        let found_row = |b: &[u8]| map.find(KeyRef::Bytes(b)).unwrap().map_or(u32::MAX, |row| row as u32);
+        let expected: Vec<u32> = slices.iter().map(|&b| found_row(b)).collect();
         prop_assert_eq!(rows, [expected.clone(), expected, vec![u32::MAX]].concat());
 
         let got = map.get_many(&case.asked(&asked, choice, named)).unwrap();

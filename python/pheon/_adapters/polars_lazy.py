@@ -104,8 +104,8 @@ def _domains(table: Table, schema: pl.Schema) -> dict[str, KeyDomain]:
 def _read(rows: TableHandle, names: list[str]) -> pl.DataFrame:
     """Columns of some rows; those of fixed width share the mapping."""
     types = dict(zip(rows.column_names, rows.column_types, strict=True))
-    if names == rows.column_names and not any(_is_narrow_decimal(kind) for kind in types.values()):
-        frame = pl.DataFrame(rows)
+    if names and not any(_is_narrow_decimal(types[name]) for name in names):
+        frame = pl.DataFrame(rows if names == rows.column_names else rows.select(names))
     else:
         frame = pl.DataFrame([_series(rows.column(name), types[name]) for name in names])
     return with_sorted_key(frame, rows.key)
