@@ -75,6 +75,11 @@ pub(crate) fn show_time(unix_ms: u64) -> String {
     time.value_as_datetime(0).map_or_else(|| format!("{unix_ms} ms"), |t| t.format("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
+/// A number of seconds, for clap.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s: &f64| (0.0..=1e9).contains(s)).ok_or_else(|| "expected a number of seconds".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

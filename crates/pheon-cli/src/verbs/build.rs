@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use pheon::input::{self, Format, InputOptions};
-use pheon::{OnDuplicate, PutOptions, Store};
+use pheon::{ChangeOptions, OnDuplicate, PutOptions, Store};
 use pheon_os::interrupt;
 use serde_json::json;
 
 use super::build_progress::Bar;
+use super::write_store;
 use crate::failure::{Failure, say};
 use crate::listing::write_json;
-use crate::size::{parse_size, show_count, show_rate, show_size};
+use crate::size::{parse_seconds, parse_size, show_count, show_rate, show_size};
 
 /// Arguments of `pheon build`.
 #[derive(clap::Args)]
@@ -26,17 +27,29 @@ pub(crate) struct Args {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// The key column. Rows are sorted by it. With --table it may be left out, or be several, separated by commas.
-    #[arg(long, value_name = "COL", value_delimiter = ',', required_unless_present = "table")]
+    #[arg(
+        long,
+        value_name = "COL",
+        value_delimiter = ',',
+        required_unless_present_any = ["table", "append", "upsert"],
+        conflicts_with_all = ["append", "upsert"]
+    )]
     key: Vec<String>,
     /// Columns to keep beside the key, separated by commas. Default: all.
     #[arg(long, value_name = "COL", value_delimiter = ',')]
     value: Vec<String>,
     /// Build a table, whose keys may repeat, instead of a map.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["append", "upsert"])]
     table: bool,
-    /// What to do when a key occurs again.
-    #[arg(long, value_enum, default_value = "error", conflicts_with = "table")]
-    on_duplicate: Duplicate,
+    /// Add the rows to the dataset, which must be there, instead of replacing it. Its key stays.
+    #[arg(long, conflicts_with = "upsert")]
+    append: bool,
+    /// Like --append, but rows that are there with a key of the files are replaced.
+    #[arg(long)]
+    upsert: bool,
+    /// What to do when a key occurs again in the files. Default: error; with --upsert: last.
+    #[arg(long, value_enum, conflicts_with = "table")]
+    on_duplicate: Option<Duplicate>,
     /// How much memory to use, such as 2GB or 512MiB. Default: a quarter of the machine's.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory_limit: Option<u64>,
@@ -101,10 +114,6 @@ enum FileFormat {
 /// `None`: all.
 type InferRows = std::option::Option<u64>;
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|s: &f64| (0.0..=1e9).contains(s)).ok_or_else(|| "expected a number of seconds".into())
-}
-
 fn parse_infer_rows(text: &str) -> Result<InferRows, String> {
     match text {
         "all" => Ok(None),
@@ -148,8 +157,18 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         options = options.progress(bar.callback());
     }
 
-    let store = Store::open(&args.store)?;
-    let result = store.put(&args.name, files.reader, options);
+    let store = if args.append || args.upsert { write_store(&args.store)? } else { Store::open(&args.store)? };
+    let result = if args.append || args.upsert {
+        let mut change = ChangeOptions::default();
+        change.build = options;
+        if args.append {
+            store.append(&args.name, files.reader, change)
+        } else {
+            store.upsert(&args.name, files.reader, change)
+        }
+    } else {
+        store.put(&args.name, files.reader, options)
+    };
     if let Some(bar) = bar {
         bar.clear();
     }
@@ -207,11 +226,13 @@ fn input_options(args: &Args) -> InputOptions {
 }
 
 fn put_options(args: &Args) -> PutOptions {
-    let mut options = PutOptions::table(args.key.clone()).unique(!args.table).on_duplicate(match args.on_duplicate {
-        Duplicate::Error => OnDuplicate::Error,
-        Duplicate::First => OnDuplicate::First,
-        Duplicate::Last => OnDuplicate::Last,
-    });
+    let on_duplicate = match args.on_duplicate {
+        None if args.upsert => OnDuplicate::Last,
+        None | Some(Duplicate::Error) => OnDuplicate::Error,
+        Some(Duplicate::First) => OnDuplicate::First,
+        Some(Duplicate::Last) => OnDuplicate::Last,
+    };
+    let mut options = PutOptions::table(args.key.clone()).unique(!args.table).on_duplicate(on_duplicate);
     options.memory_limit_bytes = args.memory_limit;
     options.threads = args.threads;
     options.spill_dir.clone_from(&args.spill_dir);

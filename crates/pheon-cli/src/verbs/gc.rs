@@ -1,13 +1,15 @@
 //! `pheon gc`: old versions and leftovers.
 
 use std::io::Write;
+use std::time::Duration;
 
+use pheon::Retention;
 use serde_json::json;
 
 use super::{DatasetsArgs, write_store};
 use crate::failure::Failure;
 use crate::listing::{Align, write_json, write_table};
-use crate::size::show_size;
+use crate::size::{parse_seconds, show_size};
 
 /// Arguments of `pheon gc`.
 #[derive(clap::Args)]
@@ -17,6 +19,9 @@ pub(crate) struct Args {
     /// How many of the newest versions to keep.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     keep: u64,
+    /// Keep versions that were current less than this many seconds ago, too.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    max_age: Option<f64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -24,9 +29,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = write_store(&args.datasets.store)?;
+    let mut retention = Retention::newest(args.keep);
+    if let Some(age) = args.max_age {
+        retention = retention.max_age(Duration::from_secs_f64(age));
+    }
     let mut reports = Vec::new();
     for name in args.datasets.names(&store)? {
-        let report = store.gc(&name, args.keep)?;
+        let report = store.gc_with(&name, retention)?;
         reports.push((name, report));
     }
     if args.json {

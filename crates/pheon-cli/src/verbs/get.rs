@@ -31,21 +31,13 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = read_store(&args.dataset.store)?;
     let table = open_table(&store, &args.dataset.name, args.version)?;
     let keys = parse_keys(&table, &args.keys)?;
-    let map = match (table.is_unique(), args.version) {
-        (true, Some(version)) => Some(store.map_at(&args.dataset.name, version)?),
-        (true, None) => Some(store.map_at(&args.dataset.name, table.version())?),
-        (false, _) => None,
-    };
     let schema = table.schema();
     let values: Vec<(usize, &FieldRef)> =
         schema.fields().iter().enumerate().filter(|(_, f)| !table.key().contains(f.name())).collect();
     let mut missing = false;
     let mut line = Vec::new();
     for (text, key) in args.keys.iter().zip(&keys) {
-        let rows = match &map {
-            Some(map) => map.find(key.as_ref())?.map_or(table.slice(0, 0), |row| table.slice(row as usize, 1)),
-            None => table.rows(key.as_ref())?,
-        };
+        let rows = table.rows(key.as_ref())?;
         if rows.num_rows() == 0 {
             say(&format!("error: no key {text:?} in {:?}", args.dataset.name));
             missing = true;

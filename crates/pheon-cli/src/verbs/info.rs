@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let facts = json!({
             "name": info.name, "kind": kind(info.unique), "version": info.version, "created_unix_ms": info.created_unix_ms,
             "origin": info.origin, "rows": info.rows, "key": info.key, "columns": columns, "segments": info.segments,
+            "hidden_rows": info.hidden_rows,
             "data_bytes": info.data_bytes, "index_bytes": info.index_bytes, "index_keys": info.index_keys,
             "index_bytes_per_key": index_bytes_per_key, "path": info.path.to_string_lossy(),
         });
@@ -68,7 +69,13 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             },
         ),
         ("values", names.map(column).collect::<Vec<_>>().join(", ")),
-        ("segments", info.segments.to_string()),
+        (
+            "segments",
+            match info.hidden_rows {
+                0 => info.segments.to_string(),
+                hidden => format!("{}, with {} rows replaced or deleted", info.segments, show_count(hidden)),
+            },
+        ),
         ("data", show_size(info.data_bytes)),
         ("index", index),
         ("path", info.path.display().to_string()),

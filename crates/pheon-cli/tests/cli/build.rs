@@ -152,3 +152,33 @@ fn an_interrupted_build_leaves_the_store_as_it_was() {
     assert_eq!(world.ok(["get", &store, "words", "apple"]), "green\n");
     assert_eq!(world.json(["versions", &store, "words", "--json"]).as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn rows_are_appended_and_upserted() {
+    let world = World::with_words();
+    let store = world.store();
+    let more = world.file("more.csv", "meaning,word\nfeline,ocelot\n");
+    let said = world.run(["build", &store, "words", &more, "--append"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("version 2, 6 rows"), "{said:?}");
+    assert_eq!(world.ok(["get", &store, "words", "ocelot"]), "feline\n");
+    let again = world.run(["build", &store, "words", &more, "--append"]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.err.contains("\"ocelot\" is there already"), "{again:?}");
+    let other = world.file("other.csv", "word,meaning\nocelot,cat\nocelot,wild cat\n");
+    world.ok(["build", &store, "words", &other, "--upsert", "--quiet"]);
+    assert_eq!(world.ok(["get", &store, "words", "ocelot"]), "wild cat\n");
+    let info = world.json(["info", &store, "words", "--json"]);
+    assert_eq!((info["rows"].as_u64(), info["origin"].as_str()), (Some(6), Some("upsert")));
+    let missing = world.run(["build", &store, "nothing", &more, "--append"]);
+    assert_eq!(missing.code, 1, "{missing:?}");
+    for usage in [&["--append", "--upsert"][..], &["--append", "--key", "word"], &["--upsert", "--table"]] {
+        let run = world.run([&["build", &store, "words", &more], usage].concat());
+        assert_eq!(run.code, 2, "{run:?}");
+    }
+    let kept = world.json(["gc", &store, "words", "--max-age", "3600", "--json"]);
+    assert_eq!(kept[0]["versions_removed"], serde_json::json!([]));
+    assert_eq!(world.json(["compact", &store, "words", "--json"])["compacted"], true);
+    assert_eq!(world.json(["info", &store, "words", "--json"])["segments"], 1);
+    assert_eq!(world.json(["gc", &store, "words", "--json"])[0]["versions_removed"].as_array().map(Vec::len), Some(3));
+}
