@@ -282,7 +282,12 @@ fn fixed_array<'py>(
     }
     let rows = valid.len();
     let nulls = valid.contains(&false).then(|| NullBuffer::from(valid));
-    let data =
-        ArrayData::builder(data_type.clone()).len(rows).nulls(nulls).add_buffer(Buffer::from_vec(values)).build();
+    let data = ArrayData::builder(data_type.clone())
+        .len(rows)
+        .nulls(nulls)
+        .add_buffer(Buffer::from_vec(values))
+        // No keys at all have no memory, whose address is then no multiple of anything.
+        .align_buffers(true)
+        .build();
     data.map(make_array).map_err(|e| crate::errors::arrow_error("collect keys", &e))
 }
