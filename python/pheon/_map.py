@@ -31,7 +31,8 @@ class Map(MapHandle):
     store is closed, and after the dataset is replaced or dropped. A map stays on its version until `refresh`.
     Pickling a map pickles how to open it again.
 
-    With one value column ``m[key]`` is the value; with several it is a dict by column name.
+    With one value column ``m[key]`` is the value; with several it is a dict by column name. With several key columns
+    keys are tuples.
     """
 
     __slots__ = ("__weakref__", "_origin")
@@ -70,6 +71,9 @@ class Map(MapHandle):
         other data with ``__arrow_c_array__``   `Column` (exports ``__arrow_c_array__``)
         ======================================  =======================================================
 
+        Keys of several columns are tuples in lists, else structs with fields of the key columns' names (or, if none of
+        these is there, with as many fields in the key's order), MultiIndexes or frames of such columns.
+
         Where a key is missing stands `default`; None is a null, or NaN/NaT in NumPy. Except in lists and tuples it must
         be one of the values' type exactly, else it is a `TypeError`: 7.9 is no default of integers. A None or null key
         is missing.
@@ -86,10 +90,10 @@ class Map(MapHandle):
         return contains_many(self, keys, check_threads(threads))
 
     def range(self, start: Any = None, stop: Any = None) -> Table:
-        """The entries with ``start <= key < stop`` as a table, without a copy; None: open."""
+        """The entries with ``start <= key < stop`` as a table, without a copy; None: open. See `Table.range`."""
         return self.table().range(start, stop)
 
-    def prefix(self, prefix: str | bytes) -> Table:
+    def prefix(self, prefix: str | bytes | tuple[Any, ...]) -> Table:
         """The entries whose key begins with `prefix`, as a table, without a copy."""
         return self.table().prefix(prefix)
 

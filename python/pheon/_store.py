@@ -104,7 +104,7 @@ class Store:
         name: str,
         data: Any,
         *,
-        key: str | None = None,
+        key: str | list[str] | None = None,
         value: str | list[str] | None = None,
         codec: Codec | None = None,
         on_duplicate: OnDuplicate = "error",
@@ -118,7 +118,8 @@ class Store:
 
         `data` is a mapping, an iterable of (key, value) tuples, Arrow data (anything with the PyCapsule interface),
         the path of a .parquet, .csv, .tsv, .ndjson, .arrow or .feather file, or another `Map` or `Table`. For Arrow
-        data and files `key` names the key column and `value` the value columns (None: all others).
+        data and files `key` names the key column and `value` the value columns (None: all others). A list of several
+        key columns makes keys of tuples.
 
         Python values get the column type that holds them: str, bytes, int, float, bool, None, date, time, datetime,
         timedelta, Decimal. Lists, tuples, dicts and mixed types are stored as msgpack. ``codec="pickle"`` stores any
@@ -136,6 +137,8 @@ class Store:
         if isinstance(data, Map):
             data = data.table()
         if not _is_tabular(data):
+            if isinstance(key, list):
+                raise ValueError(f"keys of Python data go into one column, got {key}; several need Arrow data or files")
             columns = (key or "key", value if isinstance(value, str) else "value")
             rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
             self._handle.put_pairs(name, data, columns, codec, rows, options)
@@ -181,13 +184,17 @@ class Store:
         data: Any,
         *,
         key: str | list[str] | None = None,
+        unique: bool = False,
         memory_limit: int | str | None = None,
         threads: int | None = None,
         spill_dir: StrPath | None = None,
         progress: ProgressOption = None,
         lock_timeout: float | None = None,
     ) -> Table:
-        """Publish `data` as a table sorted by `key`, and open it. Keys may repeat.
+        """Publish `data` as a table sorted by `key`, one column or several in their order, and open it.
+
+        Keys may repeat unless `unique`: then a second row with one key is a `DuplicateKeyError`. A table whose keys do
+        not repeat opens as a map too. A categorical (dictionary-encoded) key column is stored as its plain values.
 
         `data` is Arrow data (pandas, polars, pyarrow, DuckDB...: anything with the PyCapsule interface), the path of
         a file, or another table. Without `key` a pandas index becomes the key, if it has a name or is no plain count;
@@ -200,7 +207,7 @@ class Store:
             progress=progress,
             lock_timeout=lock_timeout,
         )
-        self._put_tabular(name, data, key, None, unique=False, options=options)
+        self._put_tabular(name, data, key, None, unique=unique, options=options)
         return self.table(name)
 
     def _put_tabular(
@@ -456,8 +463,8 @@ def _names(given: str | list[str] | None, otherwise: list[str]) -> list[str]:
 
 
 def _require_key(keys: list[str], unique: bool) -> None:
-    if unique and len(keys) != 1:
-        raise ValueError(f"a map has one key column; name it with key=, got {keys}")
+    if unique and not keys:
+        raise ValueError("unique keys need a key column; name it with key=")
 
 
 def _pair_columns(name: str, table: TableHandle) -> tuple[str, str]:

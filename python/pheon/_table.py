@@ -106,15 +106,26 @@ class Table:
         return (self._handle.row(i) for i in range(len(self)))
 
     def range(self, start: Any = None, stop: Any = None) -> Table:
-        """The rows with ``start <= key < stop``, without a copy; None: open."""
+        """The rows with ``start <= key < stop``, without a copy; None: open.
+
+        Where the key has several columns, `start` and `stop` are tuples of the first columns' values, in the order of
+        tuples: ``(a,)`` comes before every ``(a, b)``. A value alone stands for the first column.
+        """
         return self._derived(self._handle.range(start, stop))
 
-    def prefix(self, prefix: str | bytes) -> Table:
-        """The rows whose key begins with `prefix`, without a copy."""
+    def prefix(self, prefix: str | bytes | tuple[Any, ...]) -> Table:
+        """The rows whose key begins with `prefix`, without a copy.
+
+        Where the key has several columns, `prefix` may be a tuple: of whole values, but the last is how a value begins.
+        """
         return self._derived(self._handle.prefix(prefix))
 
     def rows(self, key: Any) -> Table:
-        """The rows that hold `key`, without a copy; empty if there is none."""
+        """The rows that hold `key`, without a copy; empty if there is none.
+
+        Where the key has several columns, `key` is a tuple of all or of the first columns' values; a value alone stands
+        for the first column.
+        """
         return self._derived(self._handle.rows(key))
 
     @property
@@ -145,6 +156,10 @@ class Table:
             KeyError: there is no such column.
         """
         return self._derived(self._handle.select(columns))
+
+    def _between(self, first: Any, last: Any) -> Table:
+        """The rows with ``first <= key <= last``."""
+        return self._derived(self._handle.range(first, last, True))
 
     def _derived(self, handle: TableHandle) -> Table:
         return Table(handle, self._origin)

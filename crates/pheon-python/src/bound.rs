@@ -15,7 +15,7 @@ use crate::ingest::{plain, type_name};
 use crate::key::KeyKind;
 
 /// Where a Python key lies among a column's keys.
-enum Edge<'a> {
+pub(crate) enum Edge<'a> {
     /// Before every key that the column can hold.
     Below,
     /// At this key, the least that is not less.
@@ -35,7 +35,8 @@ impl Edge<'_> {
 }
 
 impl KeyKind {
-    fn edge<'a>(&self, key: &'a Bound<'_, PyAny>) -> PyResult<Edge<'a>> {
+    /// Where a Python key lies among the keys that the column can hold.
+    pub(crate) fn edge<'a>(&self, key: &'a Bound<'_, PyAny>) -> PyResult<Edge<'a>> {
         if let Some(found) = self.read(key)? {
             return Ok(Edge::At(found));
         }
@@ -81,12 +82,13 @@ impl KeyKind {
         })
     }
 
-    /// The rows with `start <= key < stop`; None: open. The inner error is the engine's.
+    /// The rows with `start <= key < stop`, or `<= stop` if `closed`; None: open. The inner error is the engine's.
     pub(crate) fn range(
         &self,
         table: &Table,
         start: &Bound<'_, PyAny>,
         stop: &Bound<'_, PyAny>,
+        closed: bool,
     ) -> PyResult<Result<Table, ReadError>> {
         let from = if start.is_none() { Edge::Below } else { self.edge(start)? };
         let to = if stop.is_none() { Edge::Above } else { self.edge(stop)? };
@@ -97,6 +99,8 @@ impl KeyKind {
         };
         let to = match to {
             Edge::Below => return Ok(Ok(table.slice(0, 0))),
+            // The edge is the key itself if the column can hold it, else the next greater one.
+            Edge::At(key) if closed && self.read(stop)?.is_some() => End::Included(key),
             Edge::At(key) => End::Excluded(key),
             Edge::Above => End::Unbounded,
         };

@@ -15,6 +15,7 @@ mod info;
 mod ingest;
 mod iter;
 mod key;
+mod keys;
 mod lossless;
 mod map;
 mod msgpack;
@@ -23,6 +24,7 @@ mod progress;
 mod store;
 mod table;
 mod text;
+mod tuple_key;
 mod writer;
 
 use pyo3::prelude::*;

@@ -8,7 +8,7 @@ use arrow_schema::{DataType, Schema};
 use pheon::{Map, ReadError};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3_arrow::input::AnyArray;
 
 use crate::batch::PyBatch;
@@ -18,7 +18,7 @@ use crate::errors::{arrow_error, read_error};
 use crate::info::info_dict;
 use crate::ingest::column_of_one;
 use crate::iter::{RowIter, Rows};
-use crate::key::{KeyKind, key_array};
+use crate::keys::Keys;
 use crate::lossless::convert;
 use crate::table::TableHandle;
 
@@ -28,7 +28,7 @@ const DETACH_KEYS_MIN: usize = 256;
 /// One open version with what Python needs to know about its columns.
 pub(crate) struct Opened {
     pub(crate) map: Map,
-    pub(crate) kind: KeyKind,
+    pub(crate) keys: Keys,
     pub(crate) codecs: Vec<ValueCodec>,
     /// One value column whose objects are made without running any Python code.
     direct: bool,
@@ -36,21 +36,25 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn new(map: Map, allow_pickle: bool) -> PyResult<Self> {
-        let key = &map.key_fields()[0];
-        let kind = KeyKind::of(key.data_type())
-            .ok_or_else(|| PyTypeError::new_err(format!("keys of type {} cannot be looked up", key.data_type())))?;
+        let keys = Keys::of(map.name(), map.key_fields())?;
         let fields = map.value_fields();
         let codecs: Vec<_> = fields.iter().map(|f| ValueCodec::of(f, allow_pickle)).collect();
         let direct = match fields {
             [field] => codecs[0] == ValueCodec::Plain && is_direct(field.data_type()),
             _ => false,
         };
-        Ok(Self { map, kind, codecs, direct })
+        Ok(Self { map, keys, codecs, direct })
     }
 
     pub(crate) fn key_object<'py>(&self, py: Python<'py>, row: u64) -> PyResult<Bound<'py, PyAny>> {
-        let value = self.map.key_at(row).map_err(|e| read_error(py, &e))?;
-        value_object(py, value, ValueCodec::Plain)
+        let object = |part: usize| {
+            let value = self.map.key_part_at(row, part).map_err(|e| read_error(py, &e))?;
+            value_object(py, value, ValueCodec::Plain)
+        };
+        match self.map.key_fields().len() {
+            1 => object(0),
+            several => Ok(PyTuple::new(py, (0..several).map(object).collect::<PyResult<Vec<_>>>()?)?.into_any()),
+        }
     }
 
     /// The value of a row: the object itself, or a dict by column name if there is not exactly one value column.
@@ -78,21 +82,6 @@ impl Opened {
     /// The row at a place in key order.
     pub(crate) fn row_at(&self, py: Python<'_>, position: usize) -> PyResult<u64> {
         self.map.row_at(position).map_err(|e| read_error(py, &e))
-    }
-
-    fn keys_of(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<ArrayRef> {
-        let data_type = self.map.key_fields()[0].data_type();
-        if let Ok(list) = keys.cast::<PyList>() {
-            return key_array(&self.kind, data_type, list.iter());
-        }
-        match keys.cast::<PyTuple>() {
-            Ok(tuple) => key_array(&self.kind, data_type, tuple.iter()),
-            Err(_) => key_array(
-                &self.kind,
-                data_type,
-                PyList::new(py, keys.try_iter()?.collect::<PyResult<Vec<_>>>()?)?.iter(),
-            ),
-        }
     }
 }
 
@@ -131,8 +120,11 @@ impl MapHandle {
         // While this guard lives no Python code may run: it could let in a thread that waits in `refresh` for the guard,
         // holding the interpreter lock. Plain keys and values need none; everything else takes its own reference first.
         let guard = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        if guard.direct && guard.kind.is_plain(key) {
-            let Some(key) = guard.kind.read(key)? else { return Ok(None) };
+        if guard.direct
+            && let Keys::One(kind, _) = &guard.keys
+            && kind.is_plain(key)
+        {
+            let Some(key) = kind.read(key)? else { return Ok(None) };
             let found = match guard.map.find(key) {
                 Ok(None) => return Ok(None),
                 Ok(Some(row)) => match guard.map.value_at(row, 0) {
@@ -146,8 +138,7 @@ impl MapHandle {
         }
         let opened = Arc::clone(&guard);
         drop(guard);
-        let Some(key) = opened.kind.read(key)? else { return Ok(None) };
-        match opened.map.find(key).map_err(|e| read_error(py, &e))? {
+        match opened.keys.find(py, &opened.map, key)? {
             Some(row) => opened.value_object(py, row).map(Some),
             None => Ok(None),
         }
@@ -176,10 +167,7 @@ impl MapHandle {
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let opened = self.opened();
-        match opened.kind.read(key)? {
-            Some(key) => Ok(opened.map.find(key).map_err(|e| read_error(py, &e))?.is_some()),
-            None => Ok(false),
-        }
+        Ok(opened.keys.find(py, &opened.map, key)?.is_some())
     }
 
     fn __len__(&self) -> usize {
@@ -225,7 +213,7 @@ impl MapHandle {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
         let opened = self.opened();
-        let keys = opened.keys_of(py, keys)?;
+        let keys = opened.keys.array(py, keys)?;
         let map = &opened.map;
         if opened.codecs.len() == 1 && default.is_none() {
             let values = look_up(py, keys.len(), || map.get_many_with(&keys, threads))?;
@@ -301,7 +289,7 @@ impl MapHandle {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
         let opened = self.opened();
-        let keys = opened.keys_of(py, keys)?;
+        let keys = opened.keys.array(py, keys)?;
         let rows = look_up(py, keys.len(), || opened.map.find_many(&keys, threads))?;
         PyList::new(py, (0..rows.len()).map(|i| rows.is_valid(i)).collect::<Vec<_>>())
     }
@@ -319,7 +307,7 @@ impl MapHandle {
     /// Python keys as a `Column` of the key's type; null for keys that no entry can have.
     fn key_column(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<PyColumn> {
         let opened = self.opened();
-        let keys = opened.keys_of(py, keys)?;
+        let keys = opened.keys.array(py, keys)?;
         let field = arrow_schema::Field::new("key", keys.data_type().clone(), true);
         Ok(PyColumn::new(Arc::new(field), keys, ValueCodec::Plain))
     }
@@ -378,16 +366,26 @@ impl MapHandle {
         self.opened().map.version()
     }
 
-    /// The key column's name.
+    /// The key column's name; a list of names for a key of several columns.
     #[getter]
-    fn key(&self) -> String {
-        self.opened().map.key_fields()[0].name().clone()
+    fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let opened = self.opened();
+        match opened.map.key_fields() {
+            [field] => Ok(PyString::new(py, field.name()).into_any()),
+            several => Ok(PyList::new(py, several.iter().map(|f| f.name()))?.into_any()),
+        }
     }
 
-    /// The key column's Arrow type, printed.
+    /// The key column's Arrow type, printed; for several columns all in parentheses.
     #[getter]
     fn key_type(&self) -> String {
-        self.opened().map.key_fields()[0].data_type().to_string()
+        match self.opened().map.key_fields() {
+            [field] => field.data_type().to_string(),
+            several => {
+                let types: Vec<_> = several.iter().map(|f| f.data_type().to_string()).collect();
+                format!("({})", types.join(", "))
+            }
+        }
     }
 
     /// Names of the value columns.
@@ -411,7 +409,7 @@ impl MapHandle {
         greatest: bool,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let opened = self.opened();
-        let row = opened.kind.nearest(&opened.map.table(), key, greatest)?.map_err(|e| read_error(py, &e))?;
+        let row = opened.keys.nearest(&opened.map.table(), key, greatest)?.map_err(|e| read_error(py, &e))?;
         row.map(|row| opened.item(py, row)).transpose()
     }
 }

@@ -7,7 +7,7 @@ use arrow_array::{Array, ArrayRef, RecordBatchIterator, UInt64Array};
 use arrow_schema::{DataType, Field};
 use arrow_select::concat::concat;
 use pheon::Table;
-use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PySlice};
 use pyo3_arrow::ffi::to_schema_pycapsule;
@@ -19,7 +19,7 @@ use crate::decode::{ValueCodec, value_object};
 use crate::errors::{arrow_error, read_error};
 use crate::info::info_dict;
 use crate::ingest::CODEC_KEY;
-use crate::key::{KeyKind, key_array};
+use crate::keys::Keys;
 
 /// A version of a dataset or a contiguous slice of one. Immutable; cheap to copy.
 #[pyclass(frozen, module = "pheon._native")]
@@ -32,13 +32,8 @@ impl TableHandle {
         Self { table }
     }
 
-    fn key_kind(&self) -> PyResult<KeyKind> {
-        let schema = self.table.schema();
-        let kind = match self.table.key() {
-            [name, ..] => schema.field_with_name(name).ok().and_then(|f| KeyKind::of(f.data_type())),
-            [] => None,
-        };
-        kind.ok_or_else(|| PyTypeError::new_err(format!("{:?} has no key to look rows up by", self.table.name())))
+    fn keys(&self) -> PyResult<Keys> {
+        Keys::of(self.table.name(), &self.table.key_fields())
     }
 
     /// A reader over the rows, for building another dataset of them.
@@ -108,7 +103,10 @@ impl TableHandle {
     /// The key column's Arrow type, printed; None if there is no key or several columns make it.
     #[getter]
     fn key_type(&self) -> Option<String> {
-        self.table.key_data_type().map(|t| t.to_string())
+        match self.table.key_fields().as_slice() {
+            [field] => Some(field.data_type().to_string()),
+            _ => None,
+        }
     }
 
     /// The columns, if some were chosen.
@@ -133,10 +131,7 @@ impl TableHandle {
 
     /// Python keys as a `Column` of the key's type; null for keys that no row can have.
     fn key_column(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<PyColumn> {
-        let kind = self.key_kind()?;
-        let keys: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
-        let data_type = self.table.key_data_type().unwrap_or(DataType::Null);
-        let array = key_array(&kind, &data_type, PyList::new(py, keys)?.iter())?;
+        let array = self.keys()?.array(py, keys)?;
         let field = Field::new("key", array.data_type().clone(), true);
         Ok(PyColumn::new(Arc::new(field), array, ValueCodec::Plain))
     }
@@ -193,23 +188,20 @@ impl TableHandle {
         Ok(PyColumn::new(schema.fields()[i].clone(), array, ValueCodec::of(field, false).readable()))
     }
 
-    /// The rows with `start <= key < stop`; None: open.
-    fn range(&self, py: Python<'_>, start: &Bound<'_, PyAny>, stop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let kind = self.key_kind()?;
-        kind.range(&self.table, start, stop)?.map(Self::new).map_err(|e| read_error(py, &e))
+    /// The rows with `start <= key < stop`, or `<= stop` if `closed`; None: open.
+    #[pyo3(signature = (start, stop, closed=false))]
+    fn range(&self, py: Python<'_>, start: &Bound<'_, PyAny>, stop: &Bound<'_, PyAny>, closed: bool) -> PyResult<Self> {
+        self.keys()?.range(&self.table, start, stop, closed)?.map(Self::new).map_err(|e| read_error(py, &e))
     }
 
     /// The rows whose key begins with a str or bytes.
     fn prefix(&self, py: Python<'_>, prefix: &Bound<'_, PyAny>) -> PyResult<Self> {
-        self.key_kind()?.prefix(&self.table, prefix)?.map(Self::new).map_err(|e| read_error(py, &e))
+        self.keys()?.prefix(&self.table, prefix)?.map(Self::new).map_err(|e| read_error(py, &e))
     }
 
-    /// The rows that hold a key.
+    /// The rows that hold a key, or whose key begins with these columns' values.
     fn rows(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Self> {
-        match self.key_kind()?.read(key)? {
-            Some(key) => self.table.rows(key).map(Self::new).map_err(|e| read_error(py, &e)),
-            None => Ok(self.slice(0, 0)),
-        }
+        self.keys()?.rows(&self.table, key)?.map(Self::new).map_err(|e| read_error(py, &e))
     }
 
     /// The newest version, if it is newer than this one.

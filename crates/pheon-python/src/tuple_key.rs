@@ -41,6 +41,17 @@ enum Place {
 /// Turns leading values into key bytes: [`Table::composite_key`] or `Map`'s.
 type Encode<'a> = dyn Fn(&[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> + 'a;
 
+/// Where the key bytes end that begin with `prefix`: before the least that is greater than all of them.
+fn beyond(mut prefix: Vec<u8>) -> Place {
+    while let Some(last) = prefix.pop() {
+        if last < u8::MAX {
+            prefix.push(last + 1);
+            return Place::Before(prefix);
+        }
+    }
+    Place::End
+}
+
 impl TupleKind {
     /// The kind of a key of these stored columns; `None` if one of them cannot be in a key.
     pub(crate) fn of(fields: &[FieldRef]) -> Option<Self> {
@@ -85,15 +96,23 @@ impl TupleKind {
         })
     }
 
-    /// The rows with `start <= key < stop` in the order of tuples, of which a shorter one comes before all that it begins.
+    /// The rows with `start <= key < stop` in the order of tuples, of which a shorter one comes before all that it begins;
+    /// if `closed` also those that begin with `stop`.
     pub(crate) fn range(
         &self,
         table: &Table,
         start: &Bound<'_, PyAny>,
         stop: &Bound<'_, PyAny>,
+        closed: bool,
     ) -> PyResult<Result<Table, ReadError>> {
         let from = if start.is_none() { None } else { Some(self.place(table, start)?.0) };
-        let to = if stop.is_none() { None } else { Some(self.place(table, stop)?.0) };
+        let to = match stop.is_none() {
+            true => None,
+            false => Some(match self.place(table, stop)? {
+                (Place::Before(bytes), true) if closed => beyond(bytes),
+                (place, _) => place,
+            }),
+        };
         let from = match &from {
             None => End::Unbounded,
             Some(Place::Before(bytes)) => End::Included(KeyRef::Bytes(bytes)),

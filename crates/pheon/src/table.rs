@@ -4,7 +4,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_schema::{FieldRef, Schema, SchemaRef};
 
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
@@ -89,13 +89,11 @@ impl Table {
         self.version.key_type()
     }
 
-    /// The Arrow type of the key column; `None` if there is no key or several columns make it.
-    pub fn key_data_type(&self) -> Option<DataType> {
-        let model = self.version.model();
-        match self.key() {
-            [_] => model.key.as_ref().map(|side| model.columns[side.column].data_type.clone()),
-            _ => None,
-        }
+    /// The key columns as stored, in the key's order; also where [`Table::select`] left them out.
+    pub fn key_fields(&self) -> Vec<FieldRef> {
+        let fields = self.version.schema().fields();
+        let parts = self.version.model().key.as_ref().map_or(&[][..], |side| &side.parts);
+        parts.iter().map(|part| fields[part.column].clone()).collect()
     }
 
     /// In how many batches [`Table::to_batches`] gives the rows. O(runs of rows of different segments).

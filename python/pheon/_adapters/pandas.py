@@ -20,10 +20,8 @@ _VALUE_NAME = "value"
 
 def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series with its index, Index to Index; a DataFrame for several value columns."""
-    if isinstance(keys, pd.DataFrame):
-        raise TypeError("expected one Series of keys, got a DataFrame: choose a column")
     found = mapping.get_arrow(key_data(mapping, keys), default, threads)
-    index = keys.index if isinstance(keys, pd.Series) else None
+    index = None if isinstance(keys, pd.Index) else keys.index
     if isinstance(found, Batch):
         columns = {name: _series(found.column(name), index) for name in found.column_names}
         return pd.DataFrame(columns, index=index)
@@ -33,7 +31,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
 def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
     """Series to Series of bool with its index, Index to Index."""
     found = mapping.contains_arrow(key_data(mapping, keys), threads)
-    return _like(keys, _series(found, keys.index if isinstance(keys, pd.Series) else None))
+    return _like(keys, _series(found, None if isinstance(keys, pd.Index) else keys.index))
 
 
 def table_to_pandas(table: Table) -> pd.DataFrame:
@@ -62,6 +60,8 @@ def frame_source(data: Any) -> tuple[Any, list[str]]:
 
 def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
     """Keys as Arrow data."""
+    if isinstance(keys, (pd.DataFrame, pd.MultiIndex)):
+        return _tuples(mapping, keys)
     if getattr(keys.dtype, "kind", "") == "f" and mapping.key_type.lower().lstrip("u").startswith("int"):
         # Integers with gaps are floats in pandas. Others are no keys, which the lookup says.
         with contextlib.suppress(TypeError, ValueError):
@@ -72,6 +72,19 @@ def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
         missing = pd.isna(keys)
         return mapping.key_column([None if gap else key for key, gap in zip(keys.tolist(), missing, strict=True)])
     return pa.array(keys, from_pandas=True)
+
+
+def _tuples(mapping: Map | TableHandle, keys: Any) -> Any:
+    """Keys of several columns."""
+    if isinstance(mapping.key, str) or len(mapping.key) == 1:
+        raise TypeError(f"expected one Series of keys, got a {type(keys).__name__}: choose a column")
+    frame = keys.to_frame(index=False) if isinstance(keys, pd.MultiIndex) else keys
+    try:
+        import pyarrow as pa
+    except ImportError:
+        named = frame[mapping.key] if set(mapping.key) <= set(frame.columns) else frame
+        return mapping.key_column(list(named.itertuples(index=False, name=None)))
+    return pa.Table.from_pandas(frame, preserve_index=False).to_struct_array()
 
 
 def _series(column: Column, index: Any) -> pd.Series:
@@ -101,4 +114,6 @@ def _series(column: Column, index: Any) -> pd.Series:
 
 
 def _like(keys: Any, found: pd.Series) -> Any:
+    if isinstance(keys, pd.DataFrame):
+        return found
     return found.rename(keys.name) if isinstance(keys, pd.Series) else pd.Index(found, name=keys.name)
