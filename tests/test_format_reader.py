@@ -205,6 +205,57 @@ def test_the_index_has_the_size_that_the_page_gives(large: reader.Version) -> No
     assert (index.blocks, index.buckets_per_block) == (blocks, -(-buckets // blocks))
 
 
+ALL_KEYS = sorted(KEYS)
+
+
+@pytest.mark.parametrize("at", range(len(ALL_KEYS)))
+def test_keys_of_several_columns(store: pheon.Store, at: int) -> None:
+    """Every key type beside two others, first, in the middle and last."""
+    rng = random.Random(at)
+    names = [ALL_KEYS[(at + step) % len(ALL_KEYS)] for step in (0, 5, 11)]
+    rng.shuffle(names)
+    few = [[KEYS[name].slice(rng.randrange(4) % len(KEYS[name]), 1) for _ in range(60)] for name in names]
+    columns = {f"k{i}": pa.concat_arrays(slices) for i, slices in enumerate(few)}
+    table = pa.table({**columns, "n": pa.array(range(60))}).select(["n", "k2", "k0", "k1"])
+    store.put("t", table, key=["k0", "k1", "k2"])
+    version = read(store, "t")
+    assert version.manifest["format_version"] == 2
+    version.check_order_and_index()
+    assert version.index is not None
+    given = list(zip(*(samples.plain(columns[f"k{i}"]) for i in range(3)), strict=True))
+    wanted = [columns[f"k{i}"].cast(version.key_columns[i].type) for i in range(3)]
+    numbers = version.data.table["n"].to_pylist()
+    for n, key in enumerate(given):
+        first = version.index.find(
+            reader.hashed_bytes(wanted, n), lambda row: reader.hashed_bytes(version.key_columns, row)
+        )
+        same = [i for i, other in enumerate(given) if other == key]
+        assert first is not None
+        assert numbers[first : first + len(same)] == same, names
+        for length in (1, 2, 3):
+            found = [numbers[row] for row in version.rows_of(wanted[:length], n)]
+            assert sorted(found) == [i for i, other in enumerate(given) if other[:length] == key[:length]], names
+
+
+def test_the_key_bytes_of_the_page(store: pheon.Store) -> None:
+    store.put("t", pa.table({"n": pa.array([-2], pa.int16()), "t": ["a\0b"]}), key=["t", "n"])
+    version = read(store, "t")
+    assert reader.hashed_bytes(version.key_columns, 0) == bytes.fromhex("61 00 FF 62 00 00 7F FE")
+    assert (version.find(("a\0b", -2)), version.find(("a\0b", -1))) == (0, None)
+    assert store.table("t").rows(("a\0b", -2)).num_rows == 1
+
+
+def test_categorical_keys_are_plain_values(store: pheon.Store) -> None:
+    names = pa.array(["z", "a", "m", "a"]).dictionary_encode()
+    store.put("t", pa.table({"k": names, "v": names}), key="k")
+    version = read(store, "t")
+    assert version.manifest["format_version"] == 1
+    assert version.data.table.schema.field("k").type == pa.large_string()
+    assert version.data.table.schema.field("v").type == pa.dictionary(pa.int32(), pa.large_string())
+    assert version.data.table["k"].to_pylist() == ["a", "a", "m", "z"]
+    version.check_order_and_index()
+
+
 def test_names_modes_and_manifests(store: pheon.Store) -> None:
     store.put_map("m", {"a": 1})
     store.put_map("m", {"a": 2, "b": 3})

@@ -66,7 +66,7 @@ def _leftovers(path: Path) -> list[str]:
     known = set()
     if (path / "m").is_dir():
         for manifest in (path / "m").glob("manifest-*.json"):
-            known |= {f"seg-{segment['id']}" for segment in reader.document(manifest)["segments"]}
+            known |= {f"seg-{segment['id']}" for segment in reader.document(manifest, 2)["segments"]}
     return [
         entry.name
         for entry in (*path.iterdir(), *(path / "m").glob("*"))

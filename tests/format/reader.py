@@ -37,8 +37,8 @@ def _require(condition: bool, path: Path, what: str) -> None:
         raise FormatError(f"{path}: {what}")
 
 
-def document(path: Path) -> dict[str, Any]:
-    """Section 2: a JSON object that ends in its checksum."""
+def document(path: Path, newest: int) -> dict[str, Any]:
+    """Section 2: a JSON object that ends in its checksum, of format version `newest` at most."""
     data = path.read_bytes()
     body, tail = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     expected = f',"checksum":"{xxh3_128(body):032x}"}}\n'.encode()
@@ -46,7 +46,7 @@ def document(path: Path) -> dict[str, Any]:
     content = json.loads(data)
     compact = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
     _require(data == compact, path, "it is not one line without spaces")
-    _require(content["format_version"] == 1, path, f"format_version is {content['format_version']}")
+    _require(1 <= content["format_version"] <= newest, path, f"format_version is {content['format_version']}")
     return content
 
 
@@ -55,7 +55,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        marker = document(path / "pheon.json")
+        marker = document(path / "pheon.json", 1)
         _require(marker["pheon"] == "store", path, "the marker is not a store's")
         _require(re.fullmatch("[0-9a-f]{32}", marker["uuid"]) is not None, path, "the uuid is not 32 hex digits")
 
@@ -76,12 +76,15 @@ class Version:
 
     def __init__(self, folder: Path, version: int) -> None:
         path = folder / f"manifest-{version:06}.json"
-        manifest = document(path)
+        manifest = document(path, 2)
         _require(manifest["pheon"] == "manifest" and manifest["version"] == version, path, "it is another manifest")
         _require(len(manifest["segments"]) == 1, path, f"it names {len(manifest['segments'])} segments")
         segment = manifest["segments"][0]
         _require(manifest["rows"] == segment["rows"], path, "rows is not the segments' sum")
         _require(_SEGMENT_ID.fullmatch(segment["id"]) is not None, path, "a segment's id is not 32 hex digits")
+        several = len(manifest["key"]) > 1
+        _require(manifest["format_version"] == (2 if several else 1), path, "it is of another format version")
+        _require(len(set(manifest["key"])) == len(manifest["key"]), path, "the key names a column twice")
         self.manifest = manifest
         self.unique: bool = manifest["unique"]
         self.key_names: list[str] = manifest["key"]
@@ -98,20 +101,35 @@ class Version:
         self.index = Index(ArrowFile(directory / "index.arrow", segment["index"])) if segment["index"] else None
 
     @cached_property
+    def key_columns(self) -> list[pa.Array]:
+        """The key columns in the key's order."""
+        schema = self.data.table.schema
+        return [
+            self.data.table.column(name).chunk(0) if self.rows else pa.array([], schema.field(name).type)
+            for name in self.key_names
+        ]
+
+    @property
     def keys(self) -> pa.Array:
-        """The key column."""
-        [name] = self.key_names
-        return (
-            self.data.table.column(name).chunk(0)
-            if self.rows
-            else pa.array([], self.data.table.schema.field(name).type)
-        )
+        """The only key column."""
+        [keys] = self.key_columns
+        return keys
 
     def find(self, key: Any) -> int | None:
-        """The first row of a key, through the index."""
+        """The first row of a key, through the index; a key of several columns is a tuple."""
         assert self.index is not None
-        wanted = key_bytes(pa.array([key], self.keys.type), 0)
-        return self.index.find(wanted, lambda row: key_bytes(self.keys, row))
+        parts = (key,) if len(self.key_columns) == 1 else key
+        columns = [pa.array([part], c.type) for part, c in zip(parts, self.key_columns, strict=True)]
+        return self.index.find(hashed_bytes(columns, 0), lambda row: hashed_bytes(self.key_columns, row))
+
+    def rows_of(self, wanted: list[pa.Array], row: int) -> range:
+        """The rows whose first key columns have the values of a row of these columns: their key bytes begin alike."""
+        assert len(self.key_columns) > 1
+        prefix = b"".join(part_bytes(column, row) for column in wanted)
+        rows = [row for row in range(self.rows) if hashed_bytes(self.key_columns, row).startswith(prefix)]
+        found = range(rows[0], rows[-1] + 1) if rows else range(0)
+        _require(rows == list(found), self.data.path, f"rows with the same {len(wanted)} key values are not adjacent")
+        return found
 
     def get(self, key: Any) -> dict[str, Any] | None:
         """The row of a key as a dictionary, without the key itself."""
@@ -127,11 +145,14 @@ class Version:
         previous = None
         distinct = 0
         for row in range(self.rows):
-            _require(self.keys[row].is_valid, self.data.path, f"the key of row {row} is null")
-            order = sort_value(self.keys, row)
+            nulls = [name for name, c in zip(self.key_names, self.key_columns, strict=True) if not c[row].is_valid]
+            _require(not nulls, self.data.path, f"row {row} is null in the key columns {nulls}")
+            order = tuple(sort_value(column, row) for column in self.key_columns)
             if previous is None or previous < order:
                 distinct += 1
-                found = self.index.find(key_bytes(self.keys, row), lambda r: key_bytes(self.keys, r))
+                found = self.index.find(
+                    hashed_bytes(self.key_columns, row), lambda r: hashed_bytes(self.key_columns, r)
+                )
                 _require(found == row, self.index.file.path, f"the key of row {row} is found at {found}")
             else:
                 _require(previous == order, self.data.path, f"row {row} is less than the one before")
@@ -270,6 +291,30 @@ def key_bytes(keys: pa.Array, row: int) -> bytes:
     if _is_fixed_binary(kind):
         return raw
     return _extend(raw, 8, signed=kind not in _UNSIGNED)
+
+
+def hashed_bytes(columns: list[pa.Array], row: int) -> bytes:
+    """Section 3.2: what is hashed of a row's key of one or of several columns."""
+    if len(columns) == 1:
+        return key_bytes(columns[0], row)
+    return b"".join(part_bytes(column, row) for column in columns)
+
+
+def part_bytes(keys: pa.Array, row: int) -> bytes:
+    """Section 3.2: one column's part of the key bytes of several columns."""
+    kind = keys.type
+    raw = key_bytes(keys, row)
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return raw.replace(b"\0", b"\0\xff") + b"\0\0"
+    if _is_fixed_binary(kind):
+        return raw
+    if pa.types.is_boolean(kind):
+        return raw[:1]
+    signed = kind not in _UNSIGNED
+    width = kind.bit_width // 8
+    value = int.from_bytes(raw, "little", signed=signed)
+    # Flipping the sign bit adds half of the range.
+    return (value + (1 << (8 * width - 1) if signed else 0)).to_bytes(width, "big")
 
 
 def sort_value(keys: pa.Array, row: int) -> Any:
