@@ -9,7 +9,7 @@ use arrow_select::concat::concat;
 use pheon::Table;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyDict, PyList, PySlice};
+use pyo3::types::{PyCapsule, PyDict, PySlice};
 use pyo3_arrow::ffi::to_schema_pycapsule;
 use pyo3_arrow::input::AnyArray;
 
