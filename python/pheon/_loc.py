@@ -71,7 +71,10 @@ class Loc:
         return found, whole and table._handle.unique  # noqa: SLF001
 
     def _many(self, keys: Any) -> Batch:
-        if getattr(getattr(keys, "dtype", None), "kind", "") == "b" and self._table.schema[self._table.key[0]] != "Boolean":
+        if (
+            getattr(getattr(keys, "dtype", None), "kind", "") == "b"
+            and self._table.schema[self._table.key[0]] != "Boolean"
+        ):
             raise TypeError("loc takes keys, not a mask: filter the result of to_pandas(), to_polars() or lazy()")
         if not hasattr(keys, "__len__"):
             keys = list(keys)
@@ -91,8 +94,11 @@ def _is_many(rows: Any) -> bool:
     """Whether these are several keys: anything with a length that no single key is."""
     if isinstance(rows, (str, bytes, tuple)):
         return False
-    return isinstance(rows, list) or hasattr(rows, "__arrow_c_array__") or hasattr(rows, "__arrow_c_stream__") or (
-        hasattr(rows, "__len__") and hasattr(rows, "dtype")
+    return (
+        isinstance(rows, list)
+        or hasattr(rows, "__arrow_c_array__")
+        or hasattr(rows, "__arrow_c_stream__")
+        or (hasattr(rows, "__len__") and hasattr(rows, "dtype"))
     )
 
 

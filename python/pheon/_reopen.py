@@ -67,10 +67,10 @@ def reopen_map(origin: Origin, name: str, version: int, allow_pickle: bool) -> M
 
 
 def reopen_table(
-    origin: Origin, name: str, version: int, offset: int, length: int, columns: list[str] | None = None
+    origin: Origin, name: str, version: int, rows: tuple[int, int], columns: list[str] | None = None
 ) -> Table:
-    """Unpickle a `Table`, with the rows and columns that it had."""
+    """Unpickle a `Table`, with the rows (the first, and how many) and columns that it had."""
     from pheon._table import Table
 
-    handle = _reader(origin.path, os.getpid()).table(name, version).slice(offset, length)
+    handle = _reader(origin.path, os.getpid()).table(name, version).slice(*rows)
     return Table(handle if columns is None else handle.select(columns), origin)

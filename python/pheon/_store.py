@@ -397,8 +397,8 @@ class Store:
     ) -> GcReport | dict[str, GcReport]:
         """Remove old versions, of one dataset or of all, and what killed writers left.
 
-        The newest `keep` versions stay. So do those that were still current less than `max_age` (seconds or a timedelta)
-        ago, if it is given.
+        The newest `keep` versions stay. If `max_age` is given (seconds or a timedelta), so do those that were still
+        current less than so long ago.
         """
         age = check_seconds(max_age, "max_age")
         if name is not None:

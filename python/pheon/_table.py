@@ -135,7 +135,7 @@ class Table:
         return Loc(self)
 
     def lookup(self, keys: Any, *, position: str = "position", threads: int | None = None) -> Batch:
-        """All rows of many keys: a column named `position` with the number of each row's key in `keys`, then the table's.
+        """All rows of many keys: a column named `position` with the number of each row's key in `keys`, and the rows.
 
         In the order of `keys`; a key that occurs in several rows gives them all, in table order; one that is not there
         gives none. `keys` is a list, an array or Series of any library, or other Arrow data. The rows are a copy.
@@ -222,8 +222,7 @@ class Table:
         return self._handle.__arrow_c_schema__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        offset, length = self._handle.bounds
-        return reopen_table, (self._origin, self.name, self.version, offset, length, self._handle.selected)
+        return reopen_table, (self._origin, self.name, self.version, self._handle.bounds, self._handle.selected)
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {kind}" for name, kind in list(self.schema.items())[:8])

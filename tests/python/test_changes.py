@@ -88,7 +88,7 @@ def test_a_map_stays_a_map(store: pheon.Store) -> None:
     assert m.refresh()
     assert dict(m) == {"a": 20, "c": 3, "e": 50}
     assert list(reversed(m)) == ["e", "c", "a"]
-    assert list(m.items())[0] == ("a", 20)
+    assert next(iter(m.items())) == ("a", 20)
     assert m.get_many(["c", "b", "e"]) == [3, None, 50]
     assert m.get_many(pa.array(["c", "b", None])).to_pylist() == [3, None, None]
     assert "b" not in m

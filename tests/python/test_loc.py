@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_as_pandas_answers(
     store = pheon.open(tmp_path_factory.mktemp("s") / "store")
     frame = pd.DataFrame({"k": np.array(keys, np.int64), "v": [str(i) for i in range(len(keys))]})
     edges = [0, *sorted(min(c, len(keys)) for c in cuts), len(keys)]
-    pieces = [pa.table(frame[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [pa.table(frame[a:b]) for a, b in itertools.pairwise(edges)]
     store.put("t", pieces[0], key="k")
     for piece in pieces[1:]:
         store.append("t", piece, compact=False)

@@ -62,7 +62,7 @@ def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
     """Keys as Arrow data."""
     if isinstance(keys, (pd.DataFrame, pd.MultiIndex)):
         return _tuples(mapping, keys)
-    if getattr(keys.dtype, "kind", "") == "f" and mapping.key_type.lower().lstrip("u").startswith("int"):
+    if getattr(keys.dtype, "kind", "") == "f" and (mapping.key_type or "").lower().lstrip("u").startswith("int"):
         # Integers with gaps are floats in pandas. Others are no keys, which the lookup says.
         with contextlib.suppress(TypeError, ValueError):
             keys = keys.astype("Int64")
