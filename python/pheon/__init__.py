@@ -31,11 +31,13 @@ from pheon._native import Batch, Column, Progress, __version__
 from pheon._store import Store, open  # noqa: A004 - the interface
 from pheon._table import Table
 from pheon._writer import MapWriter
+from pheon._zero_copy import ColumnVerdict, ZeroCopyReport
 
 __all__ = [
     "Batch",
     "ClosedError",
     "Column",
+    "ColumnVerdict",
     "CopyRequiredError",
     "CorruptError",
     "DatasetInfo",
@@ -55,6 +57,7 @@ __all__ = [
     "VerifyReport",
     "VersionInfo",
     "WarmReport",
+    "ZeroCopyReport",
     "__version__",
     "open",
 ]

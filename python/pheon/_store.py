@@ -233,8 +233,7 @@ class Store:
             os.stat(data)  # FileNotFoundError and its like, as from `open`
             self._handle.put_files(name, [os.fspath(data)], keys, values, unique, options)
         else:
-            source, index = arrow_source(data)
-            keys = _names(key, index)
+            source, keys = arrow_source(data, None if key is None else _names(key, []))
             _require_key(keys, unique)
             self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
 

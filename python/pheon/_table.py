@@ -11,6 +11,7 @@ from pheon._loc import Loc
 from pheon._native import Batch, Column, TableHandle
 from pheon._options import check_threads
 from pheon._reopen import Origin, reopen_table
+from pheon._zero_copy import ZeroCopyReport, report, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,24 +176,36 @@ class Table:
         """Facts about the version that this table is on."""
         return DatasetInfo.of(self._handle.facts())
 
-    def to_pyarrow(self) -> pa.Table:
+    def to_pyarrow(self, *, require_zero_copy: bool = False) -> pa.Table:
         """A pyarrow Table that shares the memory."""
         import pyarrow as pa
 
+        if require_zero_copy:
+            require(self, "pyarrow")
         return pa.table(self)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """A pandas DataFrame; an index that was stored comes back as the index.
+    def to_pandas(self, *, require_zero_copy: bool = False) -> pd.DataFrame:
+        """A pandas DataFrame in the cheapest form that is faithful.
 
-        Numbers without nulls and strings (pandas' ``str`` dtype) share the memory, so the frame is read-only in part:
-        pandas copies a column when it is written to.
+        A frame that was stored comes back with its index, labels, dtypes and attrs. Other columns become NumPy views
+        (numbers, timestamps, durations), pandas' ``str`` (strings), categoricals (dictionaries), or Arrow-backed
+        columns, where nulls, nesting or the type ask for it. Most share the memory, so they are read-only: with pandas'
+        copy-on-write (always on in pandas 3) a column is copied when it is written to; without it that is a ValueError.
+        `zero_copy_report` tells what is copied; with `require_zero_copy` such a column is a `CopyRequiredError`.
         """
-        from pheon._adapters.pandas import table_to_pandas
+        if require_zero_copy:
+            require(self, "pandas")
+        from pheon._adapters.pandas_frame import frame_of
 
-        return table_to_pandas(self)
+        return frame_of(self.to_pyarrow())
 
-    def to_polars(self) -> pl.DataFrame:
-        """A polars DataFrame; numbers share the memory, polars keeps strings in a layout of its own."""
+    def to_polars(self, *, require_zero_copy: bool = False) -> pl.DataFrame:
+        """A polars DataFrame; numbers share the memory, polars keeps strings in a layout of its own.
+
+        With `require_zero_copy` a column that must be copied is a `CopyRequiredError`.
+        """
+        if require_zero_copy:
+            require(self, "polars")
         from pheon._adapters.polars import table_to_polars
 
         return table_to_polars(self)
@@ -209,11 +222,21 @@ class Table:
 
         return lazy_frame(self)
 
-    def to_numpy(self, column: str) -> np.ndarray[Any, Any]:
-        """One column as a NumPy array; numbers, timestamps and durations without nulls share the memory."""
+    def to_numpy(self, column: str, *, require_zero_copy: bool = False) -> np.ndarray[Any, Any]:
+        """One column as a NumPy array; numbers, timestamps and durations without nulls share the memory.
+
+        With `require_zero_copy` a column that must be copied is a `CopyRequiredError`.
+        """
         from pheon._adapters.numpy import column_to_numpy
 
-        return column_to_numpy(self._handle.column(column))
+        found = self._handle.column(column)
+        if require_zero_copy:
+            require(self, "numpy", column)
+        return column_to_numpy(found)
+
+    def zero_copy_report(self) -> ZeroCopyReport:
+        """For every column, and every library that is installed, whether it reads the column in place, and why not."""
+        return report(self)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self._handle.__arrow_c_stream__(requested_schema)

@@ -92,18 +92,21 @@ def is_arrow(data: Any) -> bool:
     return hasattr(data, "__arrow_c_array__") or hasattr(data, "__arrow_c_stream__")
 
 
-def arrow_source(data: Any) -> tuple[Any, list[str]]:
-    """What to read `data` from by the PyCapsule interface, and the columns that a pandas index became."""
-    if library_of(data) == "pandas":
-        from pheon._adapters.pandas import frame_source
+def arrow_source(data: Any, key: list[str] | None = None) -> tuple[Any, list[str]]:
+    """What to read `data` from by the PyCapsule interface, and its key columns.
 
-        return frame_source(data)
+    `key` names them, by their labels in a pandas frame; None: those that a pandas index became.
+    """
+    if library_of(data) == "pandas":
+        from pheon._adapters.pandas_source import frame_source
+
+        return frame_source(data, key)
     if not is_arrow(data):
         raise TypeError(
             f"expected Arrow data, a data frame or a path, got {type(data).__name__}; "
             "dicts and pairs are published with put_map"
         )
-    return data, []
+    return data, key or []
 
 
 def _iterable(keys: Any) -> Any:

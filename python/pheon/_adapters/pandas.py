@@ -1,4 +1,4 @@
-"""pandas: Series in, Series with the same index out; frames and their indexes as sources."""
+"""pandas: Series in, Series with the same index out. Frames are in `pandas_source` and `pandas_frame`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pheon._map import Map
     from pheon._native import TableHandle
     from pheon._table import Table
-
-_INDEX_NAME = "index"
-_VALUE_NAME = "value"
 
 
 def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
@@ -34,28 +31,11 @@ def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
     return _like(keys, _series(found, None if isinstance(keys, pd.Index) else keys.index))
 
 
-def table_to_pandas(table: Table) -> pd.DataFrame:
-    """All rows as a DataFrame, sharing memory where pandas can."""
-    # Blocks of one column each: a block of several is a copy.
-    return table.to_pyarrow().to_pandas(split_blocks=True)
+def copies(table: Table) -> dict[str, str | None]:
+    """For each column why `Table.to_pandas` copies it; None: it does not."""
+    from pheon._adapters.pandas_frame import copies as copies_of_frame
 
-
-def frame_source(data: Any) -> tuple[Any, list[str]]:
-    """A frame as Arrow data, and the names of the columns that its index became (none for a plain count)."""
-    import pyarrow as pa
-
-    if isinstance(data, pd.Series):
-        data = data.to_frame(_VALUE_NAME if data.name is None else str(data.name))
-        if data.index.nlevels == 1 and data.index.name is None:
-            # Not data.index.name = ...: the index is still the caller's.
-            data = data.rename_axis(_INDEX_NAME)
-    elif isinstance(data, pd.Index):
-        data = data.to_frame(index=False)
-    # None keeps a RangeIndex as its bounds only and any other index as a column; a named one is to be a column always.
-    named = any(name is not None for name in data.index.names)
-    table = pa.Table.from_pandas(data, preserve_index=True if named else None)
-    described = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    return table, [name for name in described if isinstance(name, str)]
+    return copies_of_frame(table.to_pyarrow())
 
 
 def key_data(mapping: Map | TableHandle, keys: Any) -> Any:

@@ -10,6 +10,7 @@ from pheon._native import Column
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._table import Table
 
 
 def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
@@ -21,6 +22,11 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
 def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
     """Array to Array of bool, ChunkedArray alike."""
     return _like(keys, mapping.contains_arrow(keys, threads))
+
+
+def copies(table: Table) -> dict[str, str | None]:
+    """For each column why `Table.to_pyarrow` copies it: never, the file is Arrow's own layout."""
+    return dict.fromkeys(table.column_names)
 
 
 def _like(keys: Any, found: Column) -> Any:
