@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from pheon._adapters import arrow_keys
+from pheon._display import markup, text
 from pheon._info import DatasetInfo
 from pheon._loc import Loc
 from pheon._native import Batch, Column, TableHandle
@@ -248,7 +249,7 @@ class Table:
         return reopen_table, (self._origin, self.name, self.version, self._handle.bounds, self._handle.selected)
 
     def __repr__(self) -> str:
-        columns = ", ".join(f"{name}: {kind}" for name, kind in list(self.schema.items())[:8])
-        more = ", ..." if self.num_columns > 8 else ""
-        key = f", key {self.key}" if self.key else ""
-        return f"<pheon.Table {self.name!r} version {self.version}: {len(self):,} rows{key}, {columns}{more}>"
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return markup(self)
