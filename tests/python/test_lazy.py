@@ -336,6 +336,15 @@ def test_only_asked_columns_are_read(prices: pheon.Table, monkeypatch: pytest.Mo
     assert prices.lazy().select(pl.len()).collect().item() == ROWS
 
 
+def test_rows_without_columns_are_counted(prices: pheon.Table) -> None:
+    source = TableSource(prices)
+    cases = [(None, ROWS), (k < 10, 10), (k.is_in([1, 15_000, 15_001]), 3), (v < 0, 0), (pl.col("s") == "name 7", 200)]
+    for predicate, expected in cases:
+        frames = list(source([], predicate, None, 1000))
+        assert [frame.width for frame in frames] == [0] * len(frames)
+        assert sum(frame.height for frame in frames) == expected
+
+
 def test_the_plan_shows_columns_and_filter(prices: pheon.Table) -> None:
     plan = prices.lazy().filter(k > 19_990).select("v").explain()
     assert "pheon" in plan
@@ -426,7 +435,9 @@ def test_every_batch_size(prices: pheon.Table, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(polars_lazy, "_ROWS_AT_FIRST", 16)
     monkeypatch.setattr(polars_lazy, "_ROWS_AT_MOST", 4096)
     source, frame = TableSource(prices), prices.to_polars()
-    for predicate in (None, k >= 4000, pl.col("s") == "name 7", v < 0):
+    monkeypatch.setattr(polars_lazy, "_ROWS_ALONE", 8)
+    far = (k < 5) | k.is_in([5000, 9990]) | k.is_between(9999, 15_000)
+    for predicate in (None, k >= 4000, pl.col("s") == "name 7", v < 0, far):
         for size in (None, 1000, 7):
             batches = list(source(None, predicate, 10_000, size))
             expected = frame[:10_000] if predicate is None else frame[:10_000].filter(predicate)

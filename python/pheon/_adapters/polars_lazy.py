@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from pheon._adapters.polars_keys import KeyDomain, domain_of
-from pheon._adapters.polars_plan import Decision, decide
+from pheon._adapters.polars_plan import Decision, Run, decide
 from pheon._native import Column, TableHandle
 from pheon._table import Table
 
 # Rows that are read and filtered at once: few at first, for queries that stop early, then more.
 _ROWS_AT_FIRST = 1 << 17
 _ROWS_AT_MOST = 1 << 22
+# A run of so many rows is read by itself, without a copy; shorter ones are put together.
+_ROWS_ALONE = 1 << 14
 
 
 def lazy_frame(table: Table) -> pl.LazyFrame:
@@ -72,15 +74,17 @@ class TableSource:
     ) -> Iterator[pl.DataFrame]:
         """What is kept of each piece that is read; no empty ones."""
         step = min(max(batch_size or 0, _ROWS_AT_FIRST), _ROWS_AT_MOST)
-        for start, stop in decide(rows, predicate, self._domains).runs:
-            at = start
-            while at < stop:
-                piece = rows.slice(at, min(step, stop - at))
-                at += step
-                step = min(2 * step, _ROWS_AT_MOST)
-                kept = _read(piece, names) if predicate is None else _filtered(piece, names, predicate)
-                if kept.height:
-                    yield kept
+        for parts in _batches(decide(rows, predicate, self._domains).runs, step):
+            slices = [rows.slice(start, stop - start) for start, stop in parts]
+            if predicate is None:
+                kept = _read_all(slices, names)
+            elif len(slices) == 1:
+                kept = _filtered(slices[0], names, predicate)
+            else:
+                asked = [name for name in rows.column_names if name in {*names, *predicate.meta.root_names()}]
+                kept = _selected(_read_all(slices, asked).filter(predicate), names)
+            if kept.height:
+                yield kept
 
     def _first(self, n_rows: int | None) -> TableHandle:
         handle = self._table._handle  # noqa: SLF001
@@ -101,10 +105,50 @@ def _domains(table: Table, schema: pl.Schema) -> dict[str, KeyDomain]:
     return found
 
 
+def _batches(runs: Iterable[Run], step: int) -> Iterator[list[Run]]:
+    """Runs cut and gathered into pieces to read at once: of about `step` rows, growing; a long run is a piece alone."""
+    short: list[Run] = []
+    gathered = 0
+    for start, stop in runs:
+        at = start
+        while at < stop:
+            end = min(at + step, stop)
+            if end - at >= _ROWS_ALONE:
+                if short:
+                    yield short
+                    short, gathered = [], 0
+                yield [(at, end)]
+                step = min(2 * step, _ROWS_AT_MOST)
+            else:
+                short.append((at, end))
+                gathered += end - at
+                if gathered >= step:
+                    yield short
+                    short, gathered = [], 0
+            at = end
+    if short:
+        yield short
+
+
+def _selected(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Some columns of a frame; with none it keeps its height, unlike in polars."""
+    return frame.select(names) if names else pl.DataFrame(height=frame.height)
+
+
+def _read_all(slices: list[TableHandle], names: list[str]) -> pl.DataFrame:
+    """Columns of some slices, ascending, in one frame; a copy if they are several."""
+    if len(slices) == 1:
+        return _read(slices[0], names)
+    frame = pl.concat([_read(rows, names) for rows in slices], rechunk=True)
+    return with_sorted_key(frame, slices[0].key)
+
+
 def _read(rows: TableHandle, names: list[str]) -> pl.DataFrame:
-    """Columns of some rows; those of fixed width share the mapping."""
+    """Columns of some rows; those of fixed width share the mapping. No columns: as many rows of nothing."""
+    if not names:
+        return pl.DataFrame(height=rows.num_rows)
     types = dict(zip(rows.column_names, rows.column_types, strict=True))
-    if names and not any(_is_narrow_decimal(types[name]) for name in names):
+    if not any(_is_narrow_decimal(types[name]) for name in names):
         frame = pl.DataFrame(rows if names == rows.column_names else rows.select(names))
     else:
         frame = pl.DataFrame([_series(rows.column(name), types[name]) for name in names])
