@@ -19,6 +19,7 @@ from typing import Any
 import pheon
 
 KEYS = 3000
+SERIES_STEP = 100
 
 
 def content(tag: int) -> dict[str, str]:
@@ -28,10 +29,11 @@ def content(tag: int) -> dict[str, str]:
 
 def tag_of(m: pheon.Map) -> int:
     """The tag of a version, all of which is read and must agree."""
-    assert len(m) == KEYS
+    assert len(m) in {KEYS, KEYS + 1}, len(m)
     values = m.get_many([f"key {i}" for i in range(KEYS)])
     tag = int(values[0].split(":")[0])
     assert values == [f"{tag}:{i}" for i in range(KEYS)], f"version {m.version} is a mixture"
+    assert m.get("extra") == (f"{tag}:x" if len(m) > KEYS else None)
     return tag
 
 
@@ -52,17 +54,40 @@ def _until_orphaned() -> Iterator[None]:
         yield
 
 
-def write_for_ever(path: Path, seed: int, ready: Any, failures: Path) -> None:
-    """All that a writer may do, until killed."""
+def series(start: int) -> dict[int, int]:
+    """The next rows of a series that only grows: each key is its value."""
+    return {i: i for i in range(start, start + SERIES_STEP)}
+
+
+def write_for_ever(path: Path, seed: int, ready: Any, acknowledged: Any, failures: Path) -> None:
+    """All that a writer may do, until killed. `acknowledged`: rows of the series that it was told are published."""
     rng = random.Random(seed)
     with reporting(failures):
         store = pheon.open(path)
         ready.value = 1
         for _ in _until_orphaned():
             tag = rng.getrandbits(40)
-            action = rng.choices(("dict", "writer", "rollback", "gc", "drop"), (6, 3, 1, 2, 1))[0]
-            if action == "dict" or "m" not in store:
+            actions = ("dict", "writer", "upsert", "delete", "compact", "series", "rollback", "gc", "drop")
+            action = rng.choices(actions, (4, 2, 4, 2, 2, 6, 1, 2, 1))[0]
+            if action == "series":
+                rows = len(store.table("s")) if "s" in store else 0
+                assert rows >= acknowledged.value, (rows, acknowledged.value)
+                acknowledged.value = rows
+                add = store.append if rows else store.put_map
+                add("s", series(rows))
+                acknowledged.value = rows + SERIES_STEP
+                if rng.random() < 0.2:
+                    store.gc("s", keep=2)
+            elif action == "dict" or "m" not in store:
                 store.put_map("m", content(tag))
+            elif action == "upsert":
+                store.upsert("m", content(tag), keep=rng.choice((None, 3)))
+            elif action == "delete":
+                # Keys that nobody has: a version is whole whatever happens.
+                store.upsert("m", content(tag) | {"extra": f"{tag}:x"}, compact=False)
+                store.delete("m", ["extra", "nobody's"])
+            elif action == "compact":
+                store.compact("m")
             elif action == "writer":
                 with store.map_writer("m") as writer:
                     pairs = list(content(tag).items())
@@ -110,7 +135,7 @@ def read_until(  # noqa: PLR0917 - a process has no keywords
                 assert m[f"key {i}"] == f"{old_tag}:{i}"
             part = m.range("key 1", "key 2")
             m.refresh()
-            for row in (part[0], part[len(part) - 1], held[0], held[len(held) - 1]):
+            for row in (part[0], part[len(part) - 1], held[len(held) - KEYS], held[len(held) - 1]):
                 # Slices stay on the version that they were taken from.
                 assert row["value"] == f"{old_tag}:{row['key'].split()[1]}"
             counts[number] += 1

@@ -62,15 +62,17 @@ def _wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def _leftovers(path: Path) -> list[str]:
-    """Names that no finished writer leaves: temporary ones, and segments that no manifest names."""
+    """Names that no finished writer leaves: temporary ones, and files that no manifest names."""
     known = set()
-    if (path / "m").is_dir():
-        for manifest in (path / "m").glob("manifest-*.json"):
-            known |= {f"seg-{segment['id']}" for segment in reader.document(manifest, 2)["segments"]}
+    for manifest in (path / "m").glob("manifest-*.json"):
+        for segment in reader.document(manifest, 2)["segments"]:
+            known.add(f"seg-{segment['id']}")
+            if "hidden" in segment:
+                known.add(f"hidden-{segment['hidden']['id']}.arrow")
     return [
         entry.name
         for entry in (*path.iterdir(), *(path / "m").glob("*"))
-        if entry.name.startswith(".tmp-") or (entry.name.startswith("seg-") and entry.name not in known)
+        if entry.name.startswith(".tmp-") or (entry.name.startswith(("seg-", "hidden-")) and entry.name not in known)
     ]
 
 
@@ -80,10 +82,13 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
     store = pheon.open(path)
     held = store.put_map("m", children.content(0))
     seen_leftovers = seen_versions = 0
+    acknowledged = _SERVER.RawValue("q")
     for round_number in range(120 * TIMES):
         ready = _SERVER.RawValue("b")
         child = _SERVER.Process(
-            target=children.write_for_ever, args=(path, rng.getrandbits(32), ready, failures), daemon=True
+            target=children.write_for_ever,
+            args=(path, rng.getrandbits(32), ready, acknowledged, failures),
+            daemon=True,
         )
         child.start()
         _wait_for(
@@ -95,7 +100,12 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
         _check_failures(failures)
         assert child.exitcode == -signal.SIGKILL, f"round {round_number}: the writer ended with {child.exitcode}"
 
-        assert set(store) <= {"m"}
+        assert set(store) <= {"m", "s"}
+        if "s" in store:
+            rows = len(store.table("s"))
+            assert rows in {acknowledged.value, acknowledged.value + children.SERIES_STEP}, (rows, acknowledged.value)
+            assert store.table("s").to_numpy("value").tolist() == list(range(rows))
+            assert store.verify("s").ok
         if "m" in store:
             versions = [v.version for v in store.versions("m")]
             assert versions == list(range(versions[0], versions[-1] + 1)), versions
@@ -114,6 +124,7 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
                 name for name in _leftovers(path) if not name.startswith(".tmp-") or (path / "m" / name).exists()
             ] == []
             assert children.tag_of(store.map("m")) == round_number
+    assert acknowledged.value > 5 * children.SERIES_STEP
     print(f"{seen_leftovers} writers were killed while they had work on disk, {seen_versions} versions checked")
     assert seen_leftovers >= 20 * TIMES, "too few writers were killed in the middle of something"
 

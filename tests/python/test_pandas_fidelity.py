@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import pheon
-from pheon._adapters.pandas_source import METADATA_KEY, SEVERAL_KEY_COLUMNS, frame_source
+from pheon._adapters.pandas_source import METADATA_KEY, frame_source
 
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 DAY = dt.date(2020, 1, 1)
@@ -205,7 +205,7 @@ INDEXES: dict[str, tuple[Any, bool]] = {
     "NaT": (pd.to_datetime(["2020", None, "2019"]), False),
     "intervals": (pd.interval_range(0, 3), False),
     "tuples": (pd.Index([(1, 2), (0, 1), (5, 5)], tupleize_cols=False), False),
-    "MultiIndex": (pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["x", None]), SEVERAL_KEY_COLUMNS),
+    "MultiIndex": (pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["x", None]), True),
     "MultiIndex NaN": (pd.MultiIndex.from_arrays([["b", "a", "a"], [1.5, np.nan, 2]]), False),
     "MultiIndex of kinds": (
         pd.MultiIndex.from_arrays([pd.CategoricalIndex(["b", "a", "b"]), pd.interval_range(0, 3)], names=["x", "x"]),

@@ -24,9 +24,6 @@ from pheon._errors import SchemaError
 METADATA_KEY = b"pheon.pandas"
 METADATA_VERSION = 1
 
-# The engine sorts by one column so far: an index of several levels is stored as columns, its rows keep their order.
-SEVERAL_KEY_COLUMNS = False
-
 # Up to so many categories are kept in the metadata too: a table without rows has no dictionary to take them from.
 _CATEGORIES_KEPT_MAX = 1_000
 
@@ -133,7 +130,7 @@ def _field_of(label: Any, columns: list[_Part], levels: list[_Part]) -> str:
 
 def _key_of(levels: list[_Part]) -> list[str]:
     possible = all(part.array.null_count == 0 and _is_any(part.array.type, _KEY_TYPES) for part in levels)
-    if not possible or (len(levels) > 1 and not SEVERAL_KEY_COLUMNS):
+    if not possible:
         return []
     return [part.field for part in levels]
 
