@@ -1,7 +1,7 @@
 //! `TableHandle`: a version of a dataset or a slice of one. `pheon.Table` is its face in Python.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, ArrayRef, RecordBatchIterator, UInt64Array};
 use arrow_schema::{DataType, Field};
@@ -25,15 +25,23 @@ use crate::keys::Keys;
 #[pyclass(frozen, module = "pheon._native")]
 pub(crate) struct TableHandle {
     table: Table,
+    /// Made at first use.
+    keys: OnceLock<Keys>,
 }
 
 impl TableHandle {
     pub(crate) fn new(table: Table) -> Self {
-        Self { table }
+        Self { table, keys: OnceLock::new() }
     }
 
-    fn keys(&self) -> PyResult<Keys> {
-        Keys::of(self.table.name(), &self.table.key_fields())
+    fn keys(&self) -> PyResult<&Keys> {
+        match self.keys.get() {
+            Some(keys) => Ok(keys),
+            None => {
+                let keys = Keys::of(self.table.name(), &self.table.key_fields())?;
+                Ok(self.keys.get_or_init(|| keys))
+            }
+        }
     }
 
     /// A reader over the rows, for building another dataset of them.

@@ -261,9 +261,18 @@ impl Table {
         self.spanned(KeySpan::Prefix(prefix))
     }
 
-    /// The rows that hold `key`, within this slice.
+    /// The rows that hold `key`, within this slice. Found by the index where the version has one segment.
     pub fn rows(&self, key: KeyRef<'_>) -> Result<Self, ReadError> {
-        self.range((Bound::Included(key), Bound::Included(key)))
+        let (Some(segment), Base::Whole) = (self.version.single(), &self.base) else {
+            return self.range((Bound::Included(key), Bound::Included(key)));
+        };
+        self.version.check_key(key)?;
+        let rows = match segment.find(key, None)? {
+            Some(row) if segment.has_repeats() => u64::from(row)..u64::from(segment.end_of_key(row)?),
+            Some(row) => u64::from(row)..u64::from(row) + 1,
+            None => 0..0,
+        };
+        Ok(self.clipped(rows))
     }
 
     /// The newest version of the whole dataset, with the same choice of columns, if there is a newer one. With nothing
@@ -302,15 +311,20 @@ impl Table {
         }
     }
 
+    /// What this table has of these rows of its base.
+    fn clipped(&self, rows: Range<u64>) -> Self {
+        let end = self.start + self.len;
+        let start = rows.start.clamp(self.start, end);
+        Self { start, len: rows.end.clamp(start, end) - start, ..self.clone() }
+    }
+
     /// The rows of this table within `span`.
     fn spanned(&self, span: KeySpan<'_>) -> Result<Self, ReadError> {
         if let Some(segment) = self.version.single()
             && let Base::Whole = self.base
         {
             let rows = segment.rows_of(span)?;
-            let end = self.start + self.len;
-            let start = (rows.start as u64).clamp(self.start, end);
-            return Ok(Self { start, len: (rows.end as u64).clamp(start, end) - start, ..self.clone() });
+            return Ok(self.clipped(rows.start as u64..rows.end as u64));
         }
         let parts = &self.version.parts;
         let own = self.row_ranges()?;

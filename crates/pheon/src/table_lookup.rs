@@ -34,7 +34,7 @@ impl Table {
         for (number, (part, range)) in self.version.parts.iter().zip(&ranges).enumerate() {
             let segment = &part.segment;
             let rows = segment.find_array(self.name(), &keys, threads.unwrap_or(1))?;
-            let repeats = segment.key.as_ref().is_some_and(|k| k.index.plan().keys < segment.rows as u64);
+            let repeats = segment.has_repeats();
             for (position, row) in rows.iter().enumerate() {
                 // A change hides all rows that a key has in a segment, or none.
                 let Some(row) = row.filter(|&row| !part.is_hidden(row)) else { continue };
@@ -67,6 +67,11 @@ impl Table {
 }
 
 impl Segment {
+    /// Whether some key has several rows.
+    pub(crate) fn has_repeats(&self) -> bool {
+        self.key.as_ref().is_some_and(|side| side.index.plan().keys < self.rows as u64)
+    }
+
     /// The row after the last that has the key of `row`.
     pub(crate) fn end_of_key(&self, row: u32) -> Result<u32, ReadError> {
         let rows = self.rows as u32;

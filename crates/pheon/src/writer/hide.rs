@@ -28,7 +28,7 @@ impl Version {
 
     fn rows_in_part(&self, part: &Part, keys: &ArrayRef) -> Result<Vec<u32>, ReadError> {
         let segment = &part.segment;
-        let repeats = segment.key.as_ref().is_some_and(|k| k.index.plan().keys < segment.rows as u64);
+        let repeats = segment.has_repeats();
         let mut rows = Vec::new();
         for first in segment.find_array(self.name(), keys, 1)?.iter().flatten() {
             if !part.is_hidden(first) {
