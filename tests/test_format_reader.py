@@ -331,3 +331,40 @@ def test_the_marker_is_the_one_of_the_page(store: pheon.Store) -> None:
     marker = json.loads((Path(store.path) / "pheon.json").read_text())
     assert list(marker) == ["pheon", "format_version", "uuid", "checksum"]
     assert marker["uuid"] == store.uuid
+
+
+def test_several_segments_and_hidden_rows(store: pheon.Store) -> None:
+    rng = random.Random(5)
+    model: dict[str, int] = {f"key {i}": i for i in range(50)}
+    store.put_map("m", model)
+    for step in range(12):
+        changed = {f"key {rng.randrange(80)}": rng.randrange(1000) for _ in range(6)}
+        store.upsert("m", changed, compact=False)
+        model |= changed
+        gone = [f"key {rng.randrange(80)}" for _ in range(3)]
+        store.delete("m", gone, compact=step % 5 == 0)
+        model = {k: v for k, v in model.items() if k not in gone}
+    version = read(store, "m")
+    assert len(version.segments) > 3
+    assert any(segment.hidden for segment in version.segments)
+    version.check_order_and_index()
+    table = version.table()
+    assert dict(zip(table["key"].to_pylist(), table["value"].to_pylist(), strict=True)) == model
+    assert table["key"].to_pylist() == sorted(model)
+    for key in [*model, "key 81", ""]:
+        row = version.get(key)
+        assert (row and row["value"]) == model.get(key)
+
+
+def test_appended_rows_of_one_key_stay_in_order(store: pheon.Store) -> None:
+    store.put("t", pa.table({"k": [2, 1, 2], "n": [0, 1, 2]}), key="k")
+    store.append("t", pa.table({"k": [1, 2, 0], "n": [3, 4, 5]}), compact=False)
+    version = read(store, "t")
+    assert version.manifest["format_version"] == 2
+    assert version.table()["n"].to_pylist() == [5, 1, 3, 0, 2, 4] == store.table("t")["n"].to_pylist()
+    store.compact("t")
+    version = read(store, "t")
+    assert version.manifest["format_version"] == 1
+    assert version.data.table["n"].to_pylist() == [5, 1, 3, 0, 2, 4]
+    identifier = version.manifest["segments"][0]["id"]
+    assert int(identifier[:16], 16) == version.manifest["version"]

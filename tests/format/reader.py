@@ -3,6 +3,7 @@
 It checks everything that the page promises before it answers, and it is slow.
 """
 
+import itertools
 import json
 import re
 import struct
@@ -78,19 +79,106 @@ class Version:
         path = folder / f"manifest-{version:06}.json"
         manifest = document(path, 2)
         _require(manifest["pheon"] == "manifest" and manifest["version"] == version, path, "it is another manifest")
-        _require(len(manifest["segments"]) == 1, path, f"it names {len(manifest['segments'])} segments")
-        segment = manifest["segments"][0]
-        _require(manifest["rows"] == segment["rows"], path, "rows is not the segments' sum")
-        _require(_SEGMENT_ID.fullmatch(segment["id"]) is not None, path, "a segment's id is not 32 hex digits")
-        several = len(manifest["key"]) > 1
-        _require(manifest["format_version"] == (2 if several else 1), path, "it is of another format version")
+        records = manifest["segments"]
+        _require(len(records) >= 1, path, "it names no segment")
+        newer = len(manifest["key"]) > 1 or len(records) != 1 or any("hidden" in record for record in records)
+        _require(manifest["format_version"] == (2 if newer else 1), path, "it is of another format version")
         _require(len(set(manifest["key"])) == len(manifest["key"]), path, "the key names a column twice")
+        self.path = path
         self.manifest = manifest
         self.unique: bool = manifest["unique"]
         self.key_names: list[str] = manifest["key"]
+        self.segments = [Segment(folder, manifest, record) for record in records]
+        self.rows = sum(segment.rows - len(segment.hidden) for segment in self.segments)
+        _require(manifest["rows"] == self.rows, path, "rows is not the segments' sum")
+        schemas = [segment.data.table.schema for segment in self.segments]
+        same = all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+        _require(same, path, "its segments have different schemas")
+
+    @property
+    def only(self) -> "Segment":
+        """The segment of a version that has one."""
+        [segment] = self.segments
+        return segment
+
+    @property
+    def data(self) -> "ArrowFile":
+        """The data file of the only segment."""
+        return self.only.data
+
+    @property
+    def index(self) -> "Index | None":
+        """The index of the only segment."""
+        return self.only.index
+
+    def order(self) -> list[tuple[int, int]]:
+        """Section 3.4: segment and row of every row that is shown, in order."""
+        shown = [
+            (number, row)
+            for number, segment in enumerate(self.segments)
+            for row in range(segment.rows)
+            if row not in segment.hidden
+        ]
+        if self.key_names:
+            shown.sort(key=lambda place: (self.segments[place[0]].sort_key(place[1]), place))
+        return shown
+
+    def table(self) -> pa.Table:
+        """The rows that are shown, in order."""
+        starts = [0]
+        for segment in self.segments:
+            starts.append(starts[-1] + segment.rows)
+        stored = pa.concat_tables([segment.data.table for segment in self.segments])
+        return stored.take(pa.array([starts[number] + row for number, row in self.order()], pa.int64()))
+
+    def find(self, key: Any) -> int | None:
+        """The first row of a key in the only segment."""
+        return self.only.find(key)
+
+    def rows_of(self, wanted: list[pa.Array], row: int) -> range:
+        """See `Segment.rows_of`."""
+        return self.only.rows_of(wanted, row)
+
+    @property
+    def keys(self) -> pa.Array:
+        """The only key column of the only segment."""
+        return self.only.keys
+
+    @property
+    def key_columns(self) -> list[pa.Array]:
+        """The key columns of the only segment."""
+        return self.only.key_columns
+
+    def get(self, key: Any) -> dict[str, Any] | None:
+        """The row of a key as a dictionary, without the key itself. Every segment is asked; hidden rows do not count."""
+        found = [(segment, row) for segment in self.segments if (row := segment.find(key)) is not None]
+        shown = [(segment, row) for segment, row in found if row not in segment.hidden]
+        _require(len(shown) <= 1 or not self.unique, self.path, f"{key!r} is shown by {len(shown)} segments")
+        if not shown:
+            return None
+        segment, row = shown[0]
+        values = segment.data.table.slice(row, 1).to_pylist()[0]
+        return {name: value for name, value in values.items() if name not in self.key_names}
+
+    def check_order_and_index(self) -> None:
+        """Every segment by itself; and no key that is shown twice if they are unique."""
+        for segment in self.segments:
+            segment.check_order_and_index()
+        if self.unique:
+            keys = [self.segments[number].sort_key(row) for number, row in self.order()]
+            _require(len(set(keys)) == len(keys), self.path, "a key is shown twice")
+
+
+class Segment:
+    """Section 3: a data file, its index, and the rows of it that a version does not show."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], segment: dict[str, Any]) -> None:
+        path = folder / f"seg-{segment['id']}"
+        _require(_SEGMENT_ID.fullmatch(segment["id"]) is not None, path, "a segment's id is not 32 hex digits")
+        self.unique: bool = manifest["unique"]
+        self.key_names: list[str] = manifest["key"]
         self.rows: int = segment["rows"]
-        directory = folder / f"seg-{segment['id']}"
-        self.data = ArrowFile(directory / "data.arrow", segment["data"])
+        self.data = ArrowFile(path / "data.arrow", segment["data"])
         _require(self.data.table.num_rows == self.rows, self.data.path, "its rows are not the manifest's")
         metadata = self.data.table.schema.metadata or {}
         _require(
@@ -98,7 +186,30 @@ class Version:
         )
         _require(metadata[b"pheon.unique"] == str(self.unique).lower().encode(), self.data.path, "pheon.unique differs")
         _require((segment["index"] is None) == (not self.key_names), path, "an index without a key, or none with one")
-        self.index = Index(ArrowFile(directory / "index.arrow", segment["index"])) if segment["index"] else None
+        self.index = Index(ArrowFile(path / "index.arrow", segment["index"])) if segment["index"] else None
+        self.hidden: frozenset[int] = frozenset()
+        if "hidden" in segment:
+            self._read_hidden(folder, segment["hidden"])
+
+    def _read_hidden(self, folder: Path, record: dict[str, Any]) -> None:
+        path = folder / f"hidden-{record['id']}.arrow"
+        _require(_SEGMENT_ID.fullmatch(record["id"]) is not None, path, "its id is not 32 hex digits")
+        file = ArrowFile(path, record["file"])
+        expected = pa.schema([pa.field("row", pa.uint32(), nullable=False)])
+        _require(file.table.schema.equals(expected), path, f"its schema is {file.table.schema}")
+        rows = file.table["row"].to_pylist()
+        _require(len(rows) == record["rows"], path, f"it has {len(rows)} rows, not {record['rows']}")
+        ascending = all(a < b for a, b in itertools.pairwise(rows))
+        _require(bool(rows) and ascending and rows[-1] < self.rows, path, "its rows do not ascend within the segment")
+        self.hidden = frozenset(rows)
+        if self.key_names:
+            keys = [self.sort_key(row) for row in range(self.rows)]
+            split = {keys[row] for row in rows} & {keys[row] for row in range(self.rows) if row not in self.hidden}
+            _require(not split, path, f"it hides some rows of the keys {split}, and shows others")
+
+    def sort_key(self, row: int) -> tuple[Any, ...]:
+        """What orders rows."""
+        return tuple(sort_value(column, row) for column in self.key_columns)
 
     @cached_property
     def key_columns(self) -> list[pa.Array]:
@@ -131,14 +242,6 @@ class Version:
         _require(rows == list(found), self.data.path, f"rows with the same {len(wanted)} key values are not adjacent")
         return found
 
-    def get(self, key: Any) -> dict[str, Any] | None:
-        """The row of a key as a dictionary, without the key itself."""
-        row = self.find(key)
-        if row is None:
-            return None
-        values = self.data.table.slice(row, 1).to_pylist()[0]
-        return {name: value for name, value in values.items() if name not in self.key_names}
-
     def check_order_and_index(self) -> None:
         """Section 3.1: rows ascend by key. Section 3.3: each key is found at its first row, nothing else is indexed."""
         assert self.index is not None
@@ -147,7 +250,7 @@ class Version:
         for row in range(self.rows):
             nulls = [name for name, c in zip(self.key_names, self.key_columns, strict=True) if not c[row].is_valid]
             _require(not nulls, self.data.path, f"row {row} is null in the key columns {nulls}")
-            order = tuple(sort_value(column, row) for column in self.key_columns)
+            order = self.sort_key(row)
             if previous is None or previous < order:
                 distinct += 1
                 found = self.index.find(
@@ -336,4 +439,4 @@ def _extend(raw: bytes, width: int, *, signed: bool) -> bytes:
 
 def files(store: Path) -> Iterator[Path]:
     """Every published Arrow file below a store."""
-    yield from sorted(store.glob("*/seg-*/*.arrow"))
+    yield from sorted([*store.glob("*/seg-*/*.arrow"), *store.glob("*/hidden-*.arrow")])

@@ -51,6 +51,21 @@ def main() -> None:
     store.put_map("versions", {"a": "second", "b": None})
     store.rollback("versions", 1)
 
+    composite = {"place": ["b", "a", "b", "a\0"], "day": pa.array([2, 1, 1, 1], pa.date32()), "n": range(4)}
+    store.put_map("composite", pa.table(composite), key=["place", "day"], value="n")
+    store.put("repeated_composite", pa.table({"a": [2, 1, 2], "b": [True, False, True], "n": range(3)}), key=["a", "b"])
+    store.put("categories", pa.table({"key": pa.array(["y", "x"]).dictionary_encode(), "n": [1, 2]}), key="key")
+    store.put_map("changed", {f"key {i:02}": i for i in range(20)})
+    store.append("changed", {"key 15b": 100, "key 99": 101}, compact=False)
+    store.upsert("changed", {"key 03": -3, "key 15b": -100, "new": -1}, compact=False)
+    store.delete("changed", ["key 00", "key 99"], compact=False)
+    store.put("series", pa.table({"ts": [1, 2, 2], "n": range(3)}), key="ts")
+    store.append("series", pa.table({"ts": [2, 5], "n": [3, 4]}), compact=False)
+    store.delete("series", [1], compact=False)
+    store.compact("series")
+    store.put("log", pa.table({"n": [2, 1]}))
+    store.append("log", pa.table({"n": [0, 3]}), compact=False)
+
     for name in store:
         expected[name] = {
             str(version.version): {
