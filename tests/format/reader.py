@@ -150,7 +150,7 @@ class Version:
         return self.only.key_columns
 
     def get(self, key: Any) -> dict[str, Any] | None:
-        """The row of a key as a dictionary, without the key itself. Every segment is asked; hidden rows do not count."""
+        """The row of a key as a dictionary, without the key itself. Every segment is asked; hidden rows are none."""
         found = [(segment, row) for segment in self.segments if (row := segment.find(key)) is not None]
         shown = [(segment, row) for segment, row in found if row not in segment.hidden]
         _require(len(shown) <= 1 or not self.unique, self.path, f"{key!r} is shown by {len(shown)} segments")
