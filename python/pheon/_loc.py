@@ -25,6 +25,9 @@ class Loc:
     A key of several columns is a tuple, or the values of the first columns only: ``t.loc["JFK"]``,
     ``t.loc[("JFK", 3)]``, ``t.loc[("JFK", 3):("JFK", 9)]``. With such a key ``t.loc["JFK", 3]`` is a key too, as in
     pandas; name columns with ``t.loc[("JFK", 3), ["c"]]``.
+
+    Where the key is a time or a date, text stands for a span, as in pandas (which must be installed for it):
+    ``t.loc["2026-01"]`` is a month, ``t.loc["2026-01-05":"2026-01-06 12:00"]`` a day and a half.
     """
 
     __slots__ = ("_table",)
@@ -61,14 +64,27 @@ class Loc:
         if isinstance(rows, slice):
             if rows.step is not None:
                 raise ValueError(f"the step is {rows.step!r}; only 1 shares the memory: slice the result")
-            return table._between(rows.start, rows.stop), False  # noqa: SLF001
+            first, last = self._span(rows.start)[0], self._span(rows.stop)[1]
+            return table._between(first, last), False  # noqa: SLF001
         if _is_many(rows):
             return self._many(rows), False
-        found = table.rows(rows)
+        first, last = self._span(rows)
+        found = table.rows(rows) if first is rows else table._between(first, last)  # noqa: SLF001
         if len(found) == 0:
             raise KeyError(rows)
+        if first is not rows:
+            return found, False
         whole = not isinstance(rows, tuple) if len(table.key) == 1 else len(rows) == len(table.key)
         return found, whole and table._handle.unique  # noqa: SLF001
+
+    def _span(self, key: Any) -> tuple[Any, Any]:
+        """The first and the last key that `key` stands for: itself, unless it is text for a time."""
+        kind = self._table._handle.key_type if isinstance(key, str) else None  # noqa: SLF001
+        if kind is None or not kind.startswith(("Timestamp", "Date")):
+            return key, key
+        from pheon._adapters.pandas import time_span
+
+        return time_span(key, kind)
 
     def _many(self, keys: Any) -> Batch:
         if (

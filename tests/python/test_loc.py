@@ -154,3 +154,26 @@ def test_as_pandas_answers(
     assert values(t.loc[known]) == (indexed.loc[known]["v"].tolist() if known else [])
     for key in known:
         assert values(t.loc[key]) == indexed.loc[[key]]["v"].tolist()
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+def test_text_stands_for_a_span_of_time(store: pheon.Store, zone: str | None) -> None:
+    hours = pd.date_range("2026-01-30 22:00", periods=80, freq="h", name="ts", tz=zone)
+    frame = pd.DataFrame({"v": range(80)}, index=hours)
+    t = store.put("hours", frame)
+    for text in ("2026-01", "2026-01-31", "2026-02-01 05", "2026"):
+        assert t.loc[text]["v"].to_pylist() == np.atleast_1d(frame.loc[text]["v"]).tolist(), text
+    span = slice("2026-01-31", "2026-02-01 05:00")
+    assert t.loc[span]["v"].to_pylist() == frame.loc[span]["v"].tolist()
+    assert t.loc["2026-02":]["v"].to_pylist() == frame.loc["2026-02":]["v"].tolist()
+    with pytest.raises(KeyError, match="1999"):
+        _ = t.loc["1999"]
+    with pytest.raises(ValueError, match="no time"):
+        _ = t.loc["no time"]
+
+
+def test_text_stands_for_a_span_of_dates(store: pheon.Store) -> None:
+    days = pl.DataFrame({"day": pl.date_range(pl.date(2026, 1, 30), pl.date(2026, 2, 3), eager=True), "v": range(5)})
+    t = store.put("days", days, key="day")
+    assert t.loc["2026-01"]["v"].to_pylist() == [0, 1]
+    assert t.loc["2026-01-31":"2026-02-02"]["v"].to_pylist() == [1, 2, 3]

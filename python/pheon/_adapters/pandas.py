@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -97,3 +98,20 @@ def _like(keys: Any, found: pd.Series) -> Any:
     if isinstance(keys, pd.DataFrame):
         return found
     return found.rename(keys.name) if isinstance(keys, pd.Series) else pd.Index(found, name=keys.name)
+
+
+_ZONE = re.compile(r'Timestamp\(\w+, "(.+)"\)')
+
+
+def time_span(text: str, key_type: str) -> tuple[Any, Any]:
+    """The first and the last instant of what text such as "2026-01" means, for keys of this printed Arrow type.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    period = pd.Period(text)
+    first, last = period.start_time, period.end_time
+    if key_type.startswith("Date"):
+        return first.date(), last.date()
+    zone = _ZONE.fullmatch(key_type)
+    return (first, last) if zone is None else (first.tz_localize(zone[1]), last.tz_localize(zone[1]))

@@ -14,7 +14,7 @@ const FAN_IN: usize = 8;
 const NEWEST_MAX: usize = 4 * FAN_IN;
 /// Segments with no more rows than this are of the lowest class: merging them costs little.
 const CLASS_ROWS_MIN: u64 = 1 << 12;
-/// A segment is written anew when more of its rows are hidden than are shown.
+/// A segment is written anew when more of its rows are hidden than are shown, unless it is of the lowest class.
 const HIDDEN_SHARE_MAX: f64 = 0.5;
 /// A merged segment stays below the rows that a segment can hold.
 const MERGED_ROWS_MAX: u64 = u32::MAX as u64 - 1;
@@ -49,7 +49,10 @@ pub(super) fn plan(sizes: &[Size]) -> Option<Range<usize>> {
         }
     }
     due.or_else(|| {
-        let worn = |s: &Size| s.stored > 0 && (s.stored - s.live) as f64 > HIDDEN_SHARE_MAX * s.stored as f64;
+        let worn = |s: &Size| {
+            let hidden = s.stored - s.live;
+            hidden > CLASS_ROWS_MIN && hidden as f64 > HIDDEN_SHARE_MAX * s.stored as f64
+        };
         sizes.iter().position(worn).map(|at| at..at + 1)
     })
 }
@@ -169,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_segment_that_is_mostly_hidden_is_written_anew() {
-        let worn = Size { live: 40, stored: 100 };
+        let worn = Size { live: 40_000, stored: 100_000 };
         assert_eq!(plan(&[Size { live: 100, stored: 100 }, worn]), Some(1..2));
-        assert_eq!(plan(&[Size { live: 60, stored: 100 }]), None);
-        assert_eq!(plan(&[Size { live: 0, stored: 0 }]), None);
+        assert_eq!(plan(&[Size { live: 60_000, stored: 100_000 }]), None);
+        assert_eq!(plan(&[Size { live: 40, stored: 100 }, Size { live: 0, stored: 0 }]), None);
     }
 
     #[test]
