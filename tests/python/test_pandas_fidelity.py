@@ -158,6 +158,7 @@ LABELS: dict[str, Any] = {
     "mixed": pd.Index([1, "1", None, np.nan, ("a", (1,)), pd.Timestamp("2020", tz="UTC"), b"x", DAY], dtype=object),
     "twice": ["a", "a", "a.1"],
     "empty": ["", " "],
+    "NUL": ["a\0b", "a\0c", "\0"],
     "quotes": ['"', "\\", "\n", "ü"],
     "None": pd.Index([None, "a"], dtype=object),
     "named": pd.Index(["a", "b"], name="letters"),
@@ -206,6 +207,10 @@ INDEXES: dict[str, tuple[Any, bool]] = {
     "intervals": (pd.interval_range(0, 3), False),
     "tuples": (pd.Index([(1, 2), (0, 1), (5, 5)], tupleize_cols=False), False),
     "MultiIndex": (pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["x", None]), True),
+    "MultiIndex named by numbers": (
+        pd.MultiIndex.from_arrays([[1, 2, 3], list("abc")], names=[1, 0]),
+        SEVERAL_KEY_COLUMNS,
+    ),
     "MultiIndex NaN": (pd.MultiIndex.from_arrays([["b", "a", "a"], [1.5, np.nan, 2]]), False),
     "MultiIndex of kinds": (
         pd.MultiIndex.from_arrays([pd.CategoricalIndex(["b", "a", "b"]), pd.interval_range(0, 3)], names=["x", "x"]),
@@ -249,10 +254,11 @@ def test_an_index_of_every_kind(store: pheon.Store, name: str) -> None:
     expected = frame.iloc[::-1] if name == "falling range" else frame
     same(back, expected)
     assert back.index.names == frame.index.names
-    same(store.table("t")[1:2].to_pandas(), expected[1:2])
+    same(store.table("t")[1:2].to_pandas(), expected.iloc[1:2])
     # The caller's frame is not touched.
     assert frame.index is index or frame.index.equals(index)
-    same(there_and_back(store, frame[:0]), frame[:0])
+    if PANDAS_3 or index.nlevels == 1:  # pandas 2 compares what levels hold beside the index's values
+        same(there_and_back(store, frame.iloc[:0]), frame.iloc[:0])
 
 
 def test_a_key_sorts_and_keeps_the_index(store: pheon.Store) -> None:
@@ -524,7 +530,15 @@ def test_metadata_of_a_newer_version(store: pheon.Store) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 INT64 = st.integers(-(2**63) + 1, 2**63 - 1)
 LABEL = st.one_of(
-    TEXT, INT64, st.booleans(), st.floats(), st.none(), st.tuples(INT64, TEXT), st.dates(), st.binary(max_size=4)
+    TEXT,
+    INT64,
+    st.booleans(),
+    st.floats(allow_nan=False),
+    st.just(np.nan),
+    st.none(),
+    st.tuples(INT64, TEXT),
+    st.dates(),
+    st.binary(max_size=4),
 )
 
 

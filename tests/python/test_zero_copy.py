@@ -435,13 +435,20 @@ def test_a_write_copies_and_leaves_the_file_alone(store: pheon.Store, days: pheo
 
 
 @pytest.mark.skipif(not PANDAS_3, reason="without copy-on-write these frames are read-only")
-def test_parts_of_a_frame_that_is_gone_are_copied_too(days: pheon.Table) -> None:
+def test_parts_of_a_frame_that_is_gone_are_copied_too(store: pheon.Store, days: pheon.Table) -> None:
     series = _series_of_a_dead_frame(days.to_pandas())
     series.iloc[0] = -1.0
     assert series.iloc[0] == -1.0
     index_column = days.to_pandas().reset_index()
     index_column.loc[0, "when"] = pd.Timestamp("1999")
     assert index_column.loc[0, "when"] == pd.Timestamp("1999")
+    of_index = pd.Series(days.to_pandas().index, copy=False)
+    of_index.iloc[0] = pd.Timestamp("1999")
+    assert of_index.iloc[0] == pd.Timestamp("1999")
+    of_numbers = pd.Series(store.put("n", pd.DataFrame({"v": [1]}, index=[7])).to_pandas().index, copy=False)
+    of_numbers.iloc[0] = 8
+    assert of_numbers.tolist() == [8]
+    assert days.to_pandas().index[0] == pd.Timestamp("2020")
     part = days.to_pandas()[["n", "x"]].iloc[5:10]
     part.iloc[0, 0] = 99
     assert part.iloc[0, 0] == 99

@@ -180,7 +180,9 @@ def _categories(
     from pheon._adapters.pandas_values import index_of_array
 
     if content is None:
-        return pd.CategoricalDtype(index_of_array(dictionary, None), ordered=ordered), None
+        # pandas 2 has objects for strings in indexes.
+        objects = {"object": ["str", None]} if pa.types.is_large_string(dictionary.type) and not _PANDAS_3 else None
+        return pd.CategoricalDtype(index_of_array(dictionary, objects), ordered=ordered), None
     ordered, texts = content["ordered"], content.get("texts", False)
     there = index_of_array(dictionary, None if texts else content["dtype"])
     if "categories" in content:

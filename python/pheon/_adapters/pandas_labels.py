@@ -110,7 +110,8 @@ def _timestamp(content: list[Any]) -> Any:
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "float": float,
+    # pandas compares some labels by identity, so not just any NaN.
+    "float": lambda text: np.nan if text == "nan" else float(text),
     "tuple": lambda items: tuple(from_json(item) for item in items),
     "dict": lambda pairs: {from_json(key): from_json(item) for key, item in pairs},
     "missing": lambda kind: pd.NA if kind == "NA" else pd.NaT,
