@@ -90,6 +90,9 @@ def test_prefixes_of_a_string_among_the_values(trades: pheon.Table, store: pheon
     assert [r["t"] for r in t.prefix((1, "a"))] == ["a", "a\0b"]
     assert [r["t"] for r in t.prefix((1, "a\0"))] == ["a\0b"]
     assert [r["f"] for r in t.prefix((1, "a", b"x"))] == [b"xz"]
+    first = store.put("first", data, key=["f", "t"])
+    assert [r["t"] for r in first.prefix(b"xy")] == ["a", "a\0b", "b"]
+    assert len(first.prefix((b"xya",))) == 0
     assert len(t.prefix((1, "a", b"xyz"))) == len(t.prefix((2**70, "a"))) == 0
 
 

@@ -171,7 +171,11 @@ impl TupleKind {
         let Some(mut bytes) = self.encoded(prefix.py(), leading, &encode)? else {
             return Ok(Ok(table.slice(0, 0)));
         };
-        if part.width.is_some() {
+        if let Some(width) = part.width {
+            if raw.len() > width {
+                // No value begins so; the bytes beyond would be taken for the next column's.
+                return Ok(Ok(table.slice(0, 0)));
+            }
             bytes.extend_from_slice(raw);
         } else {
             let mut parts = self.read_parts(leading)?.unwrap_or_default();
