@@ -209,7 +209,7 @@ INDEXES: dict[str, tuple[Any, bool]] = {
     "MultiIndex": (pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["x", None]), True),
     "MultiIndex named by numbers": (
         pd.MultiIndex.from_arrays([[1, 2, 3], list("abc")], names=[1, 0]),
-        SEVERAL_KEY_COLUMNS,
+        True,
     ),
     "MultiIndex NaN": (pd.MultiIndex.from_arrays([["b", "a", "a"], [1.5, np.nan, 2]]), False),
     "MultiIndex of kinds": (
