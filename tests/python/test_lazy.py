@@ -368,6 +368,26 @@ def test_the_key_is_known_to_ascend(store: pheon.Store, prices: pheon.Table) -> 
     assert not prices.lazy().collect()["v"].flags["SORTED_ASC"]
     plain = store.put("plain", pl.DataFrame({"k": [2, 1]}))
     assert not plain.lazy().collect()["k"].flags["SORTED_ASC"]
+    assert prices.to_polars()["k"].flags["SORTED_ASC"]
+    assert not plain.to_polars()["k"].flags["SORTED_ASC"]
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_narrow_decimals_are_read_right(store: pheon.Store, width: int) -> None:
+    # polars itself takes them for wide ones when they come by an Arrow stream.
+    values = [None if i == 3 else Decimal(i) / 100 for i in range(50)]
+    kind = getattr(pa, f"decimal{width}")(9, 2)
+    nested = pa.array([[value] for value in values], pa.list_(kind))
+    table = store.put("t", pa.table({"k": range(50), "v": pa.array(values, kind), "n": nested}), key="k")
+    for frame in (table.to_polars(), table.lazy().collect(), table.lazy().filter(k >= 0).collect()):
+        assert frame["v"].to_list() == values
+        assert frame["n"].to_list() == [[value] for value in values]
+        assert frame["v"].dtype == pl.Decimal(9, 2)
+    assert table.lazy().filter(v == Decimal("0.07")).collect()["k"].to_list() == [7]
+    m = store.put_map("m", table, key="k", value="v")
+    assert m.get_many(pl.Series([49, 3, 99])).to_list() == [Decimal("0.49"), None, None]
+    m = store.put_map("m", table, key="k")
+    assert m.get_many(pl.Series([49, 3]))["v"].to_list() == [Decimal("0.49"), None]
 
 
 # Living with polars ---------------------------------------------------------------------------------------------------

@@ -110,6 +110,8 @@ def time_span(text: str, key_type: str) -> tuple[Any, Any]:
         ValueError: it is no time.
     """
     period = pd.Period(text)
+    if not isinstance(period, pd.Period):
+        raise ValueError(f"{text!r} is no time")
     first, last = period.start_time, period.end_time
     if key_type.startswith("Date"):
         return first.date(), last.date()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pheon._errors import SchemaError
-from pheon._native import Batch, Column
+from pheon._native import Batch, Column, TableHandle
 
 if TYPE_CHECKING:
     from pheon._map import Map
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series of the same name; a DataFrame for several value columns."""
     found = mapping.get_arrow(keys, default, threads)
-    return _frame(found) if isinstance(found, Batch) else _series(found, keys.name)
+    return read_columns(found, found.column_names) if isinstance(found, Batch) else _series(found, keys.name)
 
 
 def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
@@ -37,21 +37,29 @@ def table_to_polars(table: Table) -> pl.DataFrame:
         reason = _reason(kind)
         if reason == _UNKNOWN or (reason == _WIDENED and not kind.startswith("Decimal")):
             raise SchemaError(f"column {name!r} is {kind}, which polars has no type for; leave it out, or use pyarrow")
-    if any(_reason(kind) == _WIDENED for kind in kinds.values()):
-        return _frame(_wide_decimals(table))
-    return _frame(table)
+    handle = table._handle  # noqa: SLF001
+    return with_sorted_key(read_columns(handle, table.column_names), table.key)
 
 
-def _wide_decimals(table: Table) -> Any:
-    """The table with its decimals in 128 bits: of others polars reads as many bits all the same, and beyond the end."""
-    import pyarrow as pa
+def read_columns(rows: TableHandle | Batch, names: list[str]) -> pl.DataFrame:
+    """Columns of some rows; those of fixed width share the memory."""
+    known = rows.column_names
+    all_types = rows.column_types if isinstance(rows, TableHandle) else [rows.column(name).type_name for name in known]
+    types = dict(zip(known, all_types, strict=True))
+    if names and not any(_is_misread(types[name]) for name in names):
+        return pl.DataFrame(rows if names == known else rows.select(names))
+    return pl.DataFrame([_series(rows.column(name), name) for name in names])
 
-    data = table.to_pyarrow()
-    for at, field in enumerate(data.schema):
-        if str(field.type).startswith("decimal"):
-            wide = field.with_type(pa.decimal128(field.type.precision, field.type.scale))
-            data = data.set_column(at, wide, data.column(at).cast(wide.type))
-    return data
+
+def with_sorted_key(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Tell polars that the first key column ascends, where its order is that of the file."""
+    if not key or key[0] not in frame.columns:
+        return frame
+    at = frame.get_column_index(key[0])
+    column = frame.to_series(at)
+    if column.dtype.is_integer() or column.dtype.is_temporal() or isinstance(column.dtype, (pl.String, pl.Binary)):
+        frame = frame.clone().replace_column(at, column.set_sorted())
+    return frame
 
 
 def copies(table: Table) -> dict[str, str | None]:
@@ -86,8 +94,11 @@ def _reason(kind: str) -> str | None:
 
 
 def _series(column: Column, name: str) -> pl.Series:
+    if _is_misread(column.type_name):
+        return pl.Series(name, column.to_pylist(), dtype=pl.Series(column[:0]).dtype)
     return pl.Series(column).alias(name)
 
 
-def _frame(data: Any) -> pl.DataFrame:
-    return pl.DataFrame(data)
+def _is_misread(arrow_type: str) -> bool:
+    """Whether polars (2.1) takes the 4 or 8 bytes of a column's decimals for the 16 that its own have."""
+    return "Decimal32" in arrow_type or "Decimal64" in arrow_type

@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from pheon._adapters.polars import read_columns, with_sorted_key
 from pheon._adapters.polars_keys import KeyDomain, domain_of
 from pheon._adapters.polars_plan import Decision, Run, decide
-from pheon._native import Column, TableHandle
+from pheon._native import TableHandle
 from pheon._table import Table
 
 # Rows that are read and filtered at once: few at first, for queries that stop early, then more.
@@ -144,37 +145,10 @@ def _read_all(slices: list[TableHandle], names: list[str]) -> pl.DataFrame:
 
 
 def _read(rows: TableHandle, names: list[str]) -> pl.DataFrame:
-    """Columns of some rows; those of fixed width share the mapping. No columns: as many rows of nothing."""
+    """Columns of some rows, known to ascend by key. No columns: as many rows of nothing."""
     if not names:
         return pl.DataFrame(height=rows.num_rows)
-    types = dict(zip(rows.column_names, rows.column_types, strict=True))
-    if not any(_is_narrow_decimal(types[name]) for name in names):
-        frame = pl.DataFrame(rows if names == rows.column_names else rows.select(names))
-    else:
-        frame = pl.DataFrame([_series(rows.column(name), types[name]) for name in names])
-    return with_sorted_key(frame, rows.key)
-
-
-def _series(column: Column, arrow_type: str) -> pl.Series:
-    if not _is_narrow_decimal(arrow_type):
-        return pl.Series(column).alias(column.name)
-    # polars (2.1) takes the 4 or 8 bytes of these for the 16 that its own decimals have.
-    return pl.Series(column.name, column.to_pylist(), dtype=pl.Series(column[:0]).dtype)
-
-
-def _is_narrow_decimal(arrow_type: str) -> bool:
-    return arrow_type.startswith(("Decimal32", "Decimal64"))
-
-
-def with_sorted_key(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """Tell polars that the first key column ascends, where its order is that of the file."""
-    if not key or key[0] not in frame.columns:
-        return frame
-    at = frame.get_column_index(key[0])
-    column = frame.to_series(at)
-    if column.dtype.is_integer() or column.dtype.is_temporal() or isinstance(column.dtype, (pl.String, pl.Binary)):
-        frame = frame.clone().replace_column(at, column.set_sorted())
-    return frame
+    return with_sorted_key(read_columns(rows, names), rows.key)
 
 
 def _filtered(rows: TableHandle, names: list[str], predicate: pl.Expr) -> pl.DataFrame:
