@@ -411,16 +411,29 @@ class Store:
         """
         return VerifyReport(*self._handle.verify(name))
 
-    def memory(self) -> dict[str, DatasetMemory]:
-        """What the newest version of each dataset costs on disk and in memory."""
-        return {name: DatasetMemory(**self._handle.memory(name)) for name in self}
+    def memory(self, *, all_processes: bool = False) -> dict[str, DatasetMemory]:
+        """What each dataset costs on disk and in memory.
 
-    def warm(self, name: str) -> WarmReport:
-        """Bring the newest version of a dataset into memory, in large pages where the kernel grants them."""
-        return WarmReport(**self._handle.warm(name))
+        What is said of a process is of this one or, with `all_processes`, the sum over all processes that map the files
+        and whose maps this user may read.
+        """
+        reports = [DatasetMemory(**facts) for facts in self._handle.memory(all_processes)]
+        return {report.name: report for report in reports}
+
+    def warm(self, name: str, *, lock: bool = False, huge: bool = True) -> WarmReport:
+        """Bring the newest version of a dataset into memory, so that no reader waits for the disk. Ctrl-C stops it.
+
+        `lock`: keep it there until this store is closed or collected, the process ends, or a newer version is locked
+        in its place; the system's limit is ``ulimit -l``. `huge`: ask for 2 MiB pages. What the kernel refuses is in
+        the report, not an exception.
+        """
+        return WarmReport(**self._handle.warm(name, lock, huge))
 
     def close(self) -> None:
-        """End the use of this object: its methods raise `ClosedError`. Open maps and tables stay usable."""
+        """End the use of this object: its methods raise `ClosedError`, and what `warm` locked is free again.
+
+        Open maps and tables stay usable.
+        """
         self._handle.close()
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ mod interrupted;
 mod keys;
 mod locks;
 mod lookups;
+mod memory;
 mod names;
 mod random;
 mod scratch;

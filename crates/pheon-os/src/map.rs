@@ -1,6 +1,6 @@
 //! Read-only shared mappings of whole files, and the kernel's advice about them.
 //!
-//! All calls of `mmap`, `madvise` and `mincore` are here.
+//! All calls of `mmap`, `madvise`, `mlock` and `mincore` are here.
 #![allow(unsafe_code)] // system calls on address ranges have no safe form
 
 use std::fs::File;
@@ -17,8 +17,9 @@ pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Pages asked about in one `mincore` call: 64 Ki answers, one byte each.
 const MINCORE_PAGES_MAX: usize = 64 << 10;
 
-/// One `MADV_POPULATE_READ` call: large enough to be cheap, small enough that a signal is not kept waiting for long.
-const POPULATE_STEP_BYTES: usize = 256 << 20;
+/// One `MADV_POPULATE_READ` or `mlock` call: large enough to be cheap, small enough that a disk of 20 MB/s does not keep
+/// somebody waiting who wants to stop: the kernel does not end such a call for a signal, unless it kills.
+const STEP_BYTES: usize = 16 << 20;
 
 /// A whole file, mapped read-only and shared: the bytes are the page cache's own, one copy for all processes.
 ///
@@ -139,8 +140,8 @@ impl ReadMap {
 
     /// Asks for 2 MiB pages *now*, piece by piece (`MADV_COLLAPSE`, kernel 6.1): the content is read and copied, about
     /// 0.3 s a GB, and stays so for later mappings by anybody. Works on `/dev/shm` and other memory file systems; disk
-    /// file systems refuse it. Never changes what is read.
-    pub fn advise_collapse(&self) -> CollapseReport {
+    /// file systems refuse it. Never changes what is read. Ends early once `cancel`, asked before each piece, is true.
+    pub fn advise_collapse(&self, cancel: &dyn Fn() -> bool) -> CollapseReport {
         let mut report = CollapseReport::default();
         let first = self.start.addr().get().next_multiple_of(HUGE_PAGE_BYTES) - self.start.addr().get();
         if first >= self.len_bytes {
@@ -149,6 +150,9 @@ impl ReadMap {
         let pieces = (self.len_bytes - first) / HUGE_PAGE_BYTES;
         report.eligible_bytes = (pieces * HUGE_PAGE_BYTES) as u64;
         for piece in 0..pieces {
+            if cancel() {
+                break;
+            }
             let at = self.start.as_ptr().wrapping_add(first + piece * HUGE_PAGE_BYTES);
             // SAFETY: the piece lies inside this live mapping (first + pieces * 2 MiB <= len_bytes). MADV_COLLAPSE moves
             // pages without changing content or rights.
@@ -167,26 +171,79 @@ impl ReadMap {
         report
     }
 
+    /// Says whether the kernel may use large pages for this mapping, wherever it can (`MADV_HUGEPAGE`, what a new mapping of
+    /// 2 MiB or more has) or never (`MADV_NOHUGEPAGE`). For pages that are brought in later.
+    ///
+    /// # Errors
+    /// `EINVAL` where the kernel was built without large pages.
+    pub fn advise_huge(&self, wanted: bool) -> io::Result<()> {
+        let advice = if wanted { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
+        Ok(self.advise(0..self.len_bytes, advice)?)
+    }
+
     /// Reads the whole file into the page cache and enters it into this process's page tables, so that no later read
-    /// faults (`MADV_POPULATE_READ`; before kernel 5.14 only the read-ahead is started).
+    /// faults (`MADV_POPULATE_READ`; before kernel 5.14 only the read-ahead is started). Asks `cancel` before each 16 MiB
+    /// and returns whether it got to the end.
     ///
     /// # Errors
     /// `EFAULT` when a page cannot be read: the file was truncated, or its disk fails. No signal is raised.
-    pub fn populate(&self) -> io::Result<()> {
+    pub fn populate(&self, cancel: &dyn Fn() -> bool) -> io::Result<bool> {
         let mut from = 0;
         while from < self.len_bytes {
-            let to = self.len_bytes.min(from + POPULATE_STEP_BYTES);
+            if cancel() {
+                return Ok(false);
+            }
+            let to = self.len_bytes.min(from + STEP_BYTES);
             match self.advise(from..to, Advice::LinuxPopulateRead) {
                 Ok(()) => from = to,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(rustix::io::Errno::INVAL) => {
                     self.advise_willneed(from..self.len_bytes);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Keeps all pages of this mapping in memory until it is dropped (`mlock`), and so in the page cache for everybody.
+    /// Counts against this process's `RLIMIT_MEMLOCK`; a child made by `fork` does not inherit it. Asks `cancel` before each
+    /// 16 MiB and returns whether it got to the end; otherwise, and after an error, nothing of it is locked.
+    ///
+    /// # Errors
+    /// `ENOMEM` beyond the limit, `EPERM` where the limit is 0, `EAGAIN` where some pages could not be locked.
+    pub fn lock(&self, cancel: &dyn Fn() -> bool) -> io::Result<bool> {
+        let mut from = 0;
+        while from < self.len_bytes {
+            let step = self.len_bytes.min(from + STEP_BYTES) - from;
+            let at = self.start.as_ptr().wrapping_add(from).cast();
+            let stopped = if cancel() {
+                Ok(false)
+            } else {
+                // SAFETY: [at, at + step) lies inside this live mapping. Locking changes when pages leave memory, never what
+                // they hold.
+                match unsafe { rustix::mm::mlock(at, step) } {
+                    Ok(()) => {
+                        from += step;
+                        continue;
+                    }
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(error) => Err(error.into()),
+                }
+            };
+            self.unlock();
+            return stopped;
+        }
+        Ok(true)
+    }
+
+    /// Gives up what [`lock`](Self::lock) locked.
+    pub fn unlock(&self) {
+        if self.len_bytes > 0 {
+            // SAFETY: all of this live mapping, and nothing else. Unlocking never changes what pages hold.
+            let _ = unsafe { rustix::mm::munlock(self.start.as_ptr().cast(), self.len_bytes) };
+        }
     }
 
     /// How many of the file's bytes are in the page cache now, whoever read them, in whole pages but never more than the
@@ -227,7 +284,7 @@ impl ReadMap {
             return Ok(());
         }
         // SAFETY: [start, end) lies inside this live mapping and begins at a page. The advice given in this module
-        // (random, will-need, huge page, populate for reading) changes when pages are brought in, never what they hold.
+        // (random, will-need, huge pages or none, populate for reading) changes when pages are brought in, never what they hold.
         unsafe { rustix::mm::madvise(self.start.as_ptr().wrapping_add(start).cast(), end - start, advice) }
     }
 }
@@ -307,7 +364,7 @@ mod tests {
             map.advise_random();
             map.advise_willneed(0..usize::MAX);
             map.advise_willneed(len + 1..len + 2);
-            map.populate().unwrap();
+            assert!(map.populate(&|| false).unwrap());
             assert_eq!(map.resident_bytes().unwrap(), len as u64);
             assert!(map.as_ref() == &bytes[..]);
         }
@@ -355,7 +412,7 @@ mod tests {
         fs::write(&path, pattern(64 << 10)).unwrap();
         let map = crate::fs::real().map(&path).unwrap();
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
-        assert_eq!(map.populate().unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        assert_eq!(map.populate(&|| false).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         assert_eq!(map[..4096], pattern(4096)); // what is still there still reads
     }
 
@@ -386,12 +443,51 @@ mod tests {
         let bytes = pattern(3 * HUGE_PAGE_BYTES + 777);
         fs::write(&path, &bytes).unwrap();
         let map = crate::fs::real().map(&path).unwrap();
-        let report = map.advise_collapse();
+        let report = map.advise_collapse(&|| false);
         assert_eq!(report.eligible_bytes, 3 * HUGE_PAGE_BYTES as u64);
         assert!(report.collapsed_bytes <= report.eligible_bytes);
         assert_eq!(report.collapsed_bytes == report.eligible_bytes, report.refusal.is_none(), "{report:?}");
         assert!(map[..] == bytes[..]);
-        let small = mapped(&pattern(5000)).advise_collapse();
+        let small = mapped(&pattern(5000)).advise_collapse(&|| false);
         assert_eq!((small.eligible_bytes, small.collapsed_bytes), (0, 0));
+    }
+
+    fn status_bytes(name: &str) -> u64 {
+        crate::process::kib_field(&fs::read_to_string("/proc/self/status").unwrap(), name).unwrap()
+    }
+
+    #[test]
+    fn a_lock_lasts_until_the_map_is_dropped_and_a_refused_one_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let len = STEP_BYTES + (1 << 20);
+        fs::write(&path, pattern(len)).unwrap();
+        // In a child, since what is locked belongs to the process.
+        let child = crate::forked_child::Child::fork(|| {
+            let map = crate::fs::real().map(&path).unwrap();
+            if map.lock(&|| false).is_err() {
+                return status_bytes("VmLck:") == 0; // a user's limit is often less than this file
+            }
+            assert_eq!(status_bytes("VmLck:"), len as u64);
+            drop(map);
+            assert_eq!(status_bytes("VmLck:"), 0);
+            let map = crate::fs::real().map(&path).unwrap();
+            let asked = std::cell::Cell::new(0);
+            let second = || asked.replace(asked.get() + 1) > 0;
+            assert!(!map.lock(&second).unwrap());
+            assert_eq!(status_bytes("VmLck:"), 0);
+            true
+        });
+        child.kill();
+    }
+
+    #[test]
+    fn who_asks_to_stop_is_heard_before_the_next_piece() {
+        let map = mapped(&pattern(2 * STEP_BYTES));
+        let asked = std::cell::Cell::new(0);
+        let third = || asked.replace(asked.get() + 1) == 1;
+        assert!(!map.populate(&third).unwrap());
+        assert_eq!(asked.get(), 2);
+        assert_eq!(map.advise_collapse(&|| true).collapsed_bytes, 0);
     }
 }

@@ -4,13 +4,28 @@
 //! size* (PSS) divides each page among the processes that have it in their page tables, so that the PSS of all processes
 //! adds up to what is really used.
 
+mod region;
+
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use self::region::{PageTables, Place, parse_header, parse_smaps};
 use crate::fs::real;
-use crate::process::kib_field;
+use crate::process::{effective_uid, kib_field};
+
+/// Whose mappings are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// This process's.
+    #[default]
+    ThisProcess,
+    /// Those of all processes whose maps we may read: our own user's, or everybody's for root. Each of them that maps a
+    /// file is measured, which holds it up a little: the kernel walks its page tables, some milliseconds a GiB.
+    AllProcesses,
+}
 
 /// What one file costs. All fields are of one moment, but not of exactly the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,49 +34,73 @@ pub struct FileMemory {
     pub len_bytes: u64,
     /// Blocks that its file system has given to it: less than its length where it has holes or is compressed.
     pub on_disk_bytes: u64,
-    /// Bytes of it in the page cache, whoever brought them there. True only for the file's owner and those who may write
-    /// it; the kernel tells everybody else that all is resident.
-    pub resident_bytes: u64,
-    /// This process's proportional share of the pages that it has in its page tables.
-    pub process_pss_bytes: u64,
-    /// Bytes in pages that are in page tables once only, here. A process that maps a file twice shares with itself.
-    pub process_private_bytes: u64,
-    /// Bytes that this process maps by large (2 MiB) pages, added up over its mappings of the file.
+    /// Bytes of it in the page cache, whoever brought them there. `None` for a file that we neither own nor may write:
+    /// the kernel would say that all of it is resident.
+    pub resident_bytes: Option<u64>,
+    /// Proportional share of the pages that are in page tables.
+    pub pss_bytes: u64,
+    /// Bytes in pages that are in page tables once only. A process that maps a file twice shares with itself.
+    pub private_bytes: u64,
+    /// Bytes mapped by large (2 MiB) pages. The part of a file that one process maps twice so counts once.
     pub huge_bytes: u64,
-    /// How many processes map this file, this one included, of those whose maps we may read; `None` without `/proc`.
+    /// Page tables behind the mappings. An estimate: one table of 4 KiB for each aligned 2 MiB of address space that holds
+    /// a page of the file by a small page, as `/proc/<pid>/pagemap` tells; the upper levels (1/512 of that) and empty
+    /// tables are left out, and a table that also serves a neighbour counts in full. `None` where the kernel does not tell.
+    pub page_table_bytes: Option<u64>,
+    /// How many processes map this file, this one included if it does, of those whose maps we may read; `None` without
+    /// `/proc`.
     pub mapped_by_processes: Option<u32>,
 }
 
-/// Measures files, whether this process maps them or not. Walks this process's page tables once, and reads the maps of
-/// every process that it may: milliseconds, more with hundreds of processes.
+/// What [`of_files`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// A file each, in the order in which they were given.
+    pub files: Vec<FileMemory>,
+    /// All page tables of the measured processes, whatever they map (`VmPTE`): of this process, or of all that map one of
+    /// the files.
+    pub page_table_bytes: u64,
+}
+
+/// Measures files, whether anybody maps them or not. Walks this process's page tables, and reads the maps of every
+/// process that it may: milliseconds, more with hundreds of processes and some for each GiB mapped.
 ///
 /// # Errors
 /// When a file or this process's `/proc/self/smaps` cannot be read.
-pub fn of_files(paths: &[PathBuf]) -> io::Result<Vec<FileMemory>> {
-    let targets: Vec<Target> = paths.iter().map(|path| Target::new(path)).collect::<io::Result<_>>()?;
-    let mut answers = Vec::with_capacity(paths.len());
-    for (path, target) in paths.iter().zip(&targets) {
-        let resident_bytes = real().map(path)?.resident_bytes()?;
-        answers.push(FileMemory {
-            len_bytes: target.len_bytes,
-            on_disk_bytes: target.on_disk_bytes,
+pub fn of_files(paths: &[PathBuf], scope: Scope) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    let mut targets = Targets::default();
+    for path in paths {
+        let meta = fs::metadata(path)?;
+        targets.add(survey.files.len(), path, &meta)?;
+        let resident_bytes = if may_ask(path, &meta) { Some(real().map(path)?.resident_bytes()?) } else { None };
+        survey.files.push(FileMemory {
+            len_bytes: meta.len(),
+            on_disk_bytes: meta.blocks() * BLOCK_BYTES,
             resident_bytes,
+            page_table_bytes: Some(0),
             ..FileMemory::default()
         });
     }
-    for region in parse_smaps(&fs::read_to_string("/proc/self/smaps")?) {
-        for (answer, _) in answers.iter_mut().zip(&targets).filter(|(_, target)| target.is_mapped_by(&region.place)) {
-            answer.process_pss_bytes += region.pss_bytes;
-            answer.process_private_bytes += region.private_bytes;
-            answer.huge_bytes += region.huge_bytes;
+    let mappers = count_processes(&targets, &mut survey.files);
+    match (scope, mappers) {
+        (Scope::AllProcesses, Some(mappers)) => {
+            for process in mappers {
+                // One that ended meanwhile costs nothing any more.
+                let _ = measure(&process, &targets, &mut survey);
+            }
         }
+        _ => measure("self", &targets, &mut survey)?,
     }
-    if let Some(counts) = count_processes(&targets) {
-        for (answer, count) in answers.iter_mut().zip(counts) {
-            answer.mapped_by_processes = Some(count);
-        }
-    }
-    Ok(answers)
+    Ok(survey)
+}
+
+/// Blocks that a file's or folder's file system has given to it, in bytes.
+///
+/// # Errors
+/// `NotFound` when there is no such file.
+pub fn on_disk_bytes(path: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(path)?.blocks() * BLOCK_BYTES)
 }
 
 /// The proportional set size of a whole process: its private memory and its share of what it shares.
@@ -89,108 +128,91 @@ pub fn page_table_bytes(pid: u32) -> io::Result<u64> {
     field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmPTE:")
 }
 
+/// The unit of `st_blocks`, whatever the file system's own blocks are.
+const BLOCK_BYTES: u64 = 512;
+
 fn field(text: &str, name: &str) -> io::Result<u64> {
     let missing = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc has no field {name}"));
     kib_field(text, name).ok_or_else(missing)
 }
 
-/// A file to look for in the maps of processes.
-struct Target {
-    len_bytes: u64,
-    on_disk_bytes: u64,
-    place: Place,
+/// Whether the kernel tells us truly what is in the page cache: it does to the owner and to those who may write.
+fn may_ask(path: &Path, meta: &fs::Metadata) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    meta.uid() == effective_uid() || accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
-/// What a line of `/proc/<pid>/maps` says about where its pages come from.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    dev: (u32, u32),
-    ino: u64,
-    path: String,
+/// The files to look for in the maps of processes.
+#[derive(Default)]
+struct Targets {
+    by_inode: HashMap<((u32, u32), u64), usize>,
+    by_path: HashMap<String, usize>,
 }
 
-impl Target {
-    fn new(path: &Path) -> io::Result<Target> {
-        let meta = fs::metadata(path)?;
+impl Targets {
+    fn add(&mut self, number: usize, path: &Path, meta: &fs::Metadata) -> io::Result<()> {
         let dev = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        let path = fs::canonicalize(path)?.to_string_lossy().into_owned();
-        let place = Place { dev, ino: meta.ino(), path };
-        Ok(Target { len_bytes: meta.len(), on_disk_bytes: meta.blocks() * 512, place })
+        self.by_inode.insert((dev, meta.ino()), number);
+        self.by_path.insert(fs::canonicalize(path)?.to_string_lossy().into_owned(), number);
+        Ok(())
     }
 
     /// By device and inode or by path, since btrfs and overlayfs show another device in maps than in `stat`. The path of
     /// a file that was replaced does not match: the kernel adds ` (deleted)` to it.
-    fn is_mapped_by(&self, region: &Place) -> bool {
-        (region.ino == self.place.ino && region.dev == self.place.dev) || region.path == self.place.path
+    fn find(&self, place: &Place) -> Option<usize> {
+        self.by_inode.get(&(place.dev, place.ino)).or_else(|| self.by_path.get(&place.path)).copied()
     }
 }
 
-/// The place in a header line of `maps` or `smaps`, such as
-/// `7f1c0000-7f1c2000 r--s 00000000 fe:00 131 /store/data.arrow`; `None` for other lines and for anonymous memory.
-fn parse_place(line: &str) -> Option<Place> {
-    let mut rest = line;
-    let mut next = || {
-        let (word, tail) = rest.split_once(' ')?;
-        rest = tail.trim_start_matches(' ');
-        Some(word)
-    };
-    let (range, _rights, _offset, dev, ino) = (next()?, next()?, next()?, next()?, next()?);
-    let (from, to) = range.split_once('-')?;
-    u64::from_str_radix(from, 16).and(u64::from_str_radix(to, 16)).ok()?;
-    let (major, minor) = dev.split_once(':')?;
-    let dev = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-    let ino = ino.parse().ok().filter(|&ino| ino != 0)?;
-    Some(Place { dev, ino, path: rest.replace("\\012", "\n") })
-}
-
-/// A file-backed region of this process.
-struct Region {
-    place: Place,
-    pss_bytes: u64,
-    private_bytes: u64,
-    huge_bytes: u64,
-}
-
-fn parse_smaps(text: &str) -> Vec<Region> {
-    let mut regions: Vec<Region> = Vec::new();
-    let mut in_file = false;
-    for line in text.lines() {
-        // Field lines begin with a capital letter, header lines with an address.
-        if !line.starts_with(|c: char| c.is_ascii_uppercase()) {
-            let place = parse_place(line);
-            in_file = place.is_some();
-            regions.extend(place.map(|place| Region { place, pss_bytes: 0, private_bytes: 0, huge_bytes: 0 }));
-            continue;
-        }
-        let Some(region) = regions.last_mut().filter(|_| in_file) else { continue };
-        let Some((name, value)) = line.split_once(':') else { continue };
-        let bytes = || kib_field(value, "").unwrap_or(0);
-        match name {
-            "Pss" => region.pss_bytes += bytes(),
-            "Private_Clean" | "Private_Dirty" => region.private_bytes += bytes(),
-            "FilePmdMapped" | "ShmemPmdMapped" => region.huge_bytes += bytes(),
-            _ => {}
-        }
+/// Adds to `survey` what a process (`self`, or digits) maps of the targets.
+fn measure(process: &str, targets: &Targets, survey: &mut Survey) -> io::Result<()> {
+    let regions = parse_smaps(&fs::read_to_string(format!("/proc/{process}/smaps"))?);
+    let mut tables = PageTables::of(process).ok();
+    // Regions of one file that begin at the same byte of it show the same pages.
+    let mut huge: HashMap<(usize, u64), u64> = HashMap::new();
+    for (number, region) in regions.iter().filter_map(|region| Some((targets.find(&region.place)?, region))) {
+        let file = &mut survey.files[number];
+        file.pss_bytes += region.pss_bytes;
+        file.private_bytes += region.private_bytes;
+        let found = tables.as_mut().and_then(|tables| tables.bytes(region).ok());
+        file.page_table_bytes = file.page_table_bytes.zip(found).map(|(sum, found)| sum + found);
+        let most = huge.entry((number, region.offset)).or_default();
+        *most = region.huge_bytes.max(*most);
     }
-    regions
+    for ((number, _), bytes) in huge {
+        survey.files[number].huge_bytes += bytes;
+    }
+    survey.page_table_bytes += field(&fs::read_to_string(format!("/proc/{process}/status"))?, "VmPTE:")?;
+    Ok(())
 }
 
-/// For each target, how many processes map it.
-fn count_processes(targets: &[Target]) -> Option<Vec<u32>> {
-    let mut counts = vec![0; targets.len()];
+/// Counts the processes that map each file; gives those that map any.
+fn count_processes(targets: &Targets, files: &mut [FileMemory]) -> Option<Vec<String>> {
+    let mut counts = vec![0; files.len()];
+    let mut mappers = Vec::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+        let Ok(process) = entry.file_name().into_string() else { continue };
+        if !process.bytes().all(|b| b.is_ascii_digit()) {
             continue;
         }
         // Another user's, or gone by now.
         let Ok(maps) = fs::read(entry.path().join("maps")) else { continue };
         let maps = String::from_utf8_lossy(&maps);
-        let places: Vec<Place> = maps.lines().filter_map(parse_place).collect();
-        for (count, target) in counts.iter_mut().zip(targets) {
-            *count += u32::from(places.iter().any(|place| target.is_mapped_by(place)));
+        let places = maps.lines().filter_map(parse_header).map(|region| region.place);
+        let mut found: Vec<usize> = places.filter_map(|place| targets.find(&place)).collect();
+        found.sort_unstable();
+        found.dedup();
+        for &number in &found {
+            counts[number] += 1;
+        }
+        if !found.is_empty() {
+            mappers.push(process);
         }
     }
-    Some(counts)
+    for (file, count) in files.iter_mut().zip(counts) {
+        file.mapped_by_processes = Some(count);
+    }
+    Some(mappers)
 }
 
 #[cfg(test)]
@@ -198,35 +220,6 @@ mod tests {
     use super::*;
     use crate::forked_child::Child;
     use crate::process;
-
-    #[test]
-    fn smaps_are_read_as_the_kernel_writes_them() {
-        let text = "\
-7f1c00000000-7f1c00400000 r--s 00000000 fe:0a 131    /store/my data.arrow
-Size:               4096 kB
-Rss:                2100 kB
-Pss:                1050 kB
-Pss_Dirty:            10 kB
-Private_Clean:       100 kB
-Private_Dirty:         4 kB
-FilePmdMapped:      2048 kB
-ShmemPmdMapped:        0 kB
-VmFlags: rd mr me ms sd hg
-7f1c00400000-7f1c00500000 rw-p 00000000 00:00 0
-Pss:                 999 kB
-7f1c00500000-7f1c00600000 r--s 00100000 00:1b 9      /dev/shm/x (deleted)
-Pss:                   7 kB
-7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0      [stack]
-Pss:                  30 kB
-";
-        let regions = parse_smaps(text);
-        assert_eq!(regions.len(), 2);
-        let expected = Place { dev: (0xfe, 0x0a), ino: 131, path: "/store/my data.arrow".to_string() };
-        assert_eq!(regions[0].place, expected);
-        let first = (regions[0].pss_bytes, regions[0].private_bytes, regions[0].huge_bytes);
-        assert_eq!(first, (1050 * 1024, 104 * 1024, 2048 * 1024));
-        assert_eq!((regions[1].place.ino, regions[1].pss_bytes), (9, 7 * 1024));
-    }
 
     #[test]
     fn a_mapped_and_read_file_is_counted_and_an_unmapped_one_is_not() {
@@ -238,18 +231,18 @@ Pss:                  30 kB
         fs::write(&idle, vec![1u8; LEN]).unwrap();
         let map = real().map(&read).unwrap();
         assert_eq!(map.iter().map(|&b| b as usize).sum::<usize>(), LEN);
-        let answers = of_files(&[read.clone(), idle]).unwrap();
+        let answers = of_files(&[read.clone(), idle], Scope::ThisProcess).unwrap().files;
         for answer in &answers {
             assert_eq!(answer.len_bytes, LEN as u64);
-            assert_eq!(answer.resident_bytes, LEN as u64); // just written
+            assert_eq!(answer.resident_bytes, Some(LEN as u64)); // just written
         }
         assert_eq!(answers[0].mapped_by_processes, Some(1));
         assert_eq!(answers[1].mapped_by_processes, Some(0));
-        assert_eq!(answers[0].process_pss_bytes, LEN as u64);
-        assert_eq!(answers[0].process_private_bytes, LEN as u64);
-        assert_eq!((answers[1].process_pss_bytes, answers[1].process_private_bytes), (0, 0));
+        assert_eq!(answers[0].pss_bytes, LEN as u64);
+        assert_eq!(answers[0].private_bytes, LEN as u64);
+        assert_eq!((answers[1].pss_bytes, answers[1].private_bytes), (0, 0));
         drop(map);
-        assert_eq!(of_files(&[read]).unwrap()[0].process_pss_bytes, 0);
+        assert_eq!(of_files(&[read], Scope::ThisProcess).unwrap().files[0].pss_bytes, 0);
     }
 
     #[test]
@@ -260,8 +253,8 @@ Pss:                  30 kB
         fs::write(&path, vec![1u8; 4096]).unwrap();
         let maps = [real().map(&path).unwrap(), real().map(&path).unwrap()];
         assert_eq!(maps[0][0] + maps[1][4095], 2);
-        let answer = of_files(&[path]).unwrap()[0];
-        assert_eq!((answer.mapped_by_processes, answer.process_pss_bytes), (Some(1), 4096));
+        let answer = of_files(&[path], Scope::ThisProcess).unwrap().files[0];
+        assert_eq!((answer.mapped_by_processes, answer.pss_bytes), (Some(1), 4096));
     }
 
     #[test]
@@ -270,14 +263,69 @@ Pss:                  30 kB
         let path = dir.path().join("file");
         fs::write(&path, vec![1u8; 8 * 4096]).unwrap();
         let map = real().map(&path).unwrap();
-        map.populate().unwrap();
+        assert!(map.populate(&|| false).unwrap());
         let child = Child::fork(|| map.iter().map(|&b| u64::from(b)).sum::<u64>() == 8 * 4096);
-        let answer = of_files(&[path]).unwrap()[0];
+        let answer = of_files(&[path], Scope::ThisProcess).unwrap().files[0];
         // Tests beside this one may have forked too.
         assert!(answer.mapped_by_processes >= Some(2), "{answer:?}");
-        assert!(answer.process_pss_bytes <= 4 * 4096, "{answer:?}");
-        assert_eq!((answer.process_private_bytes, answer.resident_bytes), (0, 8 * 4096));
+        assert!(answer.pss_bytes <= 4 * 4096, "{answer:?}");
+        assert_eq!((answer.private_bytes, answer.resident_bytes), (0, Some(8 * 4096)));
         assert!(process_pss_bytes(child.pid()).unwrap() > 0);
+    }
+
+    #[test]
+    fn all_processes_together_hold_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        const LEN: u64 = 8 * 4096;
+        fs::write(&path, vec![1u8; LEN as usize]).unwrap();
+        let body = || {
+            let map = real().map(&path).unwrap();
+            std::mem::forget(map.populate(&|| false).unwrap().then_some(map));
+            true
+        };
+        let children = [Child::fork(body), Child::fork(body)];
+        let all = of_files(&[path.clone()], Scope::AllProcesses).unwrap();
+        // The first child's mapping is its own; the second is forked from us, who have none.
+        assert_eq!((all.files[0].pss_bytes, all.files[0].mapped_by_processes), (LEN, Some(2)));
+        assert!(all.files[0].page_table_bytes >= Some(2 * 4096), "{all:?}");
+        assert!(all.page_table_bytes > all.files[0].page_table_bytes.unwrap());
+        let here = of_files(&[path], Scope::ThisProcess).unwrap().files[0];
+        assert_eq!((here.pss_bytes, here.page_table_bytes), (0, Some(0)));
+        drop(children);
+    }
+
+    /// The estimate beside the kernel's own count of all page tables, before and after.
+    #[test]
+    fn page_tables_are_what_the_kernel_made() {
+        const SPAN: usize = 2 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut file = io::BufWriter::with_capacity(4096, fs::File::create(&path).unwrap());
+        for _ in 0..40 * SPAN / 4096 {
+            io::Write::write_all(&mut file, &[1; 4096]).unwrap(); // small writes make small pages
+        }
+        drop(file);
+        // In a child: nobody else makes page tables there.
+        Child::fork(|| {
+            let kernel = || page_table_bytes(process::pid()).unwrap();
+            let paths = [path.clone()];
+            let ours = || of_files(&paths, Scope::ThisProcess).unwrap().files[0];
+            ours(); // the allocator grows now
+            let map = real().map(&path).unwrap();
+            map.advise_huge(false).unwrap();
+            let before = kernel();
+            assert_eq!(ours().page_table_bytes, Some(0));
+            assert_eq!(map[0] + map[3 * SPAN - 1] + map[17 * SPAN + 5], 3);
+            assert_eq!(ours().huge_bytes, 0);
+            assert_eq!(ours().page_table_bytes, Some(3 * 4096)); // by the entries: three spans are touched
+            assert!(map.populate(&|| false).unwrap());
+            assert_eq!(ours().page_table_bytes, Some(40 * 4096)); // whole: without reading the entries
+            let made = kernel() - before;
+            assert!((40 * 4096..=42 * 4096).contains(&made), "{made}");
+            true
+        })
+        .kill();
     }
 
     #[test]
@@ -285,7 +333,7 @@ Pss:                  30 kB
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sparse");
         fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
-        let answer = of_files(&[path]).unwrap()[0];
+        let answer = of_files(&[path], Scope::ThisProcess).unwrap().files[0];
         assert_eq!((answer.len_bytes, answer.on_disk_bytes), (1 << 20, 0));
     }
 
@@ -297,6 +345,9 @@ Pss:                  30 kB
         assert!(process_private_bytes(pid).unwrap() <= pss);
         assert!(page_table_bytes(pid).unwrap() > 0);
         assert_eq!(process_pss_bytes(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(of_files(&[PathBuf::from("/absent")]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            of_files(&[PathBuf::from("/absent")], Scope::ThisProcess).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

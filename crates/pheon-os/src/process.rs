@@ -44,6 +44,12 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
+/// How many bytes this process may lock in memory (`RLIMIT_MEMLOCK`); `None`: as many as it likes. Root and holders of
+/// `CAP_IPC_LOCK` may lock more.
+pub fn lock_limit_bytes() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
+}
+
 /// The bytes of a `Name:   123 kB` line of a `/proc` file.
 pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

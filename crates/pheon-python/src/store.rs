@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, RecordBatch, RecordBatchIterator, RecordBatchReader};
 use pheon::input::{self, InputOptions};
-use pheon::{ReadError, Store, WriteError};
+use pheon::{DatasetMemory, MemoryScope, ReadError, Store, WarmOptions, WriteError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
@@ -116,9 +116,10 @@ impl StoreHandle {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Ends the use of this object. Maps and tables opened from it stay usable.
-    fn close(&self) {
+    /// Ends the use of this object, and what `warm` locked. Maps and tables opened from it stay usable.
+    fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
+        py.detach(|| self.store.unlock());
     }
 
     fn datasets(&self, py: Python<'_>) -> PyResult<Vec<String>> {
@@ -316,29 +317,47 @@ impl StoreHandle {
         Ok((report.version, report.rows, report.keys, report.bytes, report.problems, report.problem_count))
     }
 
-    /// Every field of the engine's report, by name.
-    fn memory<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-        let memory = self.read(py, |s| s.memory(name))?;
-        let facts = PyDict::new(py);
-        facts.set_item("version", memory.version)?;
-        facts.set_item("file_bytes", memory.file_bytes)?;
-        facts.set_item("on_disk_bytes", memory.on_disk_bytes)?;
-        facts.set_item("resident_bytes", memory.resident_bytes)?;
-        facts.set_item("process_pss_bytes", memory.process_pss_bytes)?;
-        facts.set_item("process_private_bytes", memory.process_private_bytes)?;
-        facts.set_item("huge_bytes", memory.huge_bytes)?;
-        facts.set_item("mapped_by_processes", memory.mapped_by_processes)?;
-        Ok(facts)
+    /// A dict of each dataset, with every field of the engine's report by name.
+    fn memory<'py>(&self, py: Python<'py>, all_processes: bool) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let scope = if all_processes { MemoryScope::AllProcesses } else { MemoryScope::ThisProcess };
+        let reports = self.read(py, |s| s.memory_of(&s.datasets()?, scope))?;
+        let to_dict = |memory: DatasetMemory| {
+            let facts = PyDict::new(py);
+            facts.set_item("name", memory.name)?;
+            facts.set_item("version", memory.version)?;
+            facts.set_item("file_bytes", memory.file_bytes)?;
+            facts.set_item("on_disk_bytes", memory.on_disk_bytes)?;
+            facts.set_item("resident_bytes", memory.resident_bytes)?;
+            facts.set_item("mapped_by_processes", memory.mapped_by_processes)?;
+            facts.set_item("process_pss_bytes", memory.process_pss_bytes)?;
+            facts.set_item("process_private_bytes", memory.process_private_bytes)?;
+            facts.set_item("process_page_table_bytes", memory.process_page_table_bytes)?;
+            facts.set_item("process_page_table_total_bytes", memory.process_page_table_total_bytes)?;
+            facts.set_item("huge_bytes", memory.huge_bytes)?;
+            facts.set_item("older_versions", memory.older_versions)?;
+            facts.set_item("older_on_disk_bytes", memory.older_on_disk_bytes)?;
+            Ok(facts)
+        };
+        reports.into_iter().map(to_dict).collect()
     }
 
-    /// Every field of the engine's report, by name.
-    fn warm<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-        let warm = self.read(py, |s| s.warm(name))?;
+    /// Every field of the engine's report, by name. Ctrl-C ends it.
+    fn warm<'py>(&self, py: Python<'py>, name: &str, lock: bool, huge: bool) -> PyResult<Bound<'py, PyDict>> {
+        let store = self.open_store()?;
+        let watch = Watch::new(None);
+        let cancel = watch.cancel();
+        let options = WarmOptions::default().lock(lock).huge(huge).cancel(move || cancel());
+        let warm = watch.run(py, || Ok(store.warm_with(name, &options)?))?;
         let facts = PyDict::new(py);
+        facts.set_item("version", warm.version)?;
         facts.set_item("file_bytes", warm.file_bytes)?;
+        facts.set_item("resident_before_bytes", warm.resident_before_bytes)?;
         facts.set_item("resident_bytes", warm.resident_bytes)?;
         facts.set_item("huge_bytes", warm.huge_bytes)?;
         facts.set_item("huge_refusal", warm.huge_refusal)?;
+        facts.set_item("locked_bytes", warm.locked_bytes)?;
+        facts.set_item("lock_refusal", warm.lock_refusal)?;
+        facts.set_item("seconds", warm.elapsed.as_secs_f64())?;
         Ok(facts)
     }
 }

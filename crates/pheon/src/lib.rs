@@ -55,7 +55,7 @@ pub use key::{KeyRef, KeyType};
 pub use lookup::KeyBatch;
 pub use manifest::FORMAT_VERSION;
 pub use map::Map;
-pub use memory::{DatasetMemory, WarmReport};
+pub use memory::{DatasetMemory, MemoryScope, WarmOptions, WarmReport};
 pub use store::Store;
 pub use table::Table;
 pub use value::Value;

@@ -15,7 +15,7 @@ use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
 use crate::error::{ReadError, WriteError};
 use crate::manifest::{self, MARKER_FORMAT_VERSION, Marker};
 use crate::map::Map;
-use crate::memory::{DatasetMemory, WarmReport};
+use crate::memory::{DatasetMemory, Locked, MemoryScope, WarmOptions, WarmReport};
 use crate::table::Table;
 use crate::verify::VerifyReport;
 use crate::writer::{self, Change, ChangeOptions, Exclusive, GcReport, Retention, Writer, publish_document};
@@ -31,6 +31,7 @@ pub struct Store {
     path: Arc<Path>,
     uuid: Arc<str>,
     read_only: bool,
+    locked: Arc<Locked>,
 }
 
 impl Store {
@@ -98,7 +99,7 @@ impl Store {
             return Err(ReadError::corrupt(marker_path, "member \"format_version\"", problem));
         }
         let path = std::path::absolute(&path).map_err(|e| ReadError::io("find", &path, e))?;
-        Ok(Self { fs, path: path.into(), uuid: marker.uuid.into(), read_only })
+        Ok(Self { fs, path: path.into(), uuid: marker.uuid.into(), read_only, locked: Arc::default() })
     }
 
     fn create(path: PathBuf, fs: Arc<dyn FileSystem>) -> Result<Self, WriteError> {
@@ -297,14 +298,36 @@ impl Store {
         crate::verify::verify(&self.dataset(name)?)
     }
 
-    /// What the newest version of a dataset costs in memory and on disk.
+    /// What a dataset costs on disk and this process in memory.
     pub fn memory(&self, name: &str) -> Result<DatasetMemory, ReadError> {
-        crate::memory::of_version(&*self.dataset(name)?.open(None)?)
+        let dataset = self.dataset(name)?;
+        let reports = crate::memory::of_datasets(std::slice::from_ref(&dataset), MemoryScope::ThisProcess)?;
+        reports.into_iter().next().ok_or_else(|| dataset.not_found(None))
+    }
+
+    /// What these datasets cost, in one pass over the processes; those that do not exist are left out.
+    pub fn memory_of(&self, names: &[String], scope: MemoryScope) -> Result<Vec<DatasetMemory>, ReadError> {
+        let datasets = names.iter().map(|name| self.dataset(name)).collect::<Result<Vec<_>, ReadError>>()?;
+        crate::memory::of_datasets(&datasets, scope)
     }
 
     /// Brings the newest version of a dataset into the page cache, in large pages where the kernel grants them.
     pub fn warm(&self, name: &str) -> Result<WarmReport, ReadError> {
-        crate::memory::warm(&*self.dataset(name)?.open(None)?)
+        self.warm_with(name, &WarmOptions::default())
+    }
+
+    /// [`Store::warm`] with a choice. What is locked stays in memory until [`Store::unlock`], until a newer version of the
+    /// dataset is locked in its place, or until the last clone of this store is gone.
+    ///
+    /// What the kernel refuses is in the report, not an error.
+    pub fn warm_with(&self, name: &str, options: &WarmOptions) -> Result<WarmReport, ReadError> {
+        crate::memory::warm(&self.dataset(name)?, options, &self.locked)
+    }
+
+    /// Gives up what [`Store::warm_with`] locked, through this or another clone. It stays in the page cache until the kernel
+    /// needs the room.
+    pub fn unlock(&self) {
+        self.locked.clear();
     }
 
     fn dataset(&self, name: &str) -> Result<Dataset, ReadError> {

@@ -37,7 +37,7 @@ pub(crate) struct DatasetsArgs {
     /// The store: a directory, or shm://NAME for one in memory.
     pub(crate) store: PathBuf,
     /// The datasets; none: all of them.
-    names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 impl DatasetsArgs {

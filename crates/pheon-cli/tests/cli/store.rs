@@ -156,16 +156,48 @@ fn a_store_with_a_damaged_marker() {
 fn warm_and_memory() {
     let world = World::with_words();
     let store = world.store();
-    let json = world.json(["warm", &store, "--json"]);
-    assert_eq!(
-        json[0]["resident_bytes"].as_u64().unwrap().div_ceil(4096),
-        json[0]["file_bytes"].as_u64().unwrap().div_ceil(4096)
-    );
+    let json = world.json(["warm", &store, "--json", "--no-huge"]);
+    assert_eq!(json[0]["resident_bytes"], json[0]["file_bytes"]);
+    assert_eq!((json[0]["locked_bytes"].as_u64(), json[0]["huge_refusal"].as_str()), (Some(0), None), "{json}");
     let text = world.ok(["warm", &store, "words"]);
     assert!(text.starts_with("NAME ") && text.lines().nth(1).unwrap().starts_with("words "), "{text}");
     let json = world.json(["memory", &store, "words", "--json"]);
-    assert!(json[0]["resident_bytes"].as_u64().unwrap() > 0, "{json}");
-    assert_eq!(json[0]["mapped_by_other_processes"].as_u64(), Some(0), "{json}");
+    assert_eq!(json[0]["resident_bytes"], json[0]["file_bytes"], "{json}");
+    assert!(json[0]["on_disk_bytes"].as_u64().unwrap() > 0, "{json}");
+    // Measuring is not mapping.
+    assert_eq!((json[0]["mapped_by_processes"].as_u64(), json[0]["pss_bytes"].as_u64()), (Some(0), Some(0)), "{json}");
     let text = world.ok(["memory", &store]);
     assert!(text.starts_with("NAME ") && text.lines().count() == 2, "{text}");
+    world.fails(["memory", &store, "words", "nope"], 1, &["nope"]);
+}
+
+#[test]
+fn memory_adds_up_and_tells_who_maps() {
+    let world = World::with_words();
+    let store = world.store();
+    let words = world.json(["memory", &store, "--json"])[0]["on_disk_bytes"].as_u64().unwrap();
+    let opened = pheon::Store::open(world.path("store")).unwrap();
+    let map = opened.map("words").unwrap();
+    let batch = map.table().to_batch().unwrap();
+    for _ in 0..2 {
+        let reader = arrow_array::RecordBatchIterator::new([Ok(batch.clone())], batch.schema());
+        opened.put("again", reader, pheon::PutOptions::map(map.key_field().name().as_str())).unwrap();
+    }
+    let json = world.json(["memory", &store, "--json"]);
+    let (again, words_now) = (&json[0], &json[1]);
+    assert_eq!((again["older_versions"].as_u64(), again["version"].as_u64()), (Some(1), Some(2)), "{json}");
+    assert_eq!(again["older_on_disk_bytes"], again["on_disk_bytes"], "{json}");
+    assert_eq!(words_now["on_disk_bytes"].as_u64(), Some(words));
+    assert_eq!(words_now["mapped_by_processes"].as_u64(), Some(1), "{json}"); // by this test
+    assert!(words_now["pss_bytes"].as_u64().unwrap() > 0, "{json}");
+    opened.rollback("again", 1).unwrap();
+    let json = world.json(["memory", &store, "again", "--json"]);
+    // The newest has the files of the first; only those of the second are more.
+    assert_eq!(
+        (json[0]["older_versions"].as_u64(), &json[0]["older_on_disk_bytes"]),
+        (Some(2), &json[0]["on_disk_bytes"])
+    );
+    let text = world.ok(["memory", &store]);
+    let total = text.lines().last().unwrap();
+    assert!(total.starts_with("total ") && text.lines().count() == 4, "{text}");
 }

@@ -120,11 +120,11 @@ impl Part {
         self.hidden.as_ref().is_some_and(|h| h.contains(row))
     }
 
-    /// Its mapped files.
+    /// Its mapped files; those that every lookup needs come first.
     pub(crate) fn files(&self) -> impl Iterator<Item = &ArrowFile> {
         let index = self.segment.key.as_ref().map(|k| &k.index_file);
         let hidden = self.hidden.as_ref().map(|h| &h.file);
-        [Some(&self.segment.data), index, hidden].into_iter().flatten()
+        [index, hidden, Some(&self.segment.data)].into_iter().flatten()
     }
 
     pub(crate) fn all_rows(&self) -> Range<u32> {
