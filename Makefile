@@ -7,10 +7,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := target/tools
+# Every cargo call of the tests takes the same packages, targets and features, or cargo compiles the dependencies once more.
+FEATURES := --features pheon/polars
 # nextest where it is installed, cargo's own runner elsewhere: the same tests.
-CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets
-# The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this and on the
-# selection of packages and targets, or cargo compiles the dependencies once more.
+CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets $(FEATURES)
+# The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
 .PHONY: help demo test test-long bench bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
@@ -30,8 +31,8 @@ test: lint deny rust-test python-test ## everything that is checked on a change
 
 lint: $(BIN)/.test-deps
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --no-deps --quiet
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -42,14 +43,14 @@ deny: ## licences, sources and advisories of what is built in
 
 rust-test:
 	$(CARGO_TEST)
-	cargo test --workspace --doc --quiet
+	cargo test --workspace $(FEATURES) --doc --quiet
 
 $(BIN)/.test-deps: $(BIN)/python pyproject.toml
 	$(BIN)/python tests/install_extra.py test
 	touch $@
 
 python-build: $(BIN)/.test-deps
-	cargo build --workspace --all-targets
+	cargo build --workspace --all-targets $(FEATURES)
 	$(BIN)/python tests/link_package.py target/debug/lib_native.so
 
 python-test: python-build

@@ -39,6 +39,8 @@ mod lookup;
 mod manifest;
 mod map;
 mod memory;
+#[cfg(feature = "polars")]
+mod polars;
 mod segment;
 mod store;
 mod table;
