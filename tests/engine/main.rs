@@ -14,6 +14,8 @@ mod locks;
 mod lookups;
 mod memory;
 mod names;
+#[cfg(feature = "polars")]
+mod polars;
 mod random;
 mod scratch;
 mod sizes;

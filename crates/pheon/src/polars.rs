@@ -16,7 +16,8 @@ use crate::table::Table;
 const EXTENSION_KEYS: [&str; 2] = ["ARROW:extension:name", "ARROW:extension:metadata"];
 
 impl Table {
-    /// The rows as a polars frame, which keeps the mapping alive. With the cargo feature `polars`.
+    /// The rows as a polars frame, which keeps the mapping alive, in as many chunks as [`Table::to_batches`] gives. With the
+    /// cargo feature `polars`.
     ///
     /// Columns of integers, floats, booleans, 128-bit decimals, dates (`Date32`), milli-, micro- and nanosecond timestamps
     /// and durations and nanosecond times are views of the mapped file. Strings and binaries are too, beside 16 bytes a
@@ -26,11 +27,9 @@ impl Table {
     ///
     /// # Errors
     /// [`ReadError::WrongShape`] with the column's name if polars has no such type (unions, intervals, ...) or cannot hold
-    /// its values; as [`Table::to_batch`].
+    /// its values; as [`Table::to_batches`].
     pub fn to_polars(&self) -> Result<DataFrame, ReadError> {
-        let batch = self.to_batch()?;
-        let schema = batch.schema();
-        to_frame(&schema, [batch]).map_err(|problem| self.version.wrong_shape(problem))
+        to_frame(&self.schema(), self.to_batches()?).map_err(|problem| self.version.wrong_shape(problem))
     }
 }
 
