@@ -47,13 +47,18 @@ def main() -> None:
     store.put_map("empty", pa.table({"key": pa.array([], pa.string()), "value": pa.array([], pa.int64())}), key="key")
     store.put_map("packed", {"list": [1, "two", None], "dict": {"a": [True]}, "number": 1.5, "text": "ü"})
     store.put_map("many", {f"key {i}": f"value {i * i}" for i in range(300)})
+    columns = {
+        "t": ["b", "a\0", "a", "b", "a"],
+        "i": pa.array([-1, 2, -3, -1, 2], pa.int16()),
+        "b": [True, False] * 2 + [True],
+    }
+    several = pa.table({"n": range(5), **columns})
+    store.put("several_keys", several, key=["i", "t"])
+    store.put("several_unique", several.slice(1), key=["t", "b", "i"], unique=True)
     store.put_map("versions", {"a": "first"})
     store.put_map("versions", {"a": "second", "b": None})
     store.rollback("versions", 1)
 
-    composite = {"place": ["b", "a", "b", "a\0"], "day": pa.array([2, 1, 1, 1], pa.date32()), "n": range(4)}
-    store.put_map("composite", pa.table(composite), key=["place", "day"], value="n")
-    store.put("repeated_composite", pa.table({"a": [2, 1, 2], "b": [True, False, True], "n": range(3)}), key=["a", "b"])
     store.put("categories", pa.table({"key": pa.array(["y", "x"]).dictionary_encode(), "n": [1, 2]}), key="key")
     store.put_map("changed", {f"key {i:02}": i for i in range(20)})
     store.append("changed", {"key 15b": 100, "key 99": 101}, compact=False)
