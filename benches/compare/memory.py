@@ -49,8 +49,8 @@ def available_bytes() -> int:
 
 
 @contextmanager
-def _reader(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that has answered its questions and now waits, holding what it holds."""
+def waiting(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that has said "ready" and now waits, holding what it holds, until its standard input is closed."""
     process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdin is not None
@@ -77,7 +77,7 @@ def measure(worker: list[str], env: dict[str, str], count: int, servers: list[in
         at_start = available_bytes()
         for number in range(count):
             command = [sys.executable, "-m", "benches.compare.worker", "read", *worker, "--reader", str(number)]
-            processes.append(running.enter_context(_reader(command, env)))
+            processes.append(running.enter_context(waiting(command, env)))
             if number == 0:
                 used = at_start - available_bytes()
                 if used * count > at_start * SAFE_SHARE:

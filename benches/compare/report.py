@@ -115,7 +115,7 @@ def table(results: Results) -> str:
 
 
 def _facts(results: Results) -> list[str]:
-    facts, machine = results["data"], results["machine"]
+    facts = results["data"]
     rows, key_bytes, value_bytes = facts["rows"], facts["key_bytes"], facts["value_bytes"]
     data = (
         f"Data: {facts['title']}; {rows:,} rows in random order, {key_bytes / rows:.1f} bytes a key, "
@@ -123,11 +123,7 @@ def _facts(results: Results) -> list[str]:
         f"{facts['questions']:,} lookups a round in random order, {MISS_SHARE:.0%} of them misses; the median round "
         "counts; every answer of every round was compared with a Python dict's."
     )
-    where = (
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, last-level cache "
-        f"{machine['last_level_cache']}, Linux {machine['kernel']}, {machine['python']}. "
-        f"{results['date']}, `{results['command']}`."
-    )
+    where = f"{machine_words(results['machine'])} {results['date']}, `{results['command']}`."
     return [data, where]
 
 
@@ -241,10 +237,21 @@ def _batch_words(peer: Results) -> str:
 
 def update_readme(readme: Path, results: Results) -> None:
     """Replaces what stands between the two markers. Raises ValueError if they are not there."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme}: expected the markers {BEGIN} and {END}, in this order")
-    block = "\n\n".join([table(results), *_facts(results)])
-    readme.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}")
+    replace_between(readme, BEGIN, END, "\n\n".join([table(results), *_facts(results)]))
+
+
+def replace_between(file: Path, begin: str, end: str, block: str) -> None:
+    """Puts `block` between two markers of a file. Raises ValueError if they are not there, in this order."""
+    before, found_begin, rest = file.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{file}: expected the markers {begin} and {end}, in this order")
+    file.write_text(f"{before}{begin}\n{block}\n{end}{after}")
+
+
+def machine_words(machine: Results) -> str:
+    """The machine in one sentence."""
+    return (
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, last-level cache "
+        f"{machine['last_level_cache']}, Linux {machine['kernel']}, {machine['python']}."
+    )

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from benches.compare import memory, peers
 from benches.compare.peers.base import MissingError, Peer
+from benches.compare.phase import PhaseError, run_phase
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benches.compare.data import DataSet
 
-PHASE_SECONDS_MAX = 3600
 BUILD_SECONDS_ENOUGH = 60.0  # no further repetition once a peer's builds took this long
 OPENS = 5
-WRONG_ANSWER = 3
 
 ONE_THREAD = {
     "POLARS_MAX_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
 }
-
-
-class PhaseError(Exception):
-    """A phase failed; the message says which and how."""
 
 
 @dataclass(frozen=True)
@@ -120,21 +112,8 @@ def _memory(plan: Plan, name: str, count: int, servers: list[int], bare: dict[in
 
 
 def _phase(plan: Plan, name: str, phase: str, *more: str) -> dict[str, Any]:
-    answer = plan.work / "result.json"
-    answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benches.compare.worker", phase, *_arguments(plan, name)]
-    command += ["--result", str(answer), *more]
-    start = monotonic()
-    environment = _environment(one_thread=phase != "build")
-    try:
-        status = subprocess.run(command, env=environment, timeout=PHASE_SECONDS_MAX, check=False).returncode
-    except subprocess.TimeoutExpired as why:
-        raise PhaseError(f"{phase} took more than {PHASE_SECONDS_MAX} s") from why
-    if status == WRONG_ANSWER:
-        raise PhaseError(f"WRONG ANSWERS in phase {phase}; the first one is on standard error")
-    if status != 0:
-        raise PhaseError(f"{phase} ended with exit status {status} after {monotonic() - start:.0f} s")
-    return json.loads(answer.read_text())
+    worker = ["benches.compare.worker", phase, *_arguments(plan, name), *more]
+    return run_phase(phase, worker, plan.work / "result.json", _environment(one_thread=phase != "build"))
 
 
 def _arguments(plan: Plan, name: str) -> list[str]:
