@@ -61,9 +61,10 @@ test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(BIN)/python -m pytest -q tests
 	PROPTEST_CASES=2000 $(CARGO_TEST)
 
-bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks.md and the README's table
-	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt
+bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md and the README's tables
+	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt
 	$(BIN)/python -m benches.compare --readme README.md
+	$(BIN)/python -m benches.tables --readme README.md
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine
