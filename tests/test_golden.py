@@ -15,7 +15,7 @@ from pheon._native import FORMAT_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
-BYTES_MAX = 200_000
+BYTES_MAX = 250_000
 
 
 @pytest.fixture(params=VERSIONS)
