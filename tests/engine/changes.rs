@@ -103,6 +103,10 @@ fn check(table: &Table, model: &Model, text: bool, asked: &[i64], cut: (usize, u
     for (i, want) in all[start..end].iter().enumerate() {
         prop_assert!(matches!(slice.value(i, 1).unwrap(), Value::Int(v) if v == *want));
     }
+    let pieces = [start..end, 0..all.len().min(1), end..end + 2];
+    let gathered: Vec<i64> =
+        pieces.iter().flat_map(|p| all[p.start.min(all.len())..p.end.min(all.len())].to_vec()).collect();
+    prop_assert_eq!(values_of(&table.gather(&pieces).unwrap()), gathered);
     if table.key().is_empty() {
         return Ok(());
     }

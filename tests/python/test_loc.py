@@ -177,3 +177,18 @@ def test_text_stands_for_a_span_of_dates(store: pheon.Store) -> None:
     t = store.put("days", days, key="day")
     assert t.loc["2026-01"]["v"].to_pylist() == [0, 1]
     assert t.loc["2026-01-31":"2026-02-02"]["v"].to_pylist() == [1, 2, 3]
+
+
+def test_a_key_of_several_columns(store: pheon.Store) -> None:
+    frame = pd.DataFrame({"a": list("BAABCA"), "b": [9, 2, 1, 1, 1, 2], "v": range(6)})
+    t = store.put("t", frame, key=["a", "b"])
+    indexed = frame.sort_values(["a", "b"], kind="stable").set_index(["a", "b"])
+    for span in [slice("A", "B"), slice("B", None), slice(None, "A"), slice(("A", 2), ("B", 1)), slice(("A",), ("B",))]:
+        assert values(t.loc[span]) == indexed.loc[span]["v"].tolist(), span
+    assert values(t.loc["A"]) == indexed.loc["A"]["v"].tolist()
+    assert values(t.loc["A", 2]) == [1, 5]
+    assert values(t.loc[("A", 2)]) == [1, 5]
+    assert t.loc[("B", 9), "v"].to_pylist() == [0]
+    assert values(t.loc[[("B", 9), ("A", 1)]]) == [0, 2]
+    with pytest.raises(KeyError, match="Z"):
+        _ = t.loc["Z"]

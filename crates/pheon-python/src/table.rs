@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::{Array, ArrayRef, RecordBatchIterator, UInt64Array};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchIterator, UInt64Array};
 use arrow_schema::{DataType, Field};
 use arrow_select::concat::concat;
 use pheon::Table;
@@ -159,9 +159,15 @@ impl TableHandle {
             let keys = concat(&parts).map_err(|e| arrow_error("join the keys", &e))?;
             py.detach(|| self.table.lookup(&keys, threads)).map_err(|e| read_error(py, &e))?
         };
-        let codecs = batch.schema().fields().iter().map(|f| ValueCodec::of(f, false).readable()).collect();
         let field = Field::new("position", DataType::UInt64, false);
-        Ok((PyColumn::new(Arc::new(field), Arc::new(positions), ValueCodec::Plain), PyBatch::new(batch, codecs)))
+        Ok((PyColumn::new(Arc::new(field), Arc::new(positions), ValueCodec::Plain), batch_with_codecs(batch)))
+    }
+
+    /// Rows of several places, each from a first row to one before a last, as a copy.
+    fn gather(&self, py: Python<'_>, pieces: Vec<(usize, usize)>) -> PyResult<PyBatch> {
+        let pieces: Vec<_> = pieces.into_iter().map(|(start, stop)| start..stop.max(start)).collect();
+        let batch = py.detach(|| self.table.gather(&pieces)).map_err(|e| read_error(py, &e))?;
+        Ok(batch_with_codecs(batch))
     }
 
     /// Rows `offset` to `offset + len`, cut at the end.
@@ -236,4 +242,9 @@ impl TableHandle {
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
         Ok(to_schema_pycapsule(py, self.table.schema().as_ref())?)
     }
+}
+
+fn batch_with_codecs(batch: RecordBatch) -> PyBatch {
+    let codecs = batch.schema().fields().iter().map(|f| ValueCodec::of(f, false).readable()).collect();
+    PyBatch::new(batch, codecs)
 }

@@ -41,17 +41,6 @@ enum Place {
 /// Turns leading values into key bytes: [`Table::composite_key`] or `Map`'s.
 type Encode<'a> = dyn Fn(&[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> + 'a;
 
-/// Where the key bytes end that begin with `prefix`: before the least that is greater than all of them.
-fn beyond(mut prefix: Vec<u8>) -> Place {
-    while let Some(last) = prefix.pop() {
-        if last < u8::MAX {
-            prefix.push(last + 1);
-            return Place::Before(prefix);
-        }
-    }
-    Place::End
-}
-
 impl TupleKind {
     /// The kind of a key of these stored columns; `None` if one of them cannot be in a key.
     pub(crate) fn of(fields: &[FieldRef]) -> Option<Self> {
@@ -109,7 +98,7 @@ impl TupleKind {
         let to = match stop.is_none() {
             true => None,
             false => Some(match self.place(table, stop)? {
-                (Place::Before(bytes), true) if closed => beyond(bytes),
+                (Place::Before(bytes), Some(_)) if closed => Place::after(bytes),
                 (place, _) => place,
             }),
         };
@@ -133,6 +122,7 @@ impl TupleKind {
         greatest: bool,
     ) -> PyResult<Result<Option<usize>, ReadError>> {
         let (place, exact) = self.place(table, key)?;
+        let exact = exact == Some(self.parts.len());
         let rows = table.num_rows();
         Ok(match (&place, greatest) {
             (Place::End, true) => Ok(rows.checked_sub(1)),
@@ -245,34 +235,34 @@ impl TupleKind {
         }
     }
 
-    /// Where a tuple of any length lies among the keys, and whether it is a key that the columns can hold.
-    fn place(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<(Place, bool)> {
+    /// Where a tuple of any length lies among the keys and, if the columns can hold its values, how many they are.
+    fn place(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<(Place, Option<usize>)> {
         let py = key.py();
         let items = self.items(key)?;
         let encode = |parts: &[KeyRef<'_>]| table.composite_key(parts).map_err(|e| read_error(py, &e));
         let mut parts = Vec::with_capacity(items.len());
         for (part, item) in std::iter::zip(&self.parts, &items) {
             match part.kind.edge(item).map_err(|e| part.in_column(e))? {
-                Edge::Below => return Ok((Place::Before(encode(&parts)?), false)),
-                Edge::Above => return Ok((Place::after(encode(&parts)?), false)),
+                Edge::Below => return Ok((Place::Before(encode(&parts)?), None)),
+                Edge::Above => return Ok((Place::after(encode(&parts)?), None)),
                 Edge::At(KeyRef::Bytes(bytes)) if part.width.is_some_and(|w| w != bytes.len()) => {
                     // A beginning of stored values comes before them; what goes on comes after the value that it begins with.
                     let width = part.width.unwrap_or_default();
                     let mut place = encode(&parts)?;
                     place.extend_from_slice(&bytes[..width.min(bytes.len())]);
                     let place = if bytes.len() < width { Place::Before(place) } else { Place::after(place) };
-                    return Ok((place, false));
+                    return Ok((place, None));
                 }
                 Edge::At(at) => {
                     parts.push(at);
                     // Else it is the next greater value that the column can hold, and the rest decides nothing.
                     if part.kind.read(item)?.is_none() {
-                        return Ok((Place::Before(encode(&parts)?), false));
+                        return Ok((Place::Before(encode(&parts)?), None));
                     }
                 }
             }
         }
-        Ok((Place::Before(encode(&parts)?), items.len() == self.parts.len()))
+        Ok((Place::Before(encode(&parts)?), Some(items.len())))
     }
 
     fn wrong_key(&self, key: &Bound<'_, PyAny>) -> PyErr {

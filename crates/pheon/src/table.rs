@@ -19,8 +19,8 @@ pub struct Table {
     pub(crate) version: Arc<Version>,
     base: Base,
     /// Within `base`.
-    start: u64,
-    len: u64,
+    pub(crate) start: u64,
+    pub(crate) len: u64,
     /// `None`: all.
     projection: Option<Arc<Projection>>,
 }
@@ -304,7 +304,7 @@ impl Table {
         stored.ok_or_else(|| self.version.wrong_shape(format!("there is no column {i} of {}", self.num_columns())))
     }
 
-    fn list(&self) -> Result<&RunList, ReadError> {
+    pub(crate) fn list(&self) -> Result<&RunList, ReadError> {
         match &self.base {
             Base::Whole => Ok(self.version.whole()?),
             Base::Rows(list) => Ok(list),

@@ -1,6 +1,7 @@
 //! The rows of many keys at once, repeated keys included.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use arrow_array::{Array, RecordBatch, UInt64Array, make_array};
 
@@ -56,13 +57,29 @@ impl Table {
                 rows.push(row_id(f.part as usize, row));
             }
         }
-        let rows = UInt64Array::from(rows);
+        Ok((UInt64Array::from(positions), self.batch_of_rows(&UInt64Array::from(rows))?))
+    }
+
+    /// Rows of several places of this table, one after the other, as a copy: for many short pieces, which would be a
+    /// batch each as slices. Ends beyond the table are cut.
+    pub fn gather(&self, pieces: &[Range<usize>]) -> Result<RecordBatch, ReadError> {
+        let list = self.list()?;
+        let mut rows = Vec::new();
+        for piece in pieces {
+            let window = self.slice(piece.start, piece.len());
+            for run in list.window(window.start, window.len) {
+                rows.extend((run.start..run.start + run.len).map(|row| row_id(run.part as usize, row)));
+            }
+        }
+        self.batch_of_rows(&UInt64Array::from(rows))
+    }
+
+    fn batch_of_rows(&self, rows: &UInt64Array) -> Result<RecordBatch, ReadError> {
         let schema = self.schema();
         let columns = (0..schema.fields().len())
-            .map(|i| self.version.take(self.stored_column(i)?, &rows))
+            .map(|i| self.version.take(self.stored_column(i)?, rows))
             .collect::<Result<Vec<_>, ReadError>>()?;
-        let batch = batch_of(&schema, columns, total).map_err(|e| ReadError::arrow("gather the rows of keys", e))?;
-        Ok((UInt64Array::from(positions), batch))
+        batch_of(&schema, columns, rows.len()).map_err(|e| ReadError::arrow("gather rows", e))
     }
 }
 

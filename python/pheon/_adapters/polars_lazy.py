@@ -76,14 +76,15 @@ class TableSource:
         """What is kept of each piece that is read; no empty ones."""
         step = min(max(batch_size or 0, _ROWS_AT_FIRST), _ROWS_AT_MOST)
         for parts in _batches(decide(rows, predicate, self._domains).runs, step):
-            slices = [rows.slice(start, stop - start) for start, stop in parts]
-            if predicate is None:
-                kept = _read_all(slices, names)
-            elif len(slices) == 1:
-                kept = _filtered(slices[0], names, predicate)
+            if len(parts) == 1:
+                [(start, stop)] = parts
+                piece = rows.slice(start, stop - start)
+                kept = _read(piece, names) if predicate is None else _filtered(piece, names, predicate)
+            elif predicate is None:
+                kept = _gathered(rows, parts, names)
             else:
                 asked = [name for name in rows.column_names if name in {*names, *predicate.meta.root_names()}]
-                kept = _selected(_read_all(slices, asked).filter(predicate), names)
+                kept = _selected(_gathered(rows, parts, asked).filter(predicate), names)
             if kept.height:
                 yield kept
 
@@ -136,12 +137,11 @@ def _selected(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return frame.select(names) if names else pl.DataFrame(height=frame.height)
 
 
-def _read_all(slices: list[TableHandle], names: list[str]) -> pl.DataFrame:
-    """Columns of some slices, ascending, in one frame; a copy if they are several."""
-    if len(slices) == 1:
-        return _read(slices[0], names)
-    frame = pl.concat([_read(rows, names) for rows in slices], rechunk=True)
-    return with_sorted_key(frame, slices[0].key)
+def _gathered(rows: TableHandle, parts: list[Run], names: list[str]) -> pl.DataFrame:
+    """Columns of several runs of rows, ascending, in one frame: a copy."""
+    if not names:
+        return pl.DataFrame(height=sum(stop - start for start, stop in parts))
+    return with_sorted_key(read_columns(rows.select(names).gather(parts), names), rows.key)
 
 
 def _read(rows: TableHandle, names: list[str]) -> pl.DataFrame:
