@@ -123,7 +123,7 @@ fn check(rows: &[Tuple], cuts: usize, threads: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_mode_agrees_with_a_sort_of_tuples(
         rows in proptest::collection::vec(tuple(), 1..250),
