@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pheon::{PutOptions, ReadError, Store, WriteError};
+use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use pheon::{ChangeOptions, PutOptions, ReadError, Retention, Store, WriteError};
 use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 
-use crate::scratch::{Scratch, assert_numbered, assert_tidy, numbered, put, temporary_dir, tree};
+use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put, temporary_dir, tree};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -326,4 +327,83 @@ fn publication_syncs_in_the_prescribed_order() {
         (Op::SyncDir, "dataset"),
     ];
     assert_eq!(log[files..], rest);
+}
+
+/// What is done to a map of twenty entries that were put and ten that were appended.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Append,
+    Upsert,
+    Delete,
+    Compact,
+}
+
+/// Whatever fails in a change: the version before it or the one after it is there, whole, and the next change tidies up.
+#[test]
+fn a_failing_change_keeps_the_old_rows_or_shows_the_new() {
+    let reader = |batch: RecordBatch| RecordBatchIterator::new([Ok(batch.clone())], batch.schema());
+    let entry = |i: usize, value: i64| {
+        let keys = StringArray::from(vec![format!("key-{i}")]);
+        entries(Arc::new(keys), Arc::new(Int64Array::from(vec![value])))
+    };
+    let change = |store: &Store, change: Change, options: ChangeOptions| match change {
+        Change::Append => store.append("m", reader(entry(30, 30)), options).map(drop),
+        Change::Upsert => store.upsert("m", reader(entry(7, -7)), options).map(drop),
+        Change::Delete => store.delete("m", &StringArray::from(vec!["key-7"]), options).map(drop),
+        Change::Compact => store.compact("m", options).map(drop),
+    };
+    for what in [Change::Append, Change::Upsert, Change::Delete, Change::Compact] {
+        each_operation(|nth, errno, lasts| {
+            let scratch = Scratch::new();
+            scratch.put("m", &numbered(20, 0));
+            let (faulty, store) = stores(&scratch);
+            for i in 20..30 {
+                let options = ChangeOptions::default().compact(false);
+                scratch.store.append("m", reader(entry(i, i as i64)), options).unwrap();
+            }
+            let before = scratch.store.map("m").unwrap();
+            let begun = faulty.log().len();
+            faulty.fail_nth(nth, None, errno, lasts);
+            // Merging small segments afterwards fails as well, and then must not matter.
+            let result = change(&store, what, ChangeOptions::default());
+            faulty.heal();
+            let failed = failed(&faulty, begun, nth, lasts);
+            assert!(scratch.store.verify("m").unwrap().is_ok());
+            let map = scratch.store.map("m").unwrap();
+            let seven = map.get("key-7").unwrap().map(|v| format!("{v:?}"));
+            let (changed, rows) = match what {
+                Change::Append => (map.contains("key-30").unwrap(), 31),
+                Change::Upsert => (seven.as_deref() == Some("Int(-7)"), 30),
+                Change::Delete => (seven.is_none(), 29),
+                Change::Compact => (map.info().segments == 1, 30),
+            };
+            assert_eq!(map.len(), if changed { rows } else { 30 }, "{what:?}");
+            assert_numbered_but(&map, 30, &["key-7"]);
+            assert_numbered(&before, 30, 0);
+            match &result {
+                Ok(()) => assert!(changed, "{what:?}: {failed:?}"),
+                Err(e) => {
+                    assert_fits(e, errno, failed[0]);
+                    assert!(!changed || failed.contains(&Op::SyncDir), "{what:?}: {failed:?}");
+                }
+            }
+            // The next writer finds what is left over, and what it finds it clears.
+            change(&scratch.store, Change::Compact, ChangeOptions::default().retain(Retention::newest(1))).unwrap();
+            assert_tidy(&scratch.path().join("m"), 1, 1);
+            assert_eq!(scratch.store.map("m").unwrap().len(), if changed { rows } else { 30 });
+            !failed.is_empty()
+        });
+    }
+}
+
+/// Asserts the entries that [`numbered`] made from base 0, leaving some out.
+#[track_caller]
+fn assert_numbered_but(map: &pheon::Map, n: usize, but: &[&str]) {
+    for i in 0..n {
+        let key = format!("key-{i}");
+        if !but.contains(&key.as_str()) {
+            let found = map.get(key.as_str()).unwrap();
+            assert!(matches!(found, Some(pheon::Value::Int(v)) if v == i as i64), "{key}: {found:?}");
+        }
+    }
 }
