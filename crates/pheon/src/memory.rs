@@ -232,8 +232,8 @@ impl Files {
         let mut older_versions = 0;
         let mut ids = BTreeSet::new();
         let mut older = Vec::new();
-        for older in dataset.version_numbers()?.into_iter().filter(|&n| n < number) {
-            if let Some(manifest) = dataset.manifest(older)? {
+        for earlier in dataset.version_numbers()?.into_iter().filter(|&n| n < number) {
+            if let Some(manifest) = dataset.manifest(earlier)? {
                 older_versions += 1;
                 for segment in manifest.segments {
                     older.extend(segment.hidden.map(|hidden| hidden_path(dataset.dir(), &hidden.id)));

@@ -10,6 +10,7 @@ use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::lookup::{KeyBound, KeySpan};
 use crate::value::Value;
+use crate::version::gather::{batch_of, with_unique_dictionary};
 use crate::version::merge::{Run, RunList};
 use crate::version::{Info, Version};
 
@@ -165,7 +166,9 @@ impl Table {
             return Ok(only.clone());
         }
         let chunks: Vec<_> = chunks.iter().map(AsRef::as_ref).collect();
-        arrow_select::concat::concat(&chunks).map_err(|e| ReadError::arrow("join the chunks of a column", e))
+        arrow_select::concat::concat(&chunks)
+            .map(with_unique_dictionary)
+            .map_err(|e| ReadError::arrow("join the chunks of a column", e))
     }
 
     /// Column `i` of the schema in one array or more, at least one. Shares the mapping except where rows of several
@@ -190,7 +193,8 @@ impl Table {
         if batches.len() == 1 {
             return Ok(batches.swap_remove(0));
         }
-        arrow_select::concat::concat_batches(&self.schema(), &batches)
+        let columns = (0..self.num_columns()).map(|i| self.column(i)).collect::<Result<Vec<_>, ReadError>>()?;
+        batch_of(&self.schema(), columns, self.num_rows())
             .map_err(|e| ReadError::arrow("join the batches of a table", e))
     }
 

@@ -181,7 +181,7 @@ fn memory_adds_up_and_tells_who_maps() {
     let batch = map.table().to_batch().unwrap();
     for _ in 0..2 {
         let reader = arrow_array::RecordBatchIterator::new([Ok(batch.clone())], batch.schema());
-        opened.put("again", reader, pheon::PutOptions::map(map.key_field().name().as_str())).unwrap();
+        opened.put("again", reader, pheon::PutOptions::map(map.key_fields()[0].name().as_str())).unwrap();
     }
     let json = world.json(["memory", &store, "--json"]);
     let (again, words_now) = (&json[0], &json[1]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use arrow_select::interleave::interleave;
 
 use super::Version;
@@ -74,7 +74,9 @@ impl Version {
             let from = (run.start - spans[at].1) as usize;
             places.extend((from..from + run.len as usize).map(|row| (at, row)));
         }
-        interleave(&values, &places).map_err(|e| ReadError::arrow("gather rows of several segments", e))
+        interleave(&values, &places)
+            .map(with_unique_dictionary)
+            .map_err(|e| ReadError::arrow("gather rows of several segments", e))
     }
 }
 
@@ -104,4 +106,13 @@ fn groups(runs: impl Iterator<Item = Run>) -> Vec<Vec<Run>> {
 pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// A column whose rows come from several segments with each value once in its dictionary, if it has one: segments have
+/// dictionaries of their own, and Arrow's kernels put these behind each other.
+pub(crate) fn with_unique_dictionary(array: ArrayRef) -> ArrayRef {
+    let DataType::Dictionary(_, values) = array.data_type() else { return array };
+    let unique = arrow_cast::cast(&array, values).and_then(|plain| arrow_cast::cast(&plain, array.data_type()));
+    // Values of a type that Arrow cannot number stay as they are, which is valid too.
+    unique.unwrap_or(array)
 }

@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow_cast::{CastOptions, cast_with_options};
+use arrow_cast::{CastOptions, cast, cast_with_options};
 use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_select::concat::concat;
 
 use crate::build::stored_type;
 use crate::error::WriteError;
+use crate::segment::Segment;
+use crate::version::Version;
 
 /// The metadata of a field whose values a codec has encoded (docs/format.md section 3.1).
 const CODEC_KEY: &str = "pheon.codec";
@@ -136,6 +140,42 @@ fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
         return Err(format!("a value of type {from} has no exact counterpart of type {to}"));
     }
     Ok(converted)
+}
+
+impl Version {
+    /// Fails if a dictionary column of this version and of `new` together has more values than its indices can number:
+    /// nothing could join their rows.
+    pub(super) fn check_dictionaries(&self, new: &Segment) -> Result<(), WriteError> {
+        for (i, field) in self.schema().fields().iter().enumerate() {
+            let DataType::Dictionary(index, _) = field.data_type() else { continue };
+            let numbers = match index.as_ref() {
+                DataType::Int8 => 1 << 7,
+                DataType::UInt8 => 1 << 8,
+                DataType::Int16 => 1 << 15,
+                DataType::UInt16 => 1 << 16,
+                _ => continue,
+            };
+            let segments = self.parts.iter().map(|part| part.segment.as_ref()).chain([new]);
+            let mut values = Vec::new();
+            for segment in segments {
+                let column = segment.columns[i].slice(&segment.data, 0, segment.rows)?;
+                values.extend(column.as_any_dictionary_opt().map(|dictionary| dictionary.values().clone()));
+            }
+            let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+            let numbered = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(values[0].data_type().clone()));
+            let Ok(all) = concat(&values).and_then(|all| cast(&all, &numbered)) else { continue };
+            let count = all.as_any_dictionary_opt().map_or(0, |dictionary| dictionary.values().len());
+            if count > numbers {
+                return Err(WriteError::schema(format!(
+                    "rows for {:?}: column {:?} would have {count} different values, and {} numbers {numbers}; put the data anew with wider indices, or with plain values",
+                    self.name(),
+                    field.name(),
+                    field.data_type()
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

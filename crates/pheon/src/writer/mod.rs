@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch, make_array};
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 
 use self::conform::Conform;
 pub(crate) use self::exclusive::{Exclusive, publish_document};
@@ -215,10 +215,13 @@ impl Writer {
         let (dataset, base) = (self.exclusive.dataset(), &addition.base);
         let mut segments = base.manifest.segments.clone();
         let unique = base.manifest.unique;
-        if unique || addition.change == Change::Upsert {
+        let has_dictionary = base.schema().fields().iter().any(|f| matches!(f.data_type(), DataType::Dictionary(..)));
+        if unique || has_dictionary || addition.change == Change::Upsert {
             let new = Segment::open(dataset.fs().as_ref(), dataset.dir(), &record, &base.manifest.key)?;
+            base.check_dictionaries(&new)?;
             match addition.change {
-                Change::Append => base.check_new_keys(&new)?,
+                Change::Append if unique => base.check_new_keys(&new)?,
+                Change::Append => {}
                 Change::Upsert => {
                     let rows = base.rows_with_keys_of(&new)?;
                     segments = self.exclusive.hide(base, rows)?;
