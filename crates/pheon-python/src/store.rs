@@ -14,6 +14,7 @@ use crate::errors::{ClosedError, arrow_error, read_error, schema_error, write_er
 use crate::ingest::{Codec, Source, Target, put_pairs};
 use crate::map::MapHandle;
 use crate::options::{BuildOptions, Job, retention};
+use crate::progress::Watch;
 use crate::table::TableHandle;
 use crate::writer::WriterHandle;
 
