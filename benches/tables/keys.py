@@ -70,9 +70,10 @@ def one_by_one(
 
 
 def batch(what: str, ask: Callable[[np.ndarray[Any, Any]], Any], asked: np.ndarray[Any, Any]) -> float:
-    """Nanoseconds a key of a call with all of them; all columns of the answer are compared."""
+    """Nanoseconds a key of a second call with all of them; all columns of the answer are compared."""
     import numpy as np
 
+    ask(asked)
     start = perf_counter_ns()
     found = ask(asked)
     elapsed = perf_counter_ns() - start

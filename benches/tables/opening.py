@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from benches.compare import memory
 from benches.tables import data
-from benches.tables.plan import MIB, PHEON, Figure, Measure, Plan
+from benches.tables.plan import MIB, PHEON, Figure, Measure, Plan, Rounds, environment, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ OTHERS = {
     "ipc": "pyarrow ipc.open_file(memory_map), to_pandas(split_blocks=True)",
     "pandas": "pd.read_feather",
 }
+LIGHT = ("pheon", "ipc")  # ways that map the file and copy nothing
 OPEN_MS_MAX, OPEN_MIB_MAX = 5.0, 2.0
 
 
@@ -43,13 +45,18 @@ def private_mib() -> float:
     return (now["Private_Clean"] + now["Private_Dirty"]) / MIB
 
 
-def open_once(how: str, folder: str, rows: int, count: int) -> dict[str, Any]:
-    """A step: milliseconds and private MiB from nothing to a frame; then every value of three columns is checked."""
+def open_once(*, how: str, folder: str, rows: int, count: int, warm: bool, hold: bool = False) -> dict[str, Any]:
+    """A step: milliseconds and private MiB from nothing to a frame; then every value of three columns is checked.
+
+    `warm`: the process has made a frame of one row before. `hold`: it says "ready" then, and keeps what it has until
+    standard input is closed.
+    """
     import numpy as np
     import pandas as pd
     import pyarrow as pa
     import pyarrow.feather
     import pyarrow.pandas_compat
+    import pyarrow.vendored.version
 
     import pheon
     import pheon._adapters.pandas
@@ -68,6 +75,8 @@ def open_once(how: str, folder: str, rows: int, count: int) -> dict[str, Any]:
     def by_pandas() -> pd.DataFrame:
         return pd.read_feather(file)
 
+    if warm:
+        pd.DataFrame({"a": [1.0]}).sum()
     opener: Callable[[], pd.DataFrame] = {"pheon": by_pheon, "feather": by_feather, "ipc": by_ipc, "pandas": by_pandas}[
         how
     ]
@@ -86,6 +95,27 @@ def open_once(how: str, folder: str, rows: int, count: int) -> dict[str, Any]:
         expected = data.values(numbers, number)
         data.check(f"{how}, {names[number]}", frame[names[number]].to_numpy(), expected)
         data.check(f"{how}, sum", frame[names[number]].sum(), expected.sum())
+    if hold:
+        print("ready", flush=True)
+        sys.stdin.read()
+    return {"ms": ms, "mib": added}
+
+
+def floor_once(*, count: int) -> dict[str, Any]:
+    """A step: what pandas itself takes for the first frame of a process, of one row with as many columns."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow.pandas_compat  # noqa: F401
+
+    row, names = np.ones((1, count)), data.columns(count)
+    gc.collect()
+    gc.disable()
+    before = private_mib()
+    start = perf_counter()
+    frame = pd.DataFrame(row, columns=names)
+    ms = (perf_counter() - start) * 1e3
+    added = private_mib() - before
+    data.check("one row", frame.to_numpy(), row)
     return {"ms": ms, "mib": added}
 
 
@@ -94,18 +124,37 @@ def run(plan: Plan) -> Figure:
     sizes = plan.sizes
     shared = {"folder": str(plan.work / "store"), "rows": sizes.float_rows, "count": sizes.float_columns}
     ways = {PHEON: "pheon", **{title: how for how, title in OTHERS.items()}}
-    rounds = {title: plan.rounds(open_once, how=how, **shared) for title, how in ways.items()}
+    first = {title: plan.rounds(open_once, how=how, warm=False, **shared) for title, how in ways.items()}
+    floor = plan.rounds(floor_once, count=sizes.float_columns)
+    further: dict[str, Rounds] = {}
+    for title, how in ways.items():
+        # Two processes that each read everything might not fit into memory.
+        light = how if how in LIGHT else "ipc"
+        step = worker(open_once, how=light, warm=True, hold=True, **shared)
+        with memory.waiting([sys.executable, "-m", *step], environment()):
+            further[title] = plan.rounds(open_once, how=how, warm=True, **shared)
     return Figure(
         "Open and first to_pandas()",
         f"{sizes.float_rows:,} rows, {sizes.float_columns} float64 columns, "
         f"{sizes.float_rows * sizes.float_columns * 8 / 2**30:.2f} GiB, in the page cache.",
         [
-            Measure("open + to_pandas()", "ms", {t: r["ms"] for t, r in rounds.items()}, at_most=OPEN_MS_MAX),
-            Measure("private memory added", "MiB", {t: r["mib"] for t, r in rounds.items()}, at_most=OPEN_MIB_MAX),
+            Measure(f"{what}, {which}", unit, {t: each[name] for t, each in rounds.items()}, at_most=most)
+            for what, name, unit, most in (
+                ("open + to_pandas()", "ms", "ms", OPEN_MS_MAX),
+                ("private memory added", "mib", "MiB", OPEN_MIB_MAX),
+            )
+            for which, rounds in (("first process", first), ("further process", further))
+        ]
+        + [
+            Measure("for comparison: a frame of one row, first process", unit, {"pandas alone": floor[name]})
+            for name, unit in (("ms", "ms"), ("mib", "MiB"))
         ],
         [
-            "Libraries are imported before the clock starts; no frame has been made before.",
+            "Libraries are imported before the clock starts.",
             "All read the same file, Pheon's: one uncompressed record batch, the best case for memory-mapped reading.",
+            "First process: no other has the libraries loaded, so code that runs counts as private memory.",
+            "It has made no frame either: what pandas and pyarrow set up for their first one counts.",
+            "Further process: another one maps the file with the same libraries; this one has made a frame of one row.",
             "Private memory is Private_Clean + Private_Dirty of /proc/self/smaps_rollup, after minus before.",
         ],
     )

@@ -44,7 +44,9 @@ def _version(library: str) -> str:
 
 
 def number(amount: float) -> str:
-    """Three digits that count."""
+    """Three digits that count; counts as they are."""
+    if isinstance(amount, int):
+        return f"{amount:,}"
     digits = 0 if abs(amount) >= 100 else 1 if abs(amount) >= 10 else 2 if abs(amount) >= 0.1 or amount == 0 else 4
     return f"{amount:,.{digits}f}"
 
@@ -118,7 +120,9 @@ def losses(results: Results) -> list[str]:
     for figure in _measured(results).values():
         for measure in figure["measures"]:
             amounts = best(measure)
-            own = amounts[PHEON]
+            own = amounts.get(PHEON)
+            if own is None:
+                continue
             better = sorted((amount, who) for who, amount in amounts.items() if amount < own)
             head = f"- {figure['title']}, {measure['name']}: Pheon {_amount(measure, own)}"
             if better:

@@ -35,10 +35,13 @@ def ranges(reader: int, rows: int, count: int) -> Iterator[tuple[int, int, int]]
 
 def hold(*, how: str, folder: str, reader: int, rows: int, count: int, answers: str) -> dict[str, Any]:
     """A step: sums its ranges into a file, says "ready", and holds what it holds until standard input is closed."""
+    import pandas as pd  # pyarrow loads it for its NumPy arrays: the bare interpreter has it, too
     import pyarrow as pa
 
     import pheon
     import pheon._adapters.numpy
+
+    pd.DataFrame({"a": [1.0]}).sum()
 
     names = data.columns(count)
     if how != "bare":

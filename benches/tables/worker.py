@@ -35,6 +35,4 @@ if __name__ == "__main__":
         status = WRONG_ANSWER
     sys.stdout.flush()
     sys.stderr.flush()
-    if status:
-        os._exit(status)
-    os._exit(0)  # freeing gigabytes is nobody's interest
+    os._exit(status)  # freeing gigabytes is nobody's interest
