@@ -218,6 +218,9 @@ class Table:
         what its filters say about the key: ``==``, ``is_in``, ``<``, ``is_between``, ``str.starts_with`` and their
         like, joined by ``&`` and ``|``. polars filters what is left, so the answers are those of `to_polars`. It
         stays on this version.
+
+        DuckDB hands filters and columns on to it: ``lf = t.lazy(); duckdb.sql("from lf where key = 3")``. A table
+        itself (``from t``) it reads whole, in place.
         """
         from pheon._adapters.polars_lazy import lazy_frame
 

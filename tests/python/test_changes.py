@@ -278,3 +278,44 @@ def test_readers_range_over_the_tail_while_rows_come(store: pheon.Store) -> None
     assert failures.empty()
     assert store.verify("t")
     assert len(store.table("t")) == 12_000
+
+
+@pytest.mark.parametrize("step", ["1h", "30min"], ids=["behind each other", "taking turns"])
+@pytest.mark.parametrize("rows", [5, 6000])
+def test_frames_with_other_categories(store: pheon.Store, step: str, rows: int) -> None:
+    def frame(start: pd.Timestamp, letters: str) -> pd.DataFrame:
+        index = pd.date_range(start, periods=rows, freq="h")
+        values = (letters * rows)[:rows]
+        frame = pd.DataFrame({"c": pd.Categorical(list(values)), "v": range(rows)}, index=index)
+        frame.attrs = {"unit": "EUR"}
+        return frame
+
+    first = pd.Timestamp("2026-01-01")
+    behind = first + pd.Timedelta(hours=rows if step == "1h" else 0) + pd.Timedelta(step) - pd.Timedelta("1h")
+    one, two = frame(first, "ab"), frame(behind + pd.Timedelta("1h"), "zb")
+    store.put("t", one)
+    t = store.append("t", two, compact=False)
+    joined = pd.concat([one.astype({"c": object}), two.astype({"c": object})]).sort_index(kind="stable")
+    back = t.to_pandas()
+    assert back.attrs == {"unit": "EUR"}
+    assert sorted(back["c"].cat.categories) == ["a", "b", "z"]
+    pd.testing.assert_frame_equal(back.astype({"c": object}), joined.astype({"c": object}), check_freq=False)
+    assert t.to_polars()["c"].to_list() == joined["c"].tolist()
+    assert t["c"].to_pylist() == joined["c"].tolist()
+    assert t.lookup(joined.index[:7])["c"].to_pylist() == joined["c"].tolist()[:7]
+    store.compact("t")
+    pd.testing.assert_frame_equal(store.table("t").to_pandas().astype({"c": object}), joined, check_freq=False)
+
+
+def test_more_categories_than_the_indices_number_are_refused(store: pheon.Store) -> None:
+    def categories(start: int) -> pa.Table:
+        texts = pa.array([f"text {i}" for i in range(start, start + 100)])
+        return pa.table(
+            {"k": range(start, start + 100), "c": texts.dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))}
+        )
+
+    store.put("t", categories(0), key="k")
+    with pytest.raises(pheon.SchemaError, match="200 different values"):
+        store.append("t", categories(100))
+    assert len(store.table("t")) == 100
+    assert len(store.append("t", categories(20).set_column(0, "k", pa.array(range(500, 600))))) == 200
