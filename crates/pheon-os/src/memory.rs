@@ -285,7 +285,7 @@ mod tests {
             true
         };
         let children = [Child::fork(body), Child::fork(body)];
-        let all = of_files(&[path.clone()], Scope::AllProcesses).unwrap();
+        let all = of_files(std::slice::from_ref(&path), Scope::AllProcesses).unwrap();
         // The first child's mapping is its own; the second is forked from us, who have none.
         assert_eq!((all.files[0].pss_bytes, all.files[0].mapped_by_processes), (LEN, Some(2)));
         assert!(all.files[0].page_table_bytes >= Some(2 * 4096), "{all:?}");

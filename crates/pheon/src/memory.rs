@@ -327,7 +327,7 @@ impl Warming<'_> {
     fn survey(&self) -> Result<Survey, ReadError> {
         let files: Vec<PathBuf> = self.version.files().into_iter().map(ToOwned::to_owned).collect();
         memory::of_files(&files, MemoryScope::ThisProcess)
-            .map_err(|e| measure_error(&[self.version.dataset.clone()], e))
+            .map_err(|e| measure_error(std::slice::from_ref(&self.version.dataset), e))
     }
 
     /// Whether it got to the end.
