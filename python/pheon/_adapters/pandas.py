@@ -109,9 +109,12 @@ def time_span(text: str, key_type: str) -> tuple[Any, Any]:
     Raises:
         ValueError: it is no time.
     """
-    period = pd.Period(text)
+    try:
+        period = pd.Period(text)
+    except ValueError:
+        period = pd.NaT
     if not isinstance(period, pd.Period):
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{text!r} is no time or date; expected text such as 2026-01-05 12:30, or the beginning of it")
     first, last = period.start_time, period.end_time
     if key_type.startswith("Date"):
         return first.date(), last.date()

@@ -35,7 +35,7 @@ def table_to_polars(table: Table) -> pl.DataFrame:
     kinds = table.schema
     for name, kind in kinds.items():
         reason = _reason(kind)
-        if reason == _UNKNOWN or (reason == _WIDENED and not kind.startswith("Decimal")):
+        if reason == _UNKNOWN:
             raise SchemaError(f"column {name!r} is {kind}, which polars has no type for; leave it out, or use pyarrow")
     handle = table._handle  # noqa: SLF001
     return with_sorted_key(read_columns(handle, table.column_names), table.key)
