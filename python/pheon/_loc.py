@@ -74,7 +74,8 @@ class Loc:
             raise KeyError(rows)
         if first is not rows:
             return found, False
-        whole = not isinstance(rows, tuple) if len(table.key) == 1 else len(rows) == len(table.key)
+        parts = len(rows) if isinstance(rows, tuple) else 1
+        whole = parts == len(table.key)
         return found, whole and table._handle.unique  # noqa: SLF001
 
     def _span(self, key: Any) -> tuple[Any, Any]:

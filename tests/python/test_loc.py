@@ -192,3 +192,30 @@ def test_a_key_of_several_columns(store: pheon.Store) -> None:
     assert values(t.loc[[("B", 9), ("A", 1)]]) == [0, 2]
     with pytest.raises(KeyError, match="Z"):
         _ = t.loc["Z"]
+
+
+def test_one_value_of_the_first_key_column(store: pheon.Store) -> None:
+    t = store.put("t", pa.table({"a": [1, 2, 1], "b": [3, 3, 4], "v": [0, 1, 2]}), key=["a", "b"])
+    assert values(t.loc[1]) == [0, 2]
+    assert t.loc[(1, 4), "v"] == 2
+    with pytest.raises(KeyError, match="9"):
+        _ = t.loc[9]
+
+
+@pytest.mark.parametrize("text", ["2026-10-24T05:00:00+05:00", "2026-10-24T02:30:00+02:00"])
+def test_text_with_an_offset_is_an_instant(store: pheon.Store, text: str) -> None:
+    index = pd.date_range("2026-10-24", periods=100, freq="30min", tz="Europe/Berlin", name="ts")
+    frame = pd.DataFrame({"v": range(100)}, index=index)
+    t = store.put("t", frame)
+    assert values(t.loc[text]) == np.atleast_1d(frame.loc[text]["v"]).tolist()
+    assert values(t.loc[text:]) == frame.loc[text:]["v"].tolist()
+    with pytest.raises(ValueError, match="no time zone"):
+        _ = store.put("naive", frame.tz_localize(None)).loc[text]
+
+
+def test_some_columns_as_a_lazy_frame(store: pheon.Store) -> None:
+    t = store.put("t", pa.table({"a": [1, 2, 1], "b": [3, 3, 4], "v": [0, 1, 2]}), key=["a", "b"])
+    assert t.select(["v"]).lazy().filter(pl.col("v") > 0).collect()["v"].to_list() == [2, 1]
+    assert t.select(["v", "a"]).lazy().filter(pl.col("a") == 1).collect().rows() == [(0, 1), (2, 1)]
+    with pytest.raises(TypeError, match="twice"):
+        t.select(["v", "v"])

@@ -123,6 +123,11 @@ impl TableHandle {
         self.table.is_projected().then(|| self.column_names())
     }
 
+    /// Whether rows of several segments take turns, so that they are copied.
+    fn is_copied(&self, py: Python<'_>) -> PyResult<bool> {
+        py.detach(|| self.table.is_copied()).map_err(|e| read_error(py, &e))
+    }
+
     /// In how many pieces the rows come.
     fn num_chunks(&self, py: Python<'_>) -> PyResult<usize> {
         py.detach(|| self.table.num_chunks()).map_err(|e| read_error(py, &e))

@@ -128,6 +128,12 @@ impl Dataset {
         if manifest.version != version {
             return wrong("member \"version\"", format!("expected {version}, found {}", manifest.version));
         }
+        let needed = Manifest::format_version_for(&manifest.key, &manifest.segments);
+        if manifest.format_version < needed {
+            let problem =
+                format!("expected {needed}, which its segments and key need, found {}", manifest.format_version);
+            return wrong("member \"format_version\"", problem);
+        }
         let ids = manifest.segments.iter().flat_map(|s| [Some(&s.id), s.hidden.as_ref().map(|h| &h.id)]).flatten();
         if let Some(bad) = ids.into_iter().find(|id| id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit())) {
             return wrong("member \"segments\"", format!("{bad:?} is not an id"));

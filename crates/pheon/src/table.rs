@@ -10,7 +10,7 @@ use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::lookup::{KeyBound, KeySpan};
 use crate::value::Value;
-use crate::version::gather::{batch_of, with_unique_dictionary};
+use crate::version::gather::batch_of;
 use crate::version::merge::{Run, RunList};
 use crate::version::{Info, Version};
 
@@ -118,22 +118,31 @@ impl Table {
         self.version.composite_key(parts)
     }
 
-    /// Bytes of the buffers that this table's columns refer to: a slice counts its share of each.
+    /// Bytes of the buffers that this table's columns refer to: a slice counts its share of each. Of several segments,
+    /// rows between the first and the last of each that are hidden count too.
     pub fn nbytes(&self) -> Result<u64, ReadError> {
         let mut total = 0;
-        for column in 0..self.num_columns() {
-            for chunk in self.column_chunks(column)? {
-                let bytes = chunk.to_data().get_slice_memory_size();
+        for (part, rows) in self.version.parts.iter().zip(self.row_ranges()?) {
+            let segment = &part.segment;
+            for i in 0..self.num_columns() {
+                let column = &segment.columns[self.stored_column(i)?];
+                let slice = column.slice(&segment.data, rows.start as usize, rows.len())?.to_data();
+                let bytes = slice.get_slice_memory_size();
                 total += bytes.map_err(|e| ReadError::arrow("measure a column", e))? as u64;
             }
         }
         Ok(total)
     }
 
+    /// Whether rows of several segments take turns here, so that [`Table::to_batches`] copies some.
+    pub fn is_copied(&self) -> Result<bool, ReadError> {
+        Ok(self.version.single().is_none() && Version::copies_some(self.list()?.window(self.start, self.len)))
+    }
+
     /// The same rows with these columns, in this order.
     ///
     /// # Errors
-    /// [`ReadError::WrongShape`] for a name that no column has.
+    /// [`ReadError::WrongShape`] for a name that no column has, or that is given twice.
     pub fn select<S: AsRef<str>>(&self, names: &[S]) -> Result<Self, ReadError> {
         let schema = self.schema();
         let mut columns = Vec::with_capacity(names.len());
@@ -142,6 +151,9 @@ impl Table {
                 let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
                 self.version.wrong_shape(format!("there is no column {:?}; the columns are {known:?}", name.as_ref()))
             })?;
+            if columns.contains(&at) {
+                return Err(self.version.wrong_shape(format!("column {:?} is asked for twice", name.as_ref())));
+            }
             columns.push(at);
         }
         let fields: Vec<_> = columns.iter().map(|&c| schema.fields()[c].clone()).collect();
@@ -165,10 +177,9 @@ impl Table {
         if let [only] = chunks.as_slice() {
             return Ok(only.clone());
         }
+        let chunks = self.version.with_one_dictionary(self.stored_column(i)?, chunks)?;
         let chunks: Vec<_> = chunks.iter().map(AsRef::as_ref).collect();
-        arrow_select::concat::concat(&chunks)
-            .map(with_unique_dictionary)
-            .map_err(|e| ReadError::arrow("join the chunks of a column", e))
+        arrow_select::concat::concat(&chunks).map_err(|e| ReadError::arrow("join the chunks of a column", e))
     }
 
     /// Column `i` of the schema in one array or more, at least one. Shares the mapping except where rows of several

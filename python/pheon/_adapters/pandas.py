@@ -106,17 +106,25 @@ _ZONE = re.compile(r'Timestamp\(\w+, "(.+)"\)')
 def time_span(text: str, key_type: str) -> tuple[Any, Any]:
     """The first and the last instant of what text such as "2026-01" means, for keys of this printed Arrow type.
 
+    Text with an offset from UTC is that instant in the keys' time zone; text without is a time there.
+
     Raises:
-        ValueError: it is no time.
+        ValueError: it is no time, it is ambiguous or missing in the time zone, or has an offset where keys have no zone.
     """
     try:
-        period = pd.Period(text)
+        period, stamp = pd.Period(text), pd.Timestamp(text)
     except ValueError:
-        period = pd.NaT
-    if not isinstance(period, pd.Period):
-        raise ValueError(f"{text!r} is no time or date; expected text such as 2026-01-05 12:30, or the beginning of it")
+        period = stamp = pd.NaT
+    if not isinstance(period, pd.Period) or not isinstance(stamp, pd.Timestamp):
+        raise ValueError(f"{text!r} is no time or date; expected text such as 2026-01-05 12:30, or 2026-01")
     first, last = period.start_time, period.end_time
+    zone = _ZONE.fullmatch(key_type)
+    if stamp.tzinfo is not None:
+        if zone is None:
+            raise ValueError(f"{text!r} has an offset from UTC, and the keys have no time zone")
+        # What is left of the period is how long it is.
+        begin = stamp.tz_convert(zone[1])
+        return begin, begin + (last - first)
     if key_type.startswith("Date"):
         return first.date(), last.date()
-    zone = _ZONE.fullmatch(key_type)
     return (first, last) if zone is None else (first.tz_localize(zone[1]), last.tz_localize(zone[1]))

@@ -100,7 +100,8 @@ def _domains(table: Table, schema: pl.Schema) -> dict[str, KeyDomain]:
     """The key columns that the index can be asked about: up to the first that it cannot."""
     found: dict[str, KeyDomain] = {}
     for name in table.key:
-        domain = domain_of(schema[name], table.schema[name])
+        # A column that was not selected cannot be asked about.
+        domain = domain_of(schema[name], table.schema[name]) if name in schema else None
         if domain is None:
             break
         found[name] = domain

@@ -23,7 +23,7 @@ mod tuning;
 
 pub(crate) use block::Bounds;
 pub(crate) use data_file::ArrowFile;
-pub(crate) use normalise::stored_type;
+pub(crate) use normalise::{has_dictionary, stored_type};
 pub(crate) use options::CancelFn;
 pub use options::{OnDuplicate, PutOptions};
 pub use progress::{Phase, Progress};

@@ -57,7 +57,8 @@ fn stored_field(field: &Field) -> Result<Field, String> {
     Ok(field.clone().with_data_type(stored_type(field.data_type())?))
 }
 
-fn has_dictionary(data_type: &DataType) -> bool {
+/// Whether a dictionary is somewhere in a stored type.
+pub(crate) fn has_dictionary(data_type: &DataType) -> bool {
     use DataType as D;
     match data_type {
         D::Dictionary(..) => true,

@@ -8,7 +8,6 @@ use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_select::interleave::interleave;
 
 use super::Version;
-use super::gather::with_unique_dictionary;
 use crate::error::ReadError;
 use crate::key::KeyRef;
 
@@ -105,10 +104,9 @@ impl Version {
             values.push(part.segment.take(column, &UInt32Array::from(rows))?);
         }
         values.push(new_null_array(values[0].data_type(), 1));
+        let values = self.with_one_dictionary(column, values)?;
         let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-        interleave(&values, &places)
-            .map(with_unique_dictionary)
-            .map_err(|e| ReadError::arrow("gather values of several segments", e))
+        interleave(&values, &places).map_err(|e| ReadError::arrow("gather values of several segments", e))
     }
 
     /// The rows' numbers if they all lie in one segment.

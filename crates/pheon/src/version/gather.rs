@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{ArrowError, DataType, SchemaRef};
+use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
 
 use super::Version;
@@ -47,6 +47,11 @@ impl Version {
         groups(runs).len()
     }
 
+    /// Whether some of these runs are copied together.
+    pub(crate) fn copies_some(runs: impl Iterator<Item = Run>) -> bool {
+        groups(runs).iter().any(|group| group.len() > 1)
+    }
+
     fn column_of(&self, group: &[Run], column: usize) -> Result<ArrayRef, ReadError> {
         let slice = |part: u32, start: u32, len: u32| {
             let segment = &self.parts[part as usize].segment;
@@ -67,6 +72,7 @@ impl Version {
             .iter()
             .map(|&(part, start, end)| slice(part, start, end - start))
             .collect::<Result<Vec<_>, ReadError>>()?;
+        let values = self.with_one_dictionary(column, values)?;
         let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
         let mut places = Vec::with_capacity(group.iter().map(|run| run.len as usize).sum());
         for run in group {
@@ -74,9 +80,7 @@ impl Version {
             let from = (run.start - spans[at].1) as usize;
             places.extend((from..from + run.len as usize).map(|row| (at, row)));
         }
-        interleave(&values, &places)
-            .map(with_unique_dictionary)
-            .map_err(|e| ReadError::arrow("gather rows of several segments", e))
+        interleave(&values, &places).map_err(|e| ReadError::arrow("gather rows of several segments", e))
     }
 }
 
@@ -106,13 +110,4 @@ fn groups(runs: impl Iterator<Item = Run>) -> Vec<Vec<Run>> {
 pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-}
-
-/// A column whose rows come from several segments with each value once in its dictionary, if it has one: segments have
-/// dictionaries of their own, and Arrow's kernels put these behind each other.
-pub(crate) fn with_unique_dictionary(array: ArrayRef) -> ArrayRef {
-    let DataType::Dictionary(_, values) = array.data_type() else { return array };
-    let unique = arrow_cast::cast(&array, values).and_then(|plain| arrow_cast::cast(&plain, array.data_type()));
-    // Values of a type that Arrow cannot number stay as they are, which is valid too.
-    unique.unwrap_or(array)
 }

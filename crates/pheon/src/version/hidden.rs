@@ -57,7 +57,10 @@ impl Hidden {
             let problem = format!("expected XXH3-64 {:016x}, found {found:016x}", expected.xxh3_64);
             return Err(file.corrupt("its rows", problem));
         }
-        let rows = ScalarBuffer::new(buffer.clone(), 0, rows);
+        let rows: ScalarBuffer<u32> = ScalarBuffer::new(buffer.clone(), 0, rows);
+        if !rows.is_sorted_by(|a, b| a < b) {
+            return Err(file.corrupt("its rows", "they do not ascend"));
+        }
         Ok(Self { file, rows })
     }
 

@@ -1,5 +1,6 @@
 //! An open version of a dataset: what maps and tables share.
 
+pub(crate) mod dictionaries;
 pub(crate) mod find;
 pub(crate) mod gather;
 pub(crate) mod hidden;
@@ -30,6 +31,7 @@ pub(crate) struct Version {
     /// Its segments, oldest first; at least one.
     pub(crate) parts: Vec<Part>,
     whole: OnceLock<Arc<RunList>>,
+    unique: OnceLock<bool>,
     /// The dataset's folder when it was last found to have nothing newer.
     seen: Mutex<Option<Stamp>>,
 }
@@ -98,9 +100,10 @@ impl Part {
             (Some(wanted), _) => Some(Arc::new(Hidden::open(fs, dataset.dir(), wanted)?)),
         };
         if let Some(hidden) = &hidden
-            && hidden.rows().last().is_some_and(|&row| row as usize >= segment.rows)
+            && hidden.rows().last().is_none_or(|&row| row as usize >= segment.rows)
         {
-            return Err(hidden.file.corrupt("its rows", format!("the segment has {} rows", segment.rows)));
+            let problem = format!("expected rows below {}, found {:?}", segment.rows, hidden.rows().last());
+            return Err(hidden.file.corrupt("its rows", problem));
         }
         Ok(Self { segment, hidden })
     }
@@ -160,7 +163,7 @@ impl Version {
         if rows != manifest.rows {
             return corrupt(format!("they hold {rows} rows, member \"rows\" says {}", manifest.rows));
         }
-        Ok(Self { dataset, manifest, parts, whole: OnceLock::new(), seen: Mutex::new(None) })
+        Ok(Self { dataset, manifest, parts, whole: OnceLock::new(), unique: OnceLock::new(), seen: Mutex::new(None) })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -194,10 +197,35 @@ impl Version {
         self.model().key.as_ref().map(|k| k.key_type)
     }
 
-    /// Whether each key occurs once, be it because that was asked for or because it is so.
+    /// Whether each key occurs once: because that was asked for, or because it is so in each segment and their keys do not
+    /// overlap. Computed once, at first use.
     pub(crate) fn is_unique(&self) -> bool {
-        self.manifest.unique
-            || self.single().is_some_and(|s| s.key.as_ref().is_some_and(|side| side.index.plan().keys == s.rows as u64))
+        self.manifest.unique || *self.unique.get_or_init(|| self.is_unique_so_far().unwrap_or(false))
+    }
+
+    fn is_unique_so_far(&self) -> Result<bool, ReadError> {
+        let distinct = |part: &Part| {
+            let side = part.segment.key.as_ref();
+            side.is_some_and(|side| side.index.plan().keys == part.segment.rows as u64)
+        };
+        if !self.parts.iter().all(distinct) {
+            return Ok(false);
+        }
+        // A segment of the merged order is one run if nothing of another lies between its rows.
+        let mut starts: Vec<&Segment> = Vec::with_capacity(self.parts.len());
+        for segment in self.parts.iter().map(|part| part.segment.as_ref()).filter(|segment| segment.rows > 0) {
+            let mut at = starts.len();
+            while at > 0 && segment.compare_keys(0, starts[at - 1], 0)?.is_lt() {
+                at -= 1;
+            }
+            starts.insert(at, segment);
+        }
+        for pair in starts.windows(2) {
+            if !pair[0].compare_keys(pair[0].rows - 1, pair[1], 0)?.is_lt() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// All rows in order. Computed once, at first use.

@@ -94,9 +94,10 @@ pub(super) fn compact(
             segments.splice(range, [record]);
             exclusive.publish(base.manifest.key.clone(), base.manifest.unique, "compact".to_owned(), segments)
         });
-    merged.inspect_err(|_| {
+    merged.map_err(|e| {
         // Whatever of it has a name by now.
         let _ = exclusive.remove_leftovers();
+        super::named(exclusive.dataset(), e)
     })
 }
 

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_array::types::UInt32Type;
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_array, new_null_array};
 use arrow_cast::{CastOptions, cast, cast_with_options};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use arrow_select::concat::concat;
 
-use crate::build::stored_type;
+use crate::build::{has_dictionary, stored_type};
 use crate::error::WriteError;
 use crate::segment::Segment;
 use crate::version::Version;
+use crate::version::dictionaries::unify;
 
 /// The metadata of a field whose values a codec has encoded (docs/format.md section 3.1).
 const CODEC_KEY: &str = "pheon.codec";
@@ -108,7 +110,7 @@ fn converts(from: &DataType, to: &DataType) -> bool {
         (from, D::Dictionary(_, to)) => converts(from, to),
         (from, to) if from.is_integer() && to.is_integer() => true,
         (D::Int8 | D::UInt8 | D::Int16 | D::UInt16 | D::Float16, D::Float32) => true,
-        (from, D::Float64) if from.is_integer() => !matches!(from, D::Int64 | D::UInt64),
+        (from, D::Float64) if from.is_integer() => true,
         (D::Float16 | D::Float32, D::Float64) => true,
         // The stored number does not depend on the zone.
         (D::Timestamp(_, a), D::Timestamp(_, b)) => a.is_some() == b.is_some(),
@@ -134,8 +136,14 @@ fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
         (D::Dictionary(_, values), _) if !matches!(to, D::Dictionary(..)) => convert(&cast(given, values)?, to)?,
         _ => cast(given, to)?,
     };
-    // Times in a coarser unit are cut by the cast: what does not come back as it was is refused.
-    let may_lose = matches!((from, to), (D::Timestamp(..), _) | (D::Duration(_), _) | (D::Time32(_) | D::Time64(_), _));
+    // Times in a coarser unit are cut by the cast, long integers are rounded: what does not come back as it was is refused.
+    let may_lose = matches!(
+        (from, to),
+        (D::Timestamp(..), _)
+            | (D::Duration(_), _)
+            | (D::Time32(_) | D::Time64(_), _)
+            | (D::Int64 | D::UInt64, D::Float64)
+    );
     if may_lose && cast(&converted, from)?.to_data() != given.to_data() {
         return Err(format!("a value of type {from} has no exact counterpart of type {to}"));
     }
@@ -143,35 +151,38 @@ fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
 }
 
 impl Version {
-    /// Fails if a dictionary column of this version and of `new` together has more values than its indices can number:
-    /// nothing could join their rows.
+    /// Fails if rows of this version and of `new` could not be joined: their dictionaries have more values than the indices
+    /// can number, or an ordered one has values in another order.
     pub(super) fn check_dictionaries(&self, new: &Segment) -> Result<(), WriteError> {
-        for (i, field) in self.schema().fields().iter().enumerate() {
-            let DataType::Dictionary(index, _) = field.data_type() else { continue };
-            let numbers = match index.as_ref() {
-                DataType::Int8 => 1 << 7,
-                DataType::UInt8 => 1 << 8,
-                DataType::Int16 => 1 << 15,
-                DataType::UInt16 => 1 << 16,
-                _ => continue,
+        for (i, field) in self.schema().fields().iter().enumerate().filter(|(_, f)| has_dictionary(f.data_type())) {
+            let wrong = |problem: String| {
+                Err(WriteError::schema(format!("rows for {:?}: column {:?}: {problem}", self.name(), field.name())))
             };
-            let segments = self.parts.iter().map(|part| part.segment.as_ref()).chain([new]);
-            let mut values = Vec::new();
-            for segment in segments {
-                let column = segment.columns[i].slice(&segment.data, 0, segment.rows)?;
-                values.extend(column.as_any_dictionary_opt().map(|dictionary| dictionary.values().clone()));
-            }
-            let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-            let numbered = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(values[0].data_type().clone()));
-            let Ok(all) = concat(&values).and_then(|all| cast(&all, &numbered)) else { continue };
-            let count = all.as_any_dictionary_opt().map_or(0, |dictionary| dictionary.values().len());
-            if count > numbers {
-                return Err(WriteError::schema(format!(
-                    "rows for {:?}: column {:?} would have {count} different values, and {} numbers {numbers}; put the data anew with wider indices, or with plain values",
-                    self.name(),
-                    field.name(),
-                    field.data_type()
-                )));
+            let mut all = self.dictionaries_of(i)?;
+            all.push(new.columns[i].slice(&new.data, 0, 0)?.to_data());
+            let unified = match unify(&all) {
+                Ok(unified) => unified,
+                Err(e) => {
+                    return wrong(format!(
+                        "its dictionary and those that are there have more values together than {} numbers; put the data anew with wider indices or plain values ({e})",
+                        field.data_type()
+                    ));
+                }
+            };
+            if field.dict_is_ordered() == Some(true) && matches!(field.data_type(), DataType::Dictionary(..)) {
+                let values = make_array(unified[0].child_data()[0].clone());
+                let own = make_array(all[all.len() - 1].child_data()[0].clone());
+                let wide = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(values.data_type().clone()));
+                let places = concat(&[values.as_ref(), own.as_ref()]).and_then(|both| cast(&both, &wide));
+                let ascend = places.is_ok_and(|places| {
+                    let places = places.as_dictionary::<UInt32Type>().keys().slice(values.len(), own.len());
+                    places.values().is_sorted()
+                });
+                if !ascend {
+                    return wrong(
+                        "its dictionary is ordered, and orders values otherwise than the one that is there".to_owned(),
+                    );
+                }
             }
         }
         Ok(())
@@ -216,6 +227,9 @@ mod tests {
         assert!(problem(&three).contains("no column \"c\""));
         assert!(problem(&[("a", DataType::Utf8), ("b", DataType::Int64)]).contains("\"a\" has type Utf8"));
         assert!(problem(&[("a", DataType::Float64), ("b", DataType::Int64)]).contains("without loss"));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1 << 52, (1 << 60) + 1]));
+        assert!(convert(&numbers, &DataType::Float64).unwrap_err().contains("exact"));
+        assert!(convert(&numbers.slice(0, 1), &DataType::Float64).is_ok());
     }
 
     #[test]

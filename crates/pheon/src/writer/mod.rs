@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch, make_array};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::SchemaRef;
 
 use self::conform::Conform;
 pub(crate) use self::exclusive::{Exclusive, publish_document};
 pub use self::exclusive::{GcReport, Retention};
-use crate::build::{OnDuplicate, PutOptions, SegmentBuilder};
+use crate::build::{OnDuplicate, PutOptions, SegmentBuilder, has_dictionary};
 use crate::dataset::Dataset;
 use crate::error::WriteError;
 use crate::manifest::SegmentRecord;
@@ -199,9 +199,7 @@ impl Writer {
         };
         self.done = true;
         match self.addition.take() {
-            Some(addition) => {
-                Ok(tidy_up(&self.exclusive, addition.compact, addition.retain, &self.options).unwrap_or(version))
-            }
+            Some(addition) => Ok(tidy_up(&self.exclusive, version, addition.compact, addition.retain, &self.options)),
             None => Ok(version),
         }
     }
@@ -215,7 +213,7 @@ impl Writer {
         let (dataset, base) = (self.exclusive.dataset(), &addition.base);
         let mut segments = base.manifest.segments.clone();
         let unique = base.manifest.unique;
-        let has_dictionary = base.schema().fields().iter().any(|f| matches!(f.data_type(), DataType::Dictionary(..)));
+        let has_dictionary = base.schema().fields().iter().any(|field| has_dictionary(field.data_type()));
         if unique || has_dictionary || addition.change == Change::Upsert {
             let new = Segment::open(dataset.fs().as_ref(), dataset.dir(), &record, &base.manifest.key)?;
             base.check_dictionaries(&new)?;
@@ -237,14 +235,18 @@ impl Writer {
         self.exclusive.publish(base.manifest.key.clone(), unique, origin.to_owned(), segments)
     }
 
-    /// Fills in the dataset's name, which the builder does not know.
     fn named(&self, error: WriteError) -> WriteError {
-        match error {
-            WriteError::DuplicateKey { key, rows, .. } => {
-                WriteError::DuplicateKey { dataset: self.exclusive.dataset().name().to_owned(), key, rows }
-            }
-            other => other,
+        named(self.exclusive.dataset(), error)
+    }
+}
+
+/// Fills in the dataset's name, which the builder does not know.
+fn named(dataset: &Dataset, error: WriteError) -> WriteError {
+    match error {
+        WriteError::DuplicateKey { key, rows, .. } => {
+            WriteError::DuplicateKey { dataset: dataset.name().to_owned(), key, rows }
         }
+        other => other,
     }
 }
 
@@ -254,22 +256,25 @@ fn acquire(dataset: &Dataset, create: bool, options: &PutOptions) -> Result<Excl
 }
 
 /// What follows a change that is already published: merging small segments and removing old versions. Returns the newest
-/// version's number. Where it fails nothing is lost, and the next change tries again.
-fn tidy_up(
-    exclusive: &Exclusive,
-    compact: bool,
-    retain: Option<Retention>,
-    options: &PutOptions,
-) -> Result<u64, WriteError> {
-    let mut version = exclusive.dataset().open(None)?;
-    if compact && let Some(range) = compact::due(&version) {
-        compact::compact(exclusive, &version, range, options)?;
-        version = exclusive.dataset().open(None)?;
+/// version's number, if it is another one than `version`. Where it fails nothing is lost, and the next change tries again.
+fn tidy_up(exclusive: &Exclusive, version: u64, compact: bool, retain: Option<Retention>, options: &PutOptions) -> u64 {
+    // First, because what goes makes room for what is merged.
+    let collect = || retain.map(|retention| exclusive.collect(retention));
+    let _ = collect();
+    if !compact {
+        return version;
     }
-    if let Some(retention) = retain {
-        exclusive.collect(retention)?;
+    let merged = exclusive.dataset().open(None).map_err(WriteError::from).and_then(|base| match compact::due(&base) {
+        Some(range) => compact::compact(exclusive, &base, range, options).map(Some),
+        None => Ok(None),
+    });
+    match merged {
+        Ok(Some(merged)) => {
+            let _ = collect();
+            merged
+        }
+        _ => version,
     }
-    Ok(version.manifest.version)
 }
 
 /// Takes the rows of some keys out of the newest version; returns the new version's number and how many rows went. Keys
@@ -288,7 +293,7 @@ pub(crate) fn delete(dataset: &Dataset, keys: &dyn Array, options: &ChangeOption
     let version = published.inspect_err(|_| {
         let _ = exclusive.remove_leftovers();
     })?;
-    Ok((tidy_up(&exclusive, options.compact, options.retain, &options.build).unwrap_or(version), gone))
+    Ok((tidy_up(&exclusive, version, options.compact, options.retain, &options.build), gone))
 }
 
 /// Merges all segments of the newest version into one without hidden rows; returns the number of the version that has it.
