@@ -194,7 +194,8 @@ class Store:
         """Publish `data` as a table sorted by `key`, one column or several in their order, and open it.
 
         Keys may repeat unless `unique`: then a second row with one key is a `DuplicateKeyError`, now and in changes. A
-        table whose keys happen not to repeat opens as a map too; `unique` keeps it one through any `upsert`. A categorical (dictionary-encoded) key column is stored as its plain values.
+        table whose keys happen not to repeat opens as a map too; `unique` keeps it one through any `upsert`. A
+        categorical (dictionary-encoded) key column is stored as its plain values.
 
         `data` is Arrow data (pandas, polars, pyarrow, DuckDB...: anything with the PyCapsule interface), the path of
         a file, or another table. Without `key` a pandas index becomes the key, if it has a name or is no plain count;

@@ -109,7 +109,7 @@ def time_span(text: str, key_type: str) -> tuple[Any, Any]:
     Text with an offset from UTC is that instant in the keys' time zone; text without is a time there.
 
     Raises:
-        ValueError: it is no time, it is ambiguous or missing in the time zone, or has an offset where keys have no zone.
+        ValueError: it is no time, ambiguous or missing in the time zone, or has an offset where keys have no zone.
     """
     try:
         period, stamp = pd.Period(text), pd.Timestamp(text)
