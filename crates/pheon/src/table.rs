@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{FieldRef, Schema, SchemaRef};
 
+use crate::build::has_dictionary;
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::lookup::{KeyBound, KeySpan};
 use crate::value::Value;
+use crate::version::dictionaries::join;
 use crate::version::gather::batch_of;
 use crate::version::merge::{Run, RunList};
 use crate::version::{Info, Version};
@@ -177,9 +179,14 @@ impl Table {
         if let [only] = chunks.as_slice() {
             return Ok(only.clone());
         }
-        let chunks = self.version.with_one_dictionary(self.stored_column(i)?, chunks)?;
+        let failed = |e| ReadError::arrow("join the chunks of a column", e);
+        if has_dictionary(chunks[0].data_type()) {
+            let chunks = self.version.with_one_dictionary(self.stored_column(i)?, chunks)?;
+            let pieces = chunks.iter().enumerate().map(|(at, chunk)| (at, 0, chunk.len()));
+            return join(&chunks, pieces, self.num_rows()).map_err(failed);
+        }
         let chunks: Vec<_> = chunks.iter().map(AsRef::as_ref).collect();
-        arrow_select::concat::concat(&chunks).map_err(|e| ReadError::arrow("join the chunks of a column", e))
+        arrow_select::concat::concat(&chunks).map_err(failed)
     }
 
     /// Column `i` of the schema in one array or more, at least one. Shares the mapping except where rows of several

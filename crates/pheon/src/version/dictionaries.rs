@@ -9,6 +9,7 @@ use arrow_array::types::UInt32Type;
 use arrow_array::{Array, ArrayRef, UInt32Array, make_array};
 use arrow_cast::{CastOptions, cast, cast_with_options};
 use arrow_data::ArrayData;
+use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::concat::concat;
 use arrow_select::take::take;
@@ -40,6 +41,22 @@ impl Version {
         };
         self.parts.iter().map(slice).collect()
     }
+}
+
+/// Rows of arrays with common dictionaries: for each piece which array, its first row there and the one after its last.
+///
+/// Not by Arrow's `interleave` and `concat`, which put dictionaries behind each other even if they are the same.
+pub(crate) fn join(
+    arrays: &[ArrayRef],
+    pieces: impl Iterator<Item = (usize, usize, usize)>,
+    rows: usize,
+) -> Result<ArrayRef, ArrowError> {
+    let arrays: Vec<ArrayData> = arrays.iter().map(|array| array.to_data()).collect();
+    let mut joined = MutableArrayData::new(arrays.iter().collect(), false, rows);
+    for (array, from, to) in pieces {
+        joined.try_extend(array, from, to)?;
+    }
+    Ok(make_array(joined.freeze()))
 }
 
 /// The same arrays, all of one type, with common dictionaries.
@@ -79,6 +96,10 @@ fn unify_dictionaries(
     // By first appearance, each once.
     let numbered = cast(&all, &wide)?;
     let numbered = numbered.as_dictionary::<UInt32Type>();
+    let (found, most) = (numbered.values().len(), numbers_of(index));
+    if found as u64 > most {
+        return Err(ArrowError::InvalidArgumentError(format!("{found} values, and {index} numbers {most}")));
+    }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let mut start = 0;
     let mut unified = Vec::with_capacity(arrays.len());
@@ -103,6 +124,13 @@ fn unify_dictionaries(
         unified.push(data.build()?);
     }
     Ok(unified)
+}
+
+/// How many values indices of this type number.
+fn numbers_of(index: &DataType) -> u64 {
+    let bits = 8 * index.primitive_width().unwrap_or(8) as u32;
+    let bits = if index.is_signed_integer() { bits - 1 } else { bits };
+    1u64.checked_shl(bits).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -138,6 +166,9 @@ mod tests {
             assert_eq!(texts(values), ["lo", "mid", "hi", "top"].map(|v| Some(v.to_owned())));
             assert_eq!(texts(array), texts(&before.slice(1, before.len() - 1)));
         }
+        let joined = join(&unified, [(1, 0, 2), (0, 0, 1)].into_iter(), 3).unwrap();
+        assert_eq!(joined.as_dictionary::<Int8Type>().values().len(), 4);
+        assert_eq!(texts(&joined), [None, Some("hi".to_owned()), Some("lo".to_owned())]);
     }
 
     #[test]
@@ -148,10 +179,8 @@ mod tests {
         };
         let arrays = [inside(vec![Some(0)], vec!["a"]), inside(vec![Some(0), Some(1)], vec!["b", "a"])];
         let unified = unify(&arrays.iter().map(|a| a.to_data()).collect::<Vec<_>>()).unwrap();
-        let joined = concat(
-            &unified.into_iter().map(make_array).collect::<Vec<_>>().iter().map(AsRef::as_ref).collect::<Vec<_>>(),
-        );
-        let joined = joined.unwrap();
+        let unified: Vec<ArrayRef> = unified.into_iter().map(make_array).collect();
+        let joined = join(&unified, [(0, 0, 1), (1, 0, 2)].into_iter(), 3).unwrap();
         let column = joined.as_struct().column(0);
         assert_eq!(texts(column), ["a", "b", "a"].map(|v| Some(v.to_owned())));
         assert_eq!(column.as_dictionary::<Int8Type>().values().len(), 2);

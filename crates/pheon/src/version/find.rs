@@ -8,6 +8,8 @@ use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_select::interleave::interleave;
 
 use super::Version;
+use super::dictionaries::join;
+use crate::build::has_dictionary;
 use crate::error::ReadError;
 use crate::key::KeyRef;
 
@@ -104,9 +106,13 @@ impl Version {
             values.push(part.segment.take(column, &UInt32Array::from(rows))?);
         }
         values.push(new_null_array(values[0].data_type(), 1));
-        let values = self.with_one_dictionary(column, values)?;
+        let failed = |e| ReadError::arrow("gather values of several segments", e);
+        if has_dictionary(values[0].data_type()) {
+            let values = self.with_one_dictionary(column, values)?;
+            return join(&values, places.iter().map(|&(at, row)| (at, row, row + 1)), places.len()).map_err(failed);
+        }
         let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-        interleave(&values, &places).map_err(|e| ReadError::arrow("gather values of several segments", e))
+        interleave(&values, &places).map_err(failed)
     }
 
     /// The rows' numbers if they all lie in one segment.

@@ -7,7 +7,9 @@ use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
 
 use super::Version;
+use super::dictionaries::join;
 use super::merge::Run;
+use crate::build::has_dictionary;
 use crate::error::ReadError;
 
 /// Runs of so many rows are handed out as they lie; shorter ones cost a consumer more as a chunk of their own than
@@ -72,7 +74,16 @@ impl Version {
             .iter()
             .map(|&(part, start, end)| slice(part, start, end - start))
             .collect::<Result<Vec<_>, ReadError>>()?;
-        let values = self.with_one_dictionary(column, values)?;
+        let failed = |e| ReadError::arrow("gather rows of several segments", e);
+        if has_dictionary(values[0].data_type()) {
+            let values = self.with_one_dictionary(column, values)?;
+            let pieces = group.iter().map(|run| {
+                let at = spans.iter().position(|span| span.0 == run.part).unwrap_or(0);
+                let from = (run.start - spans[at].1) as usize;
+                (at, from, from + run.len as usize)
+            });
+            return join(&values, pieces, group.iter().map(|run| run.len as usize).sum()).map_err(failed);
+        }
         let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
         let mut places = Vec::with_capacity(group.iter().map(|run| run.len as usize).sum());
         for run in group {
@@ -80,7 +91,7 @@ impl Version {
             let from = (run.start - spans[at].1) as usize;
             places.extend((from..from + run.len as usize).map(|row| (at, row)));
         }
-        interleave(&values, &places).map_err(|e| ReadError::arrow("gather rows of several segments", e))
+        interleave(&values, &places).map_err(failed)
     }
 }
 
