@@ -113,6 +113,8 @@ proptest! {
     fn tables_agree_with_an_oracle(
         case in cases(), others in vec(vec(0usize..6, 4), 1..6), ends in any::<[(bool, u8); 2]>(),
     ) {
+        // A column of values without bytes adds nothing to the key bytes: a tuple with it and one without it are the same key.
+        prop_assume!(!case.types.contains(&DataType::FixedSizeBinary(0)));
         let scratch = Scratch::new();
         put(&scratch.store, "t", &case.batch(), PutOptions::table(case.names()).threads(1)).unwrap();
         let table = scratch.store.table("t").unwrap();
