@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import pheon
-from pheon._adapters.pandas_source import METADATA_KEY, frame_source
+from pheon._adapters.pandas_labels import METADATA_KEY
+from pheon._adapters.pandas_source import frame_source
 
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 DAY = dt.date(2020, 1, 1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,7 @@ _PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 _STRINGS = string_dtype("pyarrow", "nan") if _PANDAS_3 else pd.StringDtype("pyarrow")
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """What a column becomes: `kind` chooses the conversion, `dtype` steers it, `copy` says why it copies, if so."""
 
     kind: str

@@ -17,6 +17,10 @@ import pandas as pd
 
 from pheon._errors import SchemaError
 
+# Where the description of a frame lies in the schema metadata.
+METADATA_KEY = b"pheon.pandas"
+METADATA_VERSION = 1
+
 
 def to_json(value: Any, where: str) -> Any:
     """`value` for ``json.dumps``; `where` says in messages what it is part of.

@@ -8,21 +8,18 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 
 from pheon._adapters.pandas_dtypes import Description, describe, index_of
-from pheon._adapters.pandas_labels import from_json
-from pheon._adapters.pandas_source import METADATA_KEY, METADATA_VERSION
+from pheon._adapters.pandas_labels import METADATA_KEY, METADATA_VERSION, from_json
 from pheon._errors import CorruptError
 
 
-@dataclass(slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of the table, and what is known of it from the frame that it was."""
 
     values: pa.ChunkedArray
@@ -30,15 +27,18 @@ class Column:
     dtype: Description | None = None
 
 
-@dataclass(slots=True)
 class Layout:
     """Where everything in a table goes."""
 
-    columns: list[tuple[str, Column]] = field(default_factory=list[tuple[str, Column]])
-    index: list[tuple[str, Column]] = field(default_factory=list[tuple[str, Column]])
-    positions: pd.RangeIndex | None = None
-    labels: pd.Index | None = None
-    attrs: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    # No dataclass: making one takes longer than making the first frame.
+    __slots__ = ("attrs", "columns", "index", "labels", "positions")
+
+    def __init__(self) -> None:
+        self.columns: list[tuple[str, Column]] = []
+        self.index: list[tuple[str, Column]] = []
+        self.positions: pd.RangeIndex | None = None
+        self.labels: pd.Index | None = None
+        self.attrs: dict[Any, Any] = {}
 
 
 def layout_of(table: pa.Table) -> Layout:
@@ -59,16 +59,26 @@ def layout_of(table: pa.Table) -> Layout:
     return layout
 
 
-@dataclass(frozen=True, slots=True)
 class _Own:
     """What `pheon.pandas` says, read."""
 
-    fields: dict[str, tuple[Any, Description]]
-    columns: list[str]
-    index: list[str]
-    labels: pd.Index
-    labels_of_some: dict[str, Any]
-    attrs: Any
+    __slots__ = ("attrs", "columns", "fields", "index", "labels", "labels_of_some")
+
+    def __init__(  # noqa: PLR0917 - one a member of the metadata
+        self,
+        fields: dict[str, tuple[Any, Description]],
+        columns: list[str],
+        index: list[str],
+        labels: pd.Index,
+        labels_of_some: dict[str, Any],
+        attrs: Any,
+    ) -> None:
+        self.fields = fields
+        self.columns = columns
+        self.index = index
+        self.labels = labels
+        self.labels_of_some = labels_of_some
+        self.attrs = attrs
 
 
 @lru_cache(maxsize=32)
@@ -103,7 +113,8 @@ def _own(text: bytes) -> _Own:
 
 def _own_layout(table: pa.Table, text: bytes) -> Layout:
     own = _own(text)
-    layout = Layout(attrs=from_json(own.attrs))
+    layout = Layout()
+    layout.attrs = from_json(own.attrs)
     names = table.column_names
     there = dict(zip(names, table.columns, strict=True))
     # A projection may lack a level: then the others would be no index.

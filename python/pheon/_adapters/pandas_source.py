@@ -17,12 +17,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pheon._adapters.pandas_dtypes import Description, describe, describe_categories, texts_of, unused
-from pheon._adapters.pandas_labels import to_json
+from pheon._adapters.pandas_labels import METADATA_KEY, METADATA_VERSION, to_json
 from pheon._adapters.pandas_objects import to_arrow as objects_to_arrow
 from pheon._errors import SchemaError
-
-METADATA_KEY = b"pheon.pandas"
-METADATA_VERSION = 1
 
 # Up to so many categories are kept in the metadata too: a table without rows has no dictionary to take them from.
 _CATEGORIES_KEPT_MAX = 1_000
