@@ -208,11 +208,18 @@ fn manifests_are_checked() {
     expect(&with(&|j| j["pheon"] = json!("store")), "expected \"manifest\"");
     expect(&with(&|j| j["version"] = json!(1)), "expected 2, found 1");
     expect(&with(&|j| j["rows"] = json!(-1)), "JSON");
+    let twice = |j: &Json| json!([j["segments"][0].clone(), j["segments"][0].clone()]);
+    expect(&with(&|j| j["segments"] = json!([])), "expected 2, which its segments and key need, found 1");
+    expect(&with(&|j| j["segments"] = twice(j)), "expected 2");
+    // What format version 1 does not have, in a manifest that says that it is of version 2.
+    let with = |change: &dyn Fn(&mut Json)| {
+        with(&|j| {
+            j["format_version"] = json!(2);
+            change(j);
+        })
+    };
     expect(&with(&|j| j["segments"] = json!([])), "at least one segment");
-    expect(
-        &with(&|j| j["segments"] = json!([j["segments"][0].clone(), j["segments"][0].clone()])),
-        "they hold 80 rows",
-    );
+    expect(&with(&|j| j["segments"] = twice(j)), "they hold 80 rows");
     expect(&with(&|j| j["segments"][0]["id"] = json!("../../../../../../../../../../etc/")), "is not an id");
     expect(&with(&|j| j["segments"][0]["id"] = json!("0".repeat(32))), "missing");
     expect(&with(&|j| j["segments"][0]["rows"] = json!(41)), "expected 41 rows, found 40");
