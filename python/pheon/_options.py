@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack
 
 from pheon._progress import bar_if_terminal
 
@@ -133,20 +133,35 @@ def check_keep(keep: int | None) -> int | None:
     return number
 
 
+class BuildKeywords(TypedDict, total=False):
+    """The keyword arguments of everything that builds; `Store` explains them."""
+
+    memory_limit: int | str | None
+    threads: int | None
+    spill_dir: StrPath | None
+    progress: ProgressOption
+    lock_timeout: float | None
+
+
+class ChangeKeywords(BuildKeywords, total=False):
+    """The keyword arguments of what changes a dataset; `Store.append` explains them."""
+
+    compact: bool
+    keep: int | None
+    max_age: float | timedelta | None
+
+
 def build_options(
+    duplicates: OnDuplicate = "error",
+    /,
     *,
-    on_duplicate: OnDuplicate = "error",
     memory_limit: int | str | None = None,
     threads: int | None = None,
     spill_dir: StrPath | None = None,
     progress: ProgressOption = None,
     lock_timeout: float | None = None,
-    mode: Mode = "put",
-    compact: bool = True,
-    keep: int | None = None,
-    max_age: float | timedelta | None = None,
 ) -> BuildOptions:
-    """The options dict of a build or a change."""
+    """The options dict of a build."""
     if progress is None or isinstance(progress, bool):
         callback = bar_if_terminal() if progress else None
     elif callable(progress):
@@ -154,14 +169,33 @@ def build_options(
     else:
         raise TypeError(f"progress must be None, True or a callable, got {type(progress).__name__}")
     return {
-        "on_duplicate": on_duplicate,
+        "on_duplicate": duplicates,
         "memory_limit": parse_bytes(memory_limit, "memory_limit"),
         "threads": check_threads(threads),
         "spill_dir": None if spill_dir is None else os.fspath(spill_dir),
         "progress": callback,
         "lock_timeout": check_seconds(lock_timeout, "lock_timeout"),
-        "mode": mode,
-        "compact": bool(compact),
-        "keep": check_keep(keep),
-        "max_age": check_seconds(max_age, "max_age"),
+        "mode": "put",
+        "compact": True,
+        "keep": None,
+        "max_age": None,
     }
+
+
+def change_options(
+    mode: Mode,
+    duplicates: OnDuplicate = "error",
+    /,
+    *,
+    compact: bool = True,
+    keep: int | None = None,
+    max_age: float | timedelta | None = None,
+    **build: Unpack[BuildKeywords],
+) -> BuildOptions:
+    """The options dict of a change."""
+    options = build_options(duplicates, **build)
+    options["mode"] = mode
+    options["compact"] = bool(compact)
+    options["keep"] = check_keep(keep)
+    options["max_age"] = check_seconds(max_age, "max_age")
+    return options

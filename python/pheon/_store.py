@@ -6,13 +6,22 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 from pheon._adapters import arrow_keys, arrow_source
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
 from pheon._native import StoreHandle, TableHandle
-from pheon._options import BuildOptions, OnDuplicate, ProgressOption, StrPath, build_options, check_seconds
+from pheon._options import (
+    BuildKeywords,
+    BuildOptions,
+    ChangeKeywords,
+    OnDuplicate,
+    StrPath,
+    build_options,
+    change_options,
+    check_seconds,
+)
 from pheon._reopen import Origin, absolute, reopen_store
 from pheon._table import Table
 from pheon._writer import MapWriter
@@ -29,9 +38,9 @@ class Store:
     ``for name in store`` goes through the datasets, ``name in store`` asks for one. Publishing replaces a dataset
     for whoever opens it afterwards; who has it open stays on the old version until `refresh`.
 
-    The same keyword arguments steer every build:
+    The same keyword arguments steer every build and change:
 
-    * `on_duplicate`: "error" (the default), "first" or "last" wins where a map's key occurs twice,
+    * `on_duplicate` (where it is named): "error", "first" or "last" wins where a unique key occurs twice,
     * `memory_limit`: bytes, or text like "2GB"; at least 64 MiB. None: a quarter of the machine's memory,
     * `threads`: None: as many as this process has CPUs,
     * `spill_dir`: where sorted runs go that exceed the limit. None: into the store,
@@ -108,11 +117,7 @@ class Store:
         value: str | list[str] | None = None,
         codec: Codec | None = None,
         on_duplicate: OnDuplicate = "error",
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **build: Unpack[BuildKeywords],
     ) -> Map:
         """Publish `data` as a map and open it.
 
@@ -126,14 +131,7 @@ class Store:
         object. The type is that of all entries of a mapping, but of the first 65,536 pairs of an iterable, which can be
         read only once: a later pair that does not fit is a `SchemaError`.
         """
-        options = build_options(
-            on_duplicate=on_duplicate,
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-        )
+        options = build_options(on_duplicate, **build)
         if isinstance(data, Map):
             data = data.table()
         if not _is_tabular(data):
@@ -156,11 +154,7 @@ class Store:
         value: str = "value",
         codec: Codec | None = None,
         on_duplicate: OnDuplicate = "error",
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **build: Unpack[BuildKeywords],
     ) -> MapWriter:
         """A writer that takes a map piece by piece and publishes it at the end of its ``with`` block.
 
@@ -168,14 +162,7 @@ class Store:
         pairs, or the first Arrow data if it comes before, set the column types; a later pair that does not fit is a
         `SchemaError`. ``codec="msgpack"`` takes mixed values.
         """
-        options = build_options(
-            on_duplicate=on_duplicate,
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-        )
+        options = build_options(on_duplicate, **build)
         return MapWriter(self._handle.map_writer(name, (key, value), codec, options))
 
     def put(
@@ -185,11 +172,7 @@ class Store:
         *,
         key: str | list[str] | None = None,
         unique: bool = False,
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **build: Unpack[BuildKeywords],
     ) -> Table:
         """Publish `data` as a table sorted by `key`, one column or several in their order, and open it.
 
@@ -201,14 +184,7 @@ class Store:
         a file, or another table. Without `key` a pandas index becomes the key, if it has a name or is no plain count;
         else rows keep their order.
         """
-        options = build_options(
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-        )
-        self._put_tabular(name, data, key, None, unique=unique, options=options)
+        self._put_tabular(name, data, key, None, unique=unique, options=build_options(**build))
         return self.table(name)
 
     def _put_tabular(
@@ -244,15 +220,7 @@ class Store:
         self,
         name: str,
         data: Any,
-        *,
-        compact: bool = True,
-        keep: int | None = None,
-        max_age: float | timedelta | None = None,
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **change: Unpack[ChangeKeywords],
     ) -> Table:
         """Add rows to a dataset and open the version that has them. What is there is not written again.
 
@@ -270,18 +238,7 @@ class Store:
             SchemaError: the columns do not fit.
             DuplicateKeyError: a key is there already, in a dataset whose keys must be unique.
         """
-        options = build_options(
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-            mode="append",
-            compact=compact,
-            keep=keep,
-            max_age=max_age,
-        )
-        return self._change(name, data, options)
+        return self._change(name, data, change_options("append", **change))
 
     def upsert(
         self,
@@ -289,49 +246,21 @@ class Store:
         data: Any,
         *,
         on_duplicate: OnDuplicate = "last",
-        compact: bool = True,
-        keep: int | None = None,
-        max_age: float | timedelta | None = None,
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **change: Unpack[ChangeKeywords],
     ) -> Table:
         """Like `append`, but rows that are there with a key of `data` are replaced.
 
         `on_duplicate` is about keys that `data` has twice where keys must be unique. In other tables all rows of `data`
         come in.
         """
-        options = build_options(
-            on_duplicate=on_duplicate,
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-            mode="upsert",
-            compact=compact,
-            keep=keep,
-            max_age=max_age,
-        )
-        return self._change(name, data, options)
+        return self._change(name, data, change_options("upsert", on_duplicate, **change))
 
-    def delete(
-        self,
-        name: str,
-        keys: Any,
-        *,
-        compact: bool = True,
-        keep: int | None = None,
-        max_age: float | timedelta | None = None,
-        lock_timeout: float | None = None,
-    ) -> int:
+    def delete(self, name: str, keys: Any, **change: Unpack[ChangeKeywords]) -> int:
         """Take all rows with these keys out of the newest version; how many went. Keys that are not there are ignored.
 
         `keys` is many keys, as `Map.get_many` takes them. Readers of older versions are not disturbed.
         """
-        options = build_options(lock_timeout=lock_timeout, compact=compact, keep=keep, max_age=max_age)
+        options = change_options("put", **change)
         asked = arrow_keys(self._handle.table(name, None), keys)
         return self._handle.delete(name, asked, options)[1]
 
@@ -367,26 +296,13 @@ class Store:
         *,
         keep: int | None = None,
         max_age: float | timedelta | None = None,
-        memory_limit: int | str | None = None,
-        threads: int | None = None,
-        spill_dir: StrPath | None = None,
-        progress: ProgressOption = None,
-        lock_timeout: float | None = None,
+        **build: Unpack[BuildKeywords],
     ) -> int:
         """Merge a dataset's segments into one, without deleted rows; the version that holds the result.
 
         `keep` and `max_age` remove older versions afterwards, as `gc` does; both None: none.
         """
-        options = build_options(
-            memory_limit=memory_limit,
-            threads=threads,
-            spill_dir=spill_dir,
-            progress=progress,
-            lock_timeout=lock_timeout,
-            keep=keep,
-            max_age=max_age,
-        )
-        return self._handle.compact(name, options)
+        return self._handle.compact(name, change_options("put", keep=keep, max_age=max_age, **build))
 
     @overload
     def gc(

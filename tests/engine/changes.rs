@@ -8,6 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use pheon::{ChangeOptions, KeyRef, OnDuplicate, PutOptions, ReadError, Retention, Store, Table, Value, WriteError};
+use pheon_os::fs::fault::{FaultFs, Op};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -449,4 +450,27 @@ fn a_damaged_list_of_hidden_rows_is_an_error() {
     assert!(found > 100, "{found}");
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(store.table("t"), Err(ReadError::Corrupt { .. })));
+}
+
+#[test]
+fn a_refresh_with_nothing_new_is_one_operation() {
+    let scratch = Scratch::new();
+    put(&scratch.store, "t", &rows(&[1], &[1], false), PutOptions::table(["k"])).unwrap();
+    let watched = FaultFs::new(pheon_os::fs::real());
+    let table = Store::open_with(scratch.path(), Arc::new(watched.clone())).unwrap().table("t").unwrap();
+    let operations = || {
+        let before = watched.log().len();
+        let newer = table.refreshed().unwrap();
+        (watched.log()[before..].iter().map(|(op, _)| *op).collect::<Vec<_>>(), newer.is_some())
+    };
+    // A folder that has just been changed might change again within the same tick of the clock: it is listed.
+    let (listed, newer) = operations();
+    assert!(listed.len() > 1 && !newer, "{listed:?}");
+    std::thread::sleep(Duration::from_millis(120));
+    assert!(operations().0.len() > 1);
+    for _ in 0..3 {
+        assert_eq!(operations(), (vec![Op::Metadata], false));
+    }
+    append(&scratch.store, &rows(&[2], &[2], false), true).unwrap();
+    assert!(operations().1, "what was published just now is seen at once");
 }

@@ -387,3 +387,21 @@ def test_rows_that_take_turns_are_no_zero_copy(store: pheon.Store) -> None:
     behind = store.append("u", pa.table({"k": np.arange(9000, 18000), "v": np.arange(9000.0)}), compact=False)
     assert behind.to_pyarrow(require_zero_copy=True).num_rows == 18_000
     assert not behind[8990:9010].zero_copy_report().of("pyarrow")["v"].zero_copy
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.put("t", ROWS, mode="append"),
+        lambda store: store.put("t", ROWS, keep=1),
+        lambda store: store.put_map("m", {}, compact=False),
+        lambda store: store.append("t", ROWS, mode="upsert"),
+        lambda store: store.append("t", ROWS, on_duplicate="first"),
+        lambda store: store.delete("t", [1], thread=2),
+    ],
+)
+def test_a_keyword_of_another_method_is_an_error(store: pheon.Store, table: pheon.Table, call: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        call(store)
+    assert len(store.versions("t")) == 1
+    assert list(store) == ["t"]

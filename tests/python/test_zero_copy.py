@@ -416,15 +416,29 @@ WRITES: dict[str, Any] = {
 }
 
 
-@pytest.mark.skipif(not PANDAS_3, reason="without copy-on-write these frames are read-only")
+def _refusal(write: Any, frame: pd.DataFrame) -> str | None:
+    """What pandas says if it refuses to write."""
+    try:
+        write(frame)
+    except (ValueError, AssertionError) as error:
+        # pandas 2 takes the refusal of a zoned column for a fault of its own.
+        return str(error.__cause__ or error)
+    return None
+
+
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_copies_and_leaves_the_file_alone(store: pheon.Store, days: pheon.Table, name: str) -> None:
+def test_a_write_never_reaches_the_file(store: pheon.Store, days: pheon.Table, name: str) -> None:
     frame = days.to_pandas()
     own = frame.copy(deep=True)
     before = days.to_pyarrow().to_pydict()
-    WRITES[name](frame)
     WRITES[name](own)
-    pd.testing.assert_frame_equal(frame, own)
+    refusal = _refusal(WRITES[name], frame)
+    if refusal is None:
+        pd.testing.assert_frame_equal(frame, own)
+    else:
+        # Without copy-on-write pandas writes in place, and the place is read-only.
+        assert not PANDAS_3
+        assert "read-only" in refusal
     assert days.to_pyarrow().to_pydict() == before
     assert store.verify("days").ok
 

@@ -74,23 +74,20 @@ impl Version {
             .iter()
             .map(|&(part, start, end)| slice(part, start, end - start))
             .collect::<Result<Vec<_>, ReadError>>()?;
-        let failed = |e| ReadError::arrow("gather rows of several segments", e);
-        if has_dictionary(values[0].data_type()) {
-            let values = self.with_one_dictionary(column, values)?;
-            let pieces = group.iter().map(|run| {
-                let at = spans.iter().position(|span| span.0 == run.part).unwrap_or(0);
-                let from = (run.start - spans[at].1) as usize;
-                (at, from, from + run.len as usize)
-            });
-            return join(&values, pieces, group.iter().map(|run| run.len as usize).sum()).map_err(failed);
-        }
-        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-        let mut places = Vec::with_capacity(group.iter().map(|run| run.len as usize).sum());
-        for run in group {
+        // Of each run, which of the values it is in, its first row there and the one after its last.
+        let pieces = group.iter().map(|run| {
             let at = spans.iter().position(|span| span.0 == run.part).unwrap_or(0);
             let from = (run.start - spans[at].1) as usize;
-            places.extend((from..from + run.len as usize).map(|row| (at, row)));
+            (at, from, from + run.len as usize)
+        });
+        let rows = group.iter().map(|run| run.len as usize).sum();
+        let failed = |e| ReadError::arrow("gather rows of several segments", e);
+        if has_dictionary(values[0].data_type()) {
+            return join(&self.with_one_dictionary(column, values)?, pieces, rows).map_err(failed);
         }
+        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
+        let mut places = Vec::with_capacity(rows);
+        pieces.for_each(|(at, from, to)| places.extend((from..to).map(|row| (at, row))));
         interleave(&values, &places).map_err(failed)
     }
 }
