@@ -422,7 +422,7 @@ def _refusal(write: Any, frame: pd.DataFrame) -> str | None:
         write(frame)
     except (ValueError, AssertionError) as error:
         # pandas 2 takes the refusal of a zoned column for a fault of its own.
-        return str(error.__cause__ or error)
+        return str(error.__context__ or error)
     return None
 
 
