@@ -80,6 +80,8 @@ impl TupleKind {
     pub(crate) fn rows(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
         let items = self.items(key)?;
         Ok(match self.encoded(key.py(), &items, &|parts| table.composite_key(parts))? {
+            // A whole key is in the index.
+            Some(bytes) if items.len() == self.parts.len() => table.rows(KeyRef::Bytes(&bytes)),
             Some(bytes) => table.prefix(&bytes),
             None => Ok(table.slice(0, 0)),
         })

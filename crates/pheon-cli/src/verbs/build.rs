@@ -158,16 +158,12 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
 
     let store = if args.append || args.upsert { write_store(&args.store)? } else { Store::open(&args.store)? };
-    let result = if args.append || args.upsert {
-        let mut change = ChangeOptions::default();
-        change.build = options;
-        if args.append {
-            store.append(&args.name, files.reader, change)
-        } else {
-            store.upsert(&args.name, files.reader, change)
-        }
-    } else {
-        store.put(&args.name, files.reader, options)
+    let mut change = ChangeOptions::default();
+    change.build = options;
+    let result = match (args.append, args.upsert) {
+        (true, _) => store.append(&args.name, files.reader, change),
+        (_, true) => store.upsert(&args.name, files.reader, change),
+        _ => store.put(&args.name, files.reader, change.build),
     };
     if let Some(bar) = bar {
         bar.clear();
