@@ -11,6 +11,10 @@
 //! | [`process`] | CPUs, memory, identity of this process |
 //! | [`shm`] | private store folders in `/dev/shm` |
 //! | [`memory`] | what mapped files really cost in memory |
+//! | [`shared`] | shared mappings that processes write and read at once |
+//! | [`robust`] | mutexes in shared memory that the kernel frees |
+//! | [`futex`] | sleeping until a shared word changes |
+//! | [`thread_id`] | numbers of threads that forked children do not inherit |
 //!
 //! # Limits
 //! * Linux only: `/proc`, `/dev/shm`, POSIX record locks and `madvise` advice are used directly.
@@ -27,13 +31,17 @@ use std::io;
 #[cfg(test)]
 mod forked_child;
 pub mod fs;
+pub mod futex;
 pub mod interrupt;
 pub mod lock;
 pub mod map;
 pub mod memory;
 pub mod prefetch;
 pub mod process;
+pub mod robust;
+pub mod shared;
 pub mod shm;
+pub mod thread_id;
 
 /// Whether an error says that there is no room: disk full (`ENOSPC`), quota used up (`EDQUOT`), or a file larger than the
 /// file system or the process's `RLIMIT_FSIZE` allows (`EFBIG`).

@@ -1,4 +1,5 @@
-//! Private store folders in memory: `shm://name` is `/dev/shm/pheon-<uid>-<name>`.
+//! Private folders in memory: `shm://name` is `/dev/shm/pheon-<uid>-<name>`, a live map without a store is
+//! `/dev/shm/pheon-live-<uid>-<name>`.
 //!
 //! `/dev/shm` is writable by everybody, so a folder of that name may be somebody else's trap: it is used only if it is a
 //! real folder, belongs to the effective user and is closed to all others. The folder of `/dev/shm` is sticky, so nobody
@@ -6,7 +7,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::process;
@@ -67,6 +68,68 @@ pub fn open_store_dir(name: &str) -> io::Result<PathBuf> {
     Ok(dir)
 }
 
+/// The folder of a live map in memory, whether it exists or not: `/dev/shm/pheon-live-<uid>-<name>`, or with `-g<gid>-` for
+/// one that a group shares.
+///
+/// # Errors
+/// As [`store_dir`].
+pub fn live_dir(name: &str, group: Option<u32>) -> io::Result<PathBuf> {
+    store_dir(name)?; // the same names are allowed
+    Ok(Path::new(ROOT).join(format!("{}{name}", live_prefix(group))))
+}
+
+/// What the names of a user's or group's live maps begin with, in [`live_root`].
+pub fn live_prefix(group: Option<u32>) -> String {
+    match group {
+        None => format!("pheon-live-{}-", process::effective_uid()),
+        Some(group) => format!("pheon-live-g{group}-"),
+    }
+}
+
+/// The folder of all live maps in memory.
+pub fn live_root() -> &'static Path {
+    Path::new(ROOT)
+}
+
+/// Makes the folder of a live map under any name: mode 0700, or 2770 for a group.
+///
+/// # Errors
+/// `PermissionDenied` when this user is not in the group.
+pub fn create_live_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(dir)?;
+    let Some(group) = group else { return Ok(()) };
+    let opened = std::os::unix::fs::chown(dir, None, Some(group))
+        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o2770)));
+    if opened.is_err() {
+        let _ = fs::remove_dir(dir);
+    }
+    opened
+}
+
+/// Whether a live map's folder may be trusted: it is this user's and closed to others, or this group's and closed to the
+/// rest.
+///
+/// # Errors
+/// As [`open_store_dir`].
+pub fn check_live_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
+    let Some(group) = group else { return check_private(dir, process::effective_uid()) };
+    let meta = fs::symlink_metadata(dir)?;
+    if !meta.is_dir() {
+        let what = format!("{}: expected a folder, found a file or a symbolic link", dir.display());
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, what));
+    }
+    if meta.gid() != group || meta.mode() & 0o007 != 0 {
+        let what = format!(
+            "{}: expected to belong to group {group} and to be closed to others, found group {} and mode {:04o}",
+            dir.display(),
+            meta.gid(),
+            meta.mode() & 0o7777
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(())
+}
+
 fn check_private(dir: &Path, uid: u32) -> io::Result<()> {
     let meta = fs::symlink_metadata(dir)?;
     let refuse = |kind, what: String| Err(io::Error::new(kind, format!("{}: {what}", dir.display())));
@@ -92,7 +155,7 @@ fn check_private(dir: &Path, uid: u32) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     /// A name that nobody else has; its folder, file or link is removed at the end.
     struct Name(String);

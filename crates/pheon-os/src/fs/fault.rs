@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
 use crate::map::ReadMap;
+use crate::shared::SharedMap;
 
 /// The calls that can fail: the methods of the same names, and those of open files. Hints ([`WriteFile::start_writeback`],
 /// [`ReadFile::drop_cache`]) are neither counted nor failed.
@@ -36,6 +37,9 @@ pub enum Op {
     Unlink,
     RemoveDirAll,
     SyncDir,
+    CreateShared,
+    MapShared,
+    SyncShared,
     WriteAt,
     SetLen,
     SetMode,
@@ -188,6 +192,21 @@ impl FileSystem for FaultFs {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.enter(Op::RemoveDirAll, path)?;
         self.inner.remove_dir_all(path)
+    }
+
+    fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap> {
+        self.enter(Op::CreateShared, path)?;
+        self.inner.create_shared(path, len, mode)
+    }
+
+    fn map_shared(&self, path: &Path, writable: bool) -> io::Result<SharedMap> {
+        self.enter(Op::MapShared, path)?;
+        self.inner.map_shared(path, writable)
+    }
+
+    fn sync_shared(&self, path: &Path, map: &SharedMap) -> io::Result<()> {
+        self.enter(Op::SyncShared, path)?;
+        self.inner.sync_shared(path, map)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

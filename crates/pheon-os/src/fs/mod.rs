@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::map::ReadMap;
+use crate::shared::SharedMap;
 
 pub mod fault;
 mod real;
@@ -102,6 +103,22 @@ pub trait FileSystem: Send + Sync + Debug {
 
     /// Removes a folder with all that is in it; symbolic links are removed, not followed.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a new file of `len` zero bytes with these permissions (whatever the umask) and maps it for writing. The space is
+    /// really there: no later write to the mapping can fail for want of it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken; `ENOSPC` when there is no room, and then no file either.
+    fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap>;
+
+    /// Maps a whole regular file shared; read the contract of [`SharedMap`] first.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is empty or not a regular file, `PermissionDenied` when `writable` is not allowed.
+    fn map_shared(&self, path: &Path, writable: bool) -> io::Result<SharedMap>;
+
+    /// Makes what was written to a shared mapping of this file durable.
+    fn sync_shared(&self, path: &Path, map: &SharedMap) -> io::Result<()>;
 
     /// Makes the names in a folder durable (`fsync` of the folder).
     fn sync_dir(&self, path: &Path) -> io::Result<()>;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
 use crate::map::{self, ReadMap};
+use crate::shared::SharedMap;
 
 #[derive(Debug)]
 pub(super) struct RealFs;
@@ -104,9 +105,54 @@ impl FileSystem for RealFs {
         fs::remove_dir_all(path)
     }
 
+    fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+        let made = reserve(&file, len)
+            .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
+            .and_then(|()| SharedMap::of_file(&file, len, true));
+        if made.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        made
+    }
+
+    fn map_shared(&self, path: &Path, writable: bool) -> io::Result<SharedMap> {
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let file = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        SharedMap::of_file(&file, meta.len(), writable)
+    }
+
+    fn sync_shared(&self, _path: &Path, map: &SharedMap) -> io::Result<()> {
+        map.sync()
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all()
     }
+}
+
+/// Gives a new file its length and the space for it.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    loop {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::OPNOTSUPP) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut at = 0;
+    while at < len {
+        let piece = ZEROS.len().min((len - at) as usize);
+        file.write_all_at(&ZEROS[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 /// An open file; `std` opens every file with `O_CLOEXEC`.

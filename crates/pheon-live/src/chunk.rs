@@ -1,0 +1,218 @@
+//! One file of the log, and the records in it.
+
+use std::path::{Path, PathBuf};
+
+use pheon_os::fs::FileSystem;
+use pheon_os::shared::SharedMap;
+
+use crate::error::LiveError;
+use crate::layout::{
+    ABORTED, ADDRESS_MASK, Address, DELETED, FILE_HEAD_BYTES, Head, LAST, LOG_MAGIC, META_SHIFT, MOVED,
+    RECORD_HEAD_BYTES,
+};
+
+const USED: usize = 24;
+
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    map: SharedMap,
+    number: u32,
+}
+
+pub(crate) fn chunk_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("log-{number}"))
+}
+
+impl Chunk {
+    /// Makes an empty chunk. A file of that name is a leftover: no view names it.
+    pub(crate) fn create(
+        fs: &dyn FileSystem,
+        dir: &Path,
+        number: u32,
+        bytes: u64,
+        mode: u32,
+    ) -> Result<Self, LiveError> {
+        let path = chunk_path(dir, number);
+        let map = crate::files::create(fs, &path, bytes, mode)?;
+        map.store(0, LOG_MAGIC);
+        map.store(8, u64::from(number));
+        map.store(16, bytes);
+        map.store(USED, FILE_HEAD_BYTES as u64);
+        Ok(Self { map, number })
+    }
+
+    pub(crate) fn open(
+        fs: &dyn FileSystem,
+        dir: &Path,
+        number: u32,
+        bytes: u64,
+        writable: bool,
+    ) -> Result<Self, LiveError> {
+        let path = chunk_path(dir, number);
+        let map = fs.map_shared(&path, writable).map_err(|e| LiveError::io("open", &path, e))?;
+        let chunk = Self { map, number };
+        let found = chunk.map.len_bytes() as u64;
+        if found != bytes || bytes < FILE_HEAD_BYTES as u64 {
+            return Err(LiveError::corrupt(&path, format!("expected {bytes} bytes, found {found}")));
+        }
+        let head = [0, 8, 16].map(|at| chunk.map.load_relaxed(at));
+        if head != [LOG_MAGIC, u64::from(number), bytes] {
+            return Err(LiveError::corrupt(&path, "its head is not that of this chunk"));
+        }
+        Ok(chunk)
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.map.len_bytes()
+    }
+
+    pub(crate) fn map(&self) -> &SharedMap {
+        &self.map
+    }
+
+    /// The offset after the last whole record.
+    pub(crate) fn used(&self) -> usize {
+        (self.map.load(USED) as usize).clamp(FILE_HEAD_BYTES, self.bytes())
+    }
+
+    pub(crate) fn set_used(&self, used: usize) {
+        self.map.store(USED, used as u64);
+    }
+
+    /// Writes a record after the used part, without publishing it.
+    pub(crate) fn write(&self, offset: usize, head: &Head, key: &[u8], value: &[u8]) {
+        let sum = head.checksum(key, value);
+        let mut bytes = [0u8; RECORD_HEAD_BYTES];
+        bytes[0..4].copy_from_slice(&head.bytes.to_le_bytes());
+        bytes[4..8].copy_from_slice(&head.key_len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&head.txn.to_le_bytes());
+        bytes[16..24].copy_from_slice(&head.link.to_le_bytes());
+        bytes[24..32].copy_from_slice(&head.order.to_le_bytes());
+        bytes[32..36].copy_from_slice(&head.value_len.to_le_bytes());
+        bytes[36..40].copy_from_slice(&sum.to_le_bytes());
+        bytes[40..44].copy_from_slice(&head.writer.to_le_bytes());
+        self.map.write(offset, &bytes);
+        self.map.write(offset + RECORD_HEAD_BYTES, key);
+        self.map.write(offset + RECORD_HEAD_BYTES + key.len(), value);
+        // What follows may have been written before a power cut.
+        let end = RECORD_HEAD_BYTES + key.len() + value.len();
+        self.map.write(offset + end, &[0; 8][..head.bytes as usize - end]);
+    }
+
+    /// Sets a flag of a record. The link word is the only one of a record that changes.
+    pub(crate) fn flag(&self, offset: usize, flag: u64) {
+        self.map.store(offset + 16, self.map.load_relaxed(offset + 16) | flag);
+    }
+
+    /// The record at an offset; `None` if none can be there.
+    #[inline]
+    pub(crate) fn record(&self, offset: usize) -> Option<Record<'_>> {
+        if offset < FILE_HEAD_BYTES
+            || offset % 8 != 0
+            || offset >= self.bytes()
+            || self.bytes() - offset < RECORD_HEAD_BYTES
+        {
+            return None;
+        }
+        let lengths = self.map.load_relaxed(offset);
+        let (bytes, key_len) = (lengths as u32, (lengths >> 32) as u32);
+        let value_len = self.map.load_relaxed(offset + 32) as u32;
+        let needed = RECORD_HEAD_BYTES as u64 + u64::from(key_len) + u64::from(value_len);
+        if u64::from(bytes) < needed || bytes % 8 != 0 || self.bytes() - offset < bytes as usize {
+            return None;
+        }
+        Some(Record { chunk: self, offset, bytes, key_len, value_len })
+    }
+}
+
+/// A published record. Everything but the abort flag is immutable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    chunk: &'a Chunk,
+    offset: usize,
+    pub(crate) bytes: u32,
+    key_len: u32,
+    value_len: u32,
+}
+
+impl<'a> Record<'a> {
+    #[inline]
+    pub(crate) fn txn(&self) -> u64 {
+        self.chunk.map.load_relaxed(self.offset + 8)
+    }
+
+    #[inline]
+    pub(crate) fn link(&self) -> u64 {
+        self.chunk.map.load_relaxed(self.offset + 16)
+    }
+
+    /// The address that the slot had before.
+    #[inline]
+    pub(crate) fn before(&self) -> Address {
+        Address::of_word(self.link())
+    }
+
+    #[inline]
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.link() & DELETED != 0
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.link() & ABORTED != 0
+    }
+
+    pub(crate) fn is_moved(&self) -> bool {
+        self.link() & MOVED != 0
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.link() & LAST != 0
+    }
+
+    pub(crate) fn meta(&self) -> u8 {
+        (self.link() >> META_SHIFT) as u8
+    }
+
+    #[inline]
+    pub(crate) fn order(&self) -> u64 {
+        self.chunk.map.load_relaxed(self.offset + 24)
+    }
+
+    pub(crate) fn writer(&self) -> u32 {
+        self.chunk.map.load_relaxed(self.offset + 40) as u32
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.chunk.map.bytes(self.offset + RECORD_HEAD_BYTES, self.key_len as usize).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        let offset = self.offset + RECORD_HEAD_BYTES + self.key_len as usize;
+        self.chunk.map.bytes(offset, self.value_len as usize).unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        Address::new(self.chunk.number, self.offset)
+    }
+
+    /// Whether the record is as it was written.
+    pub(crate) fn is_intact(&self) -> bool {
+        let head = Head {
+            bytes: self.bytes,
+            key_len: self.key_len,
+            value_len: self.value_len,
+            txn: self.txn(),
+            link: self.link() & !ADDRESS_MASK,
+            order: self.order(),
+            writer: self.writer(),
+        };
+        let stored = (self.chunk.map.load_relaxed(self.offset + 32) >> 32) as u32;
+        head.checksum(self.key(), self.value()) == stored
+    }
+}

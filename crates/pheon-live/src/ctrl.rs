@@ -1,0 +1,262 @@
+//! CTRL: the one page that is never replaced.
+
+use std::path::{Path, PathBuf};
+
+use pheon_os::fs::FileSystem;
+use pheon_os::robust::{MUTEX_BYTES, RobustMutex};
+use pheon_os::shared::SharedMap;
+use pheon_os::{futex, process};
+
+use crate::error::LiveError;
+use crate::layout::{Address, CTRL_MAGIC, FORMAT_VERSION, ctrl};
+use crate::options::LiveOptions;
+
+/// The machine words that a mutex in shared memory depends on: the C library, the architecture and the mutex's size.
+fn abi() -> u64 {
+    let library: u64 = if cfg!(target_env = "gnu") {
+        1
+    } else if cfg!(target_env = "musl") {
+        2
+    } else {
+        3
+    };
+    let architecture: u64 = if cfg!(target_arch = "x86_64") {
+        1
+    } else if cfg!(target_arch = "aarch64") {
+        2
+    } else {
+        3
+    };
+    FORMAT_VERSION | (library << 8 | architecture) << 16 | (MUTEX_BYTES as u64) << 32
+}
+
+/// What a commit says of the map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The transaction.
+    pub(crate) txn: u64,
+    /// After its last record: bits of an address.
+    pub(crate) end: u64,
+    /// Up to where old records were looked through: bits of an address.
+    pub(crate) clean: u64,
+    pub(crate) entries: u64,
+    /// Bytes of the entries' records.
+    pub(crate) live_bytes: u64,
+    pub(crate) next_order: u64,
+    /// Slots that are not empty; never less than there are.
+    pub(crate) used_slots: u64,
+}
+
+impl Block {
+    pub(crate) fn end(&self) -> Address {
+        Address::of_word(self.end)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ctrl {
+    map: SharedMap,
+    path: PathBuf,
+}
+
+impl Ctrl {
+    pub(crate) fn path_in(dir: &Path) -> PathBuf {
+        dir.join("CTRL")
+    }
+
+    /// A new page, complete but for view and commit block. `boot`: zeros until the map is usable.
+    pub(crate) fn create(
+        fs: &dyn FileSystem,
+        dir: &Path,
+        mode: u32,
+        options: &LiveOptions,
+        in_store: bool,
+    ) -> Result<Self, LiveError> {
+        let path = Self::path_in(dir);
+        let map = crate::files::create(fs, &path, ctrl::BYTES, mode)?;
+        let ctrl = Self { map, path };
+        ctrl.map.store(ctrl::ABI, abi());
+        let id = u128::from_str_radix(&process::random_id(), 16).unwrap_or_default();
+        ctrl.map.write(ctrl::UUID, &id.to_be_bytes());
+        ctrl.map.store(ctrl::CREATED_MS, now_ns() / 1_000_000);
+        let in_store = if in_store { ctrl::FLAG_IN_STORE } else { 0 };
+        let durable = if options.durable { ctrl::FLAG_DURABLE } else { 0 };
+        ctrl.map.store(ctrl::FLAGS, in_store | durable);
+        ctrl.map.store(ctrl::ENTRIES_MAX, options.max_entries);
+        ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age.as_nanos() as u64);
+        ctrl.map.store(ctrl::BYTES_MAX, options.max_bytes);
+        ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", &ctrl.path, e))?;
+        ctrl.map.store(ctrl::MAGIC, CTRL_MAGIC);
+        Ok(ctrl)
+    }
+
+    pub(crate) fn open(fs: &dyn FileSystem, dir: &Path, writable: bool) -> Result<Self, LiveError> {
+        let path = Self::path_in(dir);
+        let map = fs.map_shared(&path, writable).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => LiveError::NotFound { path: dir.to_owned() },
+            _ => LiveError::io("open", &path, e),
+        })?;
+        if map.len_bytes() as u64 != ctrl::BYTES {
+            return Err(LiveError::corrupt(&path, format!("expected 4096 bytes, found {}", map.len_bytes())));
+        }
+        if map.load(ctrl::MAGIC) != CTRL_MAGIC {
+            return Err(LiveError::corrupt(&path, "it does not begin as a live map does"));
+        }
+        let (expected, found) = (abi(), map.load_relaxed(ctrl::ABI));
+        if found != expected {
+            let problem = format!(
+                "made by another version, C library or architecture: expected {expected:#x}, found {found:#x}; \
+                 use the same in all processes"
+            );
+            return Err(LiveError::corrupt(&path, problem));
+        }
+        Ok(Self { map, path })
+    }
+
+    pub(crate) fn map(&self) -> &SharedMap {
+        &self.map
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn mutex(&self) -> RobustMutex<'_> {
+        RobustMutex::at(&self.map, ctrl::MUTEX)
+    }
+
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        self.id_at(ctrl::UUID)
+    }
+
+    pub(crate) fn boot(&self) -> [u8; 16] {
+        self.id_at(ctrl::BOOT)
+    }
+
+    fn id_at(&self, offset: usize) -> [u8; 16] {
+        let words = [self.map.load(offset), self.map.load(offset + 8)];
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&words[0].to_le_bytes());
+        id[8..].copy_from_slice(&words[1].to_le_bytes());
+        id
+    }
+
+    pub(crate) fn set_boot(&self, id: [u8; 16]) {
+        let (words, _) = id.as_chunks::<8>();
+        self.map.store(ctrl::BOOT, u64::from_le_bytes(words[0]));
+        self.map.store(ctrl::BOOT + 8, u64::from_le_bytes(words[1]));
+    }
+
+    pub(crate) fn created_ms(&self) -> u64 {
+        self.map.load_relaxed(ctrl::CREATED_MS)
+    }
+
+    pub(crate) fn options(&self) -> LiveOptions {
+        let word = |at| self.map.load_relaxed(at);
+        LiveOptions {
+            max_entries: word(ctrl::ENTRIES_MAX),
+            max_age: std::time::Duration::from_nanos(word(ctrl::AGE_MAX_NS)),
+            max_bytes: word(ctrl::BYTES_MAX),
+            durable: word(ctrl::FLAGS) & ctrl::FLAG_DURABLE != 0,
+        }
+    }
+
+    pub(crate) fn in_store(&self) -> bool {
+        self.map.load_relaxed(ctrl::FLAGS) & ctrl::FLAG_IN_STORE != 0
+    }
+
+    #[inline]
+    pub(crate) fn view(&self) -> u64 {
+        self.map.load(ctrl::VIEW)
+    }
+
+    pub(crate) fn set_view(&self, number: u64) {
+        self.map.store(ctrl::VIEW, number);
+    }
+
+    pub(crate) fn is_unlinked(&self) -> bool {
+        self.map.load(ctrl::STATE) & ctrl::STATE_UNLINKED != 0
+    }
+
+    pub(crate) fn set_unlinked(&self) {
+        self.map.store(ctrl::STATE, ctrl::STATE_UNLINKED);
+    }
+
+    #[inline]
+    pub(crate) fn commit(&self) -> u64 {
+        self.map.load(ctrl::COMMIT)
+    }
+
+    /// The block of the last commit. For readers, which may be overtaken by writers; the holder of the lock gets its own.
+    pub(crate) fn block(&self) -> Block {
+        loop {
+            let txn = self.commit();
+            let block = self.block_of(txn);
+            // The half is written again for transaction txn + 2, which cannot begin before txn + 1 is committed.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            if self.commit() == txn {
+                return block;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn block_of(&self, txn: u64) -> Block {
+        let at = ctrl::BLOCKS + (txn % 2) as usize * ctrl::BLOCK_BYTES;
+        let word = |i: usize| self.map.load_relaxed(at + i * 8);
+        Block {
+            txn: word(0),
+            end: word(1),
+            clean: word(2),
+            entries: word(3),
+            live_bytes: word(4),
+            next_order: word(5),
+            used_slots: word(6),
+        }
+    }
+
+    /// Commits: the only moment at which a transaction becomes visible. Wakes who waits for a change.
+    pub(crate) fn publish(&self, block: &Block) {
+        let at = ctrl::BLOCKS + (block.txn % 2) as usize * ctrl::BLOCK_BYTES;
+        let words =
+            [block.txn, block.end, block.clean, block.entries, block.live_bytes, block.next_order, block.used_slots];
+        for (i, word) in words.into_iter().enumerate() {
+            self.map.store(at + i * 8, word);
+        }
+        self.map.store(ctrl::COMMIT, block.txn);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+        let change = self.map.u32_at(ctrl::CHANGE);
+        change.store(self.map.load_relaxed(ctrl::COMMIT) as u32, Relaxed);
+        let sleepers = self.map.u32_at(ctrl::SLEEPERS);
+        // Either this sees the flag of a waiter, or the waiter, which sets it before it looks, sees the change.
+        std::sync::atomic::fence(SeqCst);
+        if sleepers.load(Relaxed) != 0 {
+            sleepers.store(0, Relaxed);
+            futex::wake_all(change);
+        }
+    }
+
+    /// Sleeps until a transaction after `seen` is committed or the time is over; may return early.
+    pub(crate) fn sleep(&self, seen: u64, timeout: std::time::Duration) -> Result<(), LiveError> {
+        use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+        let change = self.map.u32_at(ctrl::CHANGE);
+        let value = change.load(Relaxed);
+        if self.map.is_writable() {
+            self.map.u32_at(ctrl::SLEEPERS).store(1, Relaxed);
+        }
+        std::sync::atomic::fence(SeqCst);
+        if self.commit() != seen {
+            return Ok(());
+        }
+        futex::wait(change, value, timeout).map_err(|e| LiveError::io("wait for a change of", &self.path, e))
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}

@@ -1,0 +1,429 @@
+//! `LiveMap`: a handle of a map.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pheon_os::thread_id;
+
+use crate::changes::{self, Changes, Position};
+use crate::chunk::Record;
+use crate::ctrl::now_ns;
+use crate::error::LiveError;
+use crate::keylock::KeyLocks;
+use crate::layout::{Address, EMPTY, FREED, hash, tag_bits};
+use crate::options::LiveOptions;
+use crate::place::Location;
+use crate::queue::Queue;
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::view::{Lost, View};
+use crate::write::Txn;
+
+/// A dictionary of bytes in shared memory. Cheap to clone; usable from any thread, and after `fork`.
+#[derive(Clone, Debug)]
+pub struct LiveMap {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) location: Location,
+}
+
+/// A key's entry, in shared memory. It stays as it is however the map changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a>(Record<'a>);
+
+impl<'a> Entry<'a> {
+    pub(crate) fn of(record: Record<'a>) -> Self {
+        Self(record)
+    }
+
+    /// The key's bytes.
+    pub fn key(&self) -> &'a [u8] {
+        self.0.key()
+    }
+
+    /// The value's bytes.
+    pub fn value(&self) -> &'a [u8] {
+        self.0.value()
+    }
+
+    /// The byte that the writer gave with it.
+    pub fn meta(&self) -> u8 {
+        self.0.meta()
+    }
+
+    /// The number of the transaction that wrote it or, if cleaning moved it, moved it.
+    pub fn sequence(&self) -> u64 {
+        self.0.txn()
+    }
+}
+
+/// One change of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// Sets a key. `meta` is a byte that belongs to the caller and comes back with the entry.
+    Put {
+        /// The key.
+        key: &'a [u8],
+        /// The caller's byte.
+        meta: u8,
+        /// The value.
+        value: &'a [u8],
+    },
+    /// Takes a key out, if it is there.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+    },
+}
+
+/// Facts about a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveInfo {
+    /// Entries, those that are too old but not yet evicted among them.
+    pub entries: u64,
+    /// Bytes of the entries' records: keys, values, 48 bytes each, rounded up to 8.
+    pub entry_bytes: u64,
+    /// Bytes of all files.
+    pub file_bytes: u64,
+    /// Files of the log.
+    pub chunks: usize,
+    /// Slots of the hash table.
+    pub slots: usize,
+    /// Number of the last transaction.
+    pub sequence: u64,
+    /// The map's identity.
+    pub uuid: [u8; 16],
+    /// When it was made, milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// Whether it was unlinked.
+    pub unlinked: bool,
+    /// Its limits.
+    pub options: LiveOptions,
+}
+
+impl LiveMap {
+    // Reading ---------------------------------------------------------------------------------------------------------
+
+    /// Looks a key up and hands its entry to `read`. No lock, no allocation and, unless the map got new files since, no
+    /// system call.
+    ///
+    /// # Errors
+    /// When the map's files are damaged or cannot be mapped.
+    #[inline]
+    pub fn get_with<T>(&self, key: &[u8], read: impl FnOnce(Entry<'_>) -> T) -> Result<Option<T>, LiveError> {
+        let hash = hash(key);
+        loop {
+            let view = self.shared.view()?;
+            let commit = self.shared.ctrl.commit();
+            match find(&view, commit, hash, key) {
+                Ok(Some(record)) if !record.is_deleted() && !self.is_too_old(&record) => {
+                    return Ok(Some(read(Entry(record))));
+                }
+                Ok(_) => return Ok(None),
+                Err(Lost::Elsewhere) if self.shared.ctrl.view() != view.number => {}
+                Err(_) => return Err(LiveError::corrupt(&self.shared.dir, "a slot or record leads to no record")),
+            }
+        }
+    }
+
+    /// A copy of a key's value.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LiveError> {
+        self.get_with(key, |entry| entry.value().to_vec())
+    }
+
+    /// Whether a key is there.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn contains(&self, key: &[u8]) -> Result<bool, LiveError> {
+        Ok(self.get_with(key, |_| ())?.is_some())
+    }
+
+    #[inline]
+    fn is_too_old(&self, record: &Record<'_>) -> bool {
+        let age = self.shared.options.max_age;
+        !age.is_zero() && record.order() < now_ns().saturating_sub(age.as_nanos() as u64)
+    }
+
+    /// How many entries there are, those that are too old but not yet evicted among them.
+    pub fn len(&self) -> u64 {
+        self.shared.ctrl.block().entries
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The map as it is now, for good. Costs 8 bytes a slot; takes no lock.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn snapshot(&self) -> Result<Snapshot, LiveError> {
+        Snapshot::take(&self.shared)
+    }
+
+    /// The number of the last committed transaction: it grows with each.
+    pub fn sequence(&self) -> u64 {
+        self.shared.ctrl.commit()
+    }
+
+    /// Facts about the map.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn info(&self) -> Result<LiveInfo, LiveError> {
+        let view = self.shared.view()?;
+        let block = self.shared.ctrl.block();
+        let index_bytes = view.index.map().len_bytes() as u64;
+        Ok(LiveInfo {
+            entries: block.entries,
+            entry_bytes: block.live_bytes,
+            file_bytes: view.log_bytes() + index_bytes + self.shared.ctrl.map().len_bytes() as u64,
+            chunks: view.chunks.len(),
+            slots: view.index.slots(),
+            sequence: block.txn,
+            uuid: self.shared.ctrl.uuid(),
+            created_unix_ms: self.shared.ctrl.created_ms(),
+            unlinked: self.shared.ctrl.is_unlinked(),
+            options: self.shared.options.clone(),
+        })
+    }
+
+    /// Where the map is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Whether it may be changed through this handle.
+    pub fn is_writable(&self) -> bool {
+        self.shared.writable
+    }
+
+    // The lock --------------------------------------------------------------------------------------------------------
+
+    /// Takes the map's lock for the calling thread, which may hold it already: each success needs a [`unlock`](Self::unlock).
+    /// Waits as long as `timeout`, for ever with `None`. Other threads and processes can read meanwhile, and not write.
+    /// `should_stop` is asked about twenty times a second.
+    ///
+    /// # Errors
+    /// [`LiveError::LockTimeout`], [`LiveError::Stopped`], [`LiveError::ReadOnly`].
+    pub fn lock(&self, timeout: Option<Duration>, should_stop: &dyn Fn() -> bool) -> Result<(), LiveError> {
+        let began = Instant::now();
+        if self.shared.acquire(timeout, should_stop)? {
+            return Ok(());
+        }
+        Err(LiveError::LockTimeout { path: self.shared.dir.clone(), waited_ms: began.elapsed().as_millis() as u64 })
+    }
+
+    /// [`lock`](Self::lock) that gives up after some microseconds; whether it has it.
+    ///
+    /// # Errors
+    /// [`LiveError::ReadOnly`].
+    #[inline]
+    pub fn try_lock(&self) -> Result<bool, LiveError> {
+        self.shared.try_acquire()
+    }
+
+    /// Gives the lock back as often as it was taken.
+    ///
+    /// # Errors
+    /// [`LiveError::NotHeld`].
+    #[inline]
+    pub fn unlock(&self) -> Result<(), LiveError> {
+        self.shared.release()
+    }
+
+    /// How often the calling thread holds the lock.
+    pub fn lock_depth(&self) -> u32 {
+        self.shared.lock_depth()
+    }
+
+    fn key_locks(&self) -> Result<&KeyLocks, LiveError> {
+        if let Some(locks) = self.shared.key_locks.get() {
+            return Ok(locks);
+        }
+        self.lock(None, &|| false)?;
+        let opened = KeyLocks::open(&*self.shared.fs, &self.shared.dir, self.shared.mode);
+        self.unlock()?;
+        let locks = opened?;
+        Ok(self.shared.key_locks.get_or_init(|| locks))
+    }
+
+    /// Takes the lock of a key, like [`lock`](Self::lock). Two keys may share one, so who takes several at once should give a
+    /// timeout. It stops nobody from writing the key.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn lock_key(
+        &self,
+        key: &[u8],
+        timeout: Option<Duration>,
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<(), LiveError> {
+        let began = Instant::now();
+        let (mutex, owner) = self.key_locks()?.of(KeyLocks::number(key));
+        if owner.acquire(mutex, &self.shared.dir, timeout, should_stop)? {
+            return Ok(());
+        }
+        Err(LiveError::LockTimeout { path: self.shared.dir.clone(), waited_ms: began.elapsed().as_millis() as u64 })
+    }
+
+    /// Gives the lock of a key back.
+    ///
+    /// # Errors
+    /// [`LiveError::NotHeld`].
+    pub fn unlock_key(&self, key: &[u8]) -> Result<(), LiveError> {
+        let (mutex, owner) = self.key_locks()?.of(KeyLocks::number(key));
+        owner.release(mutex)
+    }
+
+    // Writing: the calling thread holds the lock -----------------------------------------------------------------------
+
+    fn check_held(&self) -> Result<(), LiveError> {
+        if self.lock_depth() == 0 { Err(LiveError::NotHeld) } else { Ok(()) }
+    }
+
+    /// Sets a key, as a transaction of its own.
+    ///
+    /// # Errors
+    /// [`LiveError::NotHeld`] unless this thread holds the lock; [`LiveError::Full`], [`LiveError::Unlinked`],
+    /// [`LiveError::TooLarge`]: nothing changed.
+    #[inline]
+    pub fn put(&self, key: &[u8], meta: u8, value: &[u8]) -> Result<(), LiveError> {
+        self.check_held()?;
+        let mut txn = Txn::begin(&self.shared)?;
+        txn.put(key, meta, value)?;
+        txn.commit()
+    }
+
+    /// Takes a key out; whether it was there.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn delete(&self, key: &[u8]) -> Result<bool, LiveError> {
+        self.check_held()?;
+        let mut txn = Txn::begin(&self.shared)?;
+        let was = txn.delete(key)?;
+        txn.commit()?;
+        Ok(was)
+    }
+
+    /// Makes all changes in one transaction, in this order.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn apply<'c>(&self, changes: impl IntoIterator<Item = Change<'c>>) -> Result<(), LiveError> {
+        self.check_held()?;
+        let mut txn = Txn::begin(&self.shared)?;
+        for change in changes {
+            match change {
+                Change::Put { key, meta, value } => txn.put(key, meta, value)?,
+                Change::Delete { key } => {
+                    txn.delete(key)?;
+                }
+            }
+        }
+        txn.commit()
+    }
+
+    /// Takes the last entry in the map's order out and hands it to `read`.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn pop_last<T>(&self, read: impl FnOnce(Entry<'_>) -> T) -> Result<Option<T>, LiveError> {
+        self.check_held()?;
+        let mut txn = Txn::begin(&self.shared)?;
+        let mut queue = Queue::take(&self.shared, &txn)?;
+        let last = queue.last(&txn)?;
+        let Some((_, key)) = last else {
+            queue.give_back(&self.shared);
+            return Ok(None);
+        };
+        let answer = txn.get(&key)?.filter(|record| !self.is_too_old(record)).map(|record| read(Entry(record)));
+        txn.delete(&key)?;
+        queue.give_back(&self.shared);
+        txn.commit()?;
+        Ok(answer)
+    }
+
+    /// Takes all entries out.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn clear(&self) -> Result<(), LiveError> {
+        self.check_held()?;
+        let all = self.snapshot()?.with_old_ones().ordered()?;
+        let mut txn = Txn::begin(&self.shared)?;
+        for entry in (0..all.len()).filter_map(|at| all.get(at)) {
+            txn.delete(entry.key())?;
+        }
+        txn.commit()
+    }
+
+    /// Makes everything that was committed so far durable. Maps in `/dev/shm` have nothing to make durable.
+    ///
+    /// # Errors
+    /// What the disk says; then nothing is known about what is on it since the last sync.
+    pub fn sync(&self) -> Result<(), LiveError> {
+        self.check_held()?;
+        if !self.shared.ctrl.in_store() {
+            return Ok(());
+        }
+        let view = Arc::clone(&*self.shared.view()?);
+        let mut block = self.shared.ctrl.block();
+        if !crate::repair::is_whole(&view, &block) {
+            block = crate::repair::repair(&self.shared, &view, &block)?;
+        }
+        crate::sync::all(&self.shared, &view, &block)
+    }
+
+    // Waiting ---------------------------------------------------------------------------------------------------------
+
+    /// The place in the map's history after the last commit.
+    pub fn position(&self) -> Position {
+        changes::position(&self.shared)
+    }
+
+    /// What changed since a position, and the position after it. `others_only` leaves out what the calling thread wrote.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn changes_since(&self, from: Position, others_only: bool) -> Result<(Changes, Position), LiveError> {
+        changes::since(&self.shared, from, others_only.then(|| thread_id::current().1))
+    }
+
+    /// Sleeps until something is committed after `from`, `timeout` is over, or for no reason. A handle that is
+    /// read-only cannot ask to be woken: give it short timeouts.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn sleep(&self, from: Position, timeout: Duration) -> Result<(), LiveError> {
+        self.shared.ctrl.sleep(from.txn, timeout)
+    }
+}
+
+/// The newest record of a key that `commit` covers.
+#[inline]
+fn find<'v>(view: &'v View, commit: u64, hash: u64, key: &[u8]) -> Result<Option<Record<'v>>, Lost> {
+    let tag = tag_bits(hash);
+    let index = &view.index;
+    let mut slot = index.home(hash);
+    for _ in 0..index.slots() {
+        let word = index.load(slot);
+        if word == EMPTY {
+            return Ok(None);
+        }
+        if word > FREED && tag_bits(word) == tag {
+            let record = view.record(Address::of_word(word))?;
+            if record.key() == key {
+                return if record.txn() <= commit { Ok(Some(record)) } else { view.as_of(record.before(), commit) };
+            }
+        }
+        slot = index.next(slot);
+    }
+    Ok(None)
+}

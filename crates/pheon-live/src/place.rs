@@ -1,0 +1,392 @@
+//! Where maps are: making, opening, finding and removing them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pheon_os::fs::FileSystem;
+use pheon_os::lock::FileLock;
+use pheon_os::{process, shm};
+
+use crate::chunk::Chunk;
+use crate::ctrl::{Block, Ctrl};
+use crate::error::LiveError;
+use crate::index::{Index, SLOTS_MIN_LOG2};
+use crate::layout::{Address, FILE_HEAD_BYTES};
+use crate::map::LiveMap;
+use crate::options::LiveOptions;
+use crate::recover;
+use crate::shared::{self, Shared};
+use crate::sync;
+use crate::view::View;
+use crate::write::CHUNK_BYTES_MIN;
+
+/// Where the live maps of a store are, inside it.
+const STORE_FOLDER: &str = ".live";
+/// What the name of a folder that is being made or removed has where a map's has its name. No map's name begins so.
+const TEMPORARY: &str = ".tmp-";
+/// How often making a map starts again because another process took its unfinished folder for a leftover.
+const ATTEMPTS_MAX: u32 = 16;
+const DIR_MODE: u32 = 0o777;
+/// How long to wait for a process that rebuilds a map after a boot.
+const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Where a live map is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// In memory, for this user or for a group.
+    Memory {
+        /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.
+        name: String,
+        /// The id of a group all of whose members may use it; `None`: this user only.
+        group: Option<u32>,
+    },
+    /// In a store's folder.
+    Store {
+        /// The store's folder.
+        path: PathBuf,
+        /// As above.
+        name: String,
+    },
+}
+
+impl Location {
+    /// The map's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Memory { name, .. } | Self::Store { name, .. } => name,
+        }
+    }
+
+    /// The map's folder, whether it exists or not.
+    ///
+    /// # Errors
+    /// [`LiveError::Options`] for a name that is not allowed.
+    pub fn dir(&self) -> Result<PathBuf, LiveError> {
+        let group = match self {
+            Self::Memory { group, .. } => *group,
+            Self::Store { .. } => None,
+        };
+        let in_memory = shm::live_dir(self.name(), group)
+            .map_err(|e| LiveError::Options { problem: e.to_string().replace("shared-memory store", "live map's") })?;
+        Ok(match self {
+            Self::Memory { .. } => in_memory,
+            Self::Store { path, name } => path.join(STORE_FOLDER).join(name),
+        })
+    }
+
+    fn is_in_store(&self) -> bool {
+        matches!(self, Self::Store { .. })
+    }
+
+    /// The folder that the map's folder is in, and what the names in it begin with.
+    fn parent(&self) -> (PathBuf, String) {
+        match self {
+            Self::Memory { group, .. } => (shm::live_root().to_owned(), shm::live_prefix(*group)),
+            Self::Store { path, .. } => (path.join(STORE_FOLDER), String::new()),
+        }
+    }
+
+    /// A name for a folder that is no map yet, or no longer.
+    fn temporary(&self) -> PathBuf {
+        let (parent, prefix) = self.parent();
+        parent.join(format!("{prefix}{TEMPORARY}{}", process::random_id()))
+    }
+
+    fn check(&self, dir: &Path) -> Result<(), LiveError> {
+        let Self::Memory { group, .. } = self else { return Ok(()) };
+        shm::check_live_dir(dir, *group).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => LiveError::NotFound { path: dir.to_owned() },
+            _ => LiveError::io("open", dir, e),
+        })
+    }
+}
+
+/// Where maps are in memory or in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This user's, or a group's, maps in memory.
+    Memory {
+        /// The group's id.
+        group: Option<u32>,
+    },
+    /// The maps of a store.
+    Store {
+        /// The store's folder.
+        path: PathBuf,
+    },
+}
+
+impl Place {
+    /// A map here.
+    pub fn location(&self, name: &str) -> Location {
+        let name = name.to_owned();
+        match self {
+            Self::Memory { group } => Location::Memory { name, group: *group },
+            Self::Store { path } => Location::Store { path: path.clone(), name },
+        }
+    }
+
+    /// The maps here, ascending by name, whether they can be opened or not.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn list(&self) -> Result<Vec<Location>, LiveError> {
+        let (parent, prefix) = self.location("any").parent();
+        let entries = match pheon_os::fs::real().read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(LiveError::io("list", &parent, e)),
+        };
+        let names = entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| entry.name.strip_prefix(&prefix));
+        let mut found: Vec<_> =
+            names.map(|name| self.location(name)).filter(|location| location.dir().is_ok()).collect();
+        found.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        Ok(found)
+    }
+}
+
+impl LiveMap {
+    /// Makes a new map.
+    ///
+    /// # Errors
+    /// [`LiveError::Exists`] if there is one of this name; [`LiveError::Options`], [`LiveError::Full`].
+    pub fn create(location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
+        Self::create_with(pheon_os::fs::real(), location, options)
+    }
+
+    /// [`LiveMap::create`] on another file system: one that injects faults, in tests.
+    #[doc(hidden)]
+    pub fn create_with(fs: Arc<dyn FileSystem>, location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
+        let dir = location.dir()?;
+        if options.durable && !location.is_in_store() {
+            let problem = "a live map in memory cannot be durable; open one in a store".to_owned();
+            return Err(LiveError::Options { problem });
+        }
+        if exists(&*fs, &dir)? {
+            return Err(LiveError::Exists { path: dir });
+        }
+        remove_leftovers(&*fs, location);
+        for _ in 0..ATTEMPTS_MAX {
+            let temporary = location.temporary();
+            let made = build(&fs, location, &temporary, options).and_then(|lock| {
+                let renamed = fs.rename(&temporary, &dir);
+                drop(lock);
+                renamed.map_err(|e| match e.kind() {
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                        LiveError::Exists { path: dir.clone() }
+                    }
+                    _ => LiveError::io("rename", &temporary, e),
+                })
+            });
+            match made {
+                Ok(()) => {
+                    if location.is_in_store() {
+                        let (parent, _) = location.parent();
+                        fs.sync_dir(&parent).map_err(|e| LiveError::io("sync", &parent, e))?;
+                    }
+                    return Self::attach_with(fs, location, true);
+                }
+                Err(LiveError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && !matches!(exists(&*fs, &temporary), Ok(true)) => {}
+                Err(error) => {
+                    let _ = fs.remove_dir_all(&temporary);
+                    return Err(error);
+                }
+            }
+        }
+        Err(LiveError::Options {
+            problem: format!("{}: its unfinished folder was removed again and again", dir.display()),
+        })
+    }
+
+    /// Opens a map that exists. One whose machine was booted since is rebuilt from its log, which reads all of it.
+    ///
+    /// # Errors
+    /// [`LiveError::NotFound`]; [`LiveError::Corrupt`] for a map of another version or C library.
+    pub fn attach(location: &Location, writable: bool) -> Result<Self, LiveError> {
+        Self::attach_with(pheon_os::fs::real(), location, writable)
+    }
+
+    /// [`LiveMap::attach`] on another file system.
+    #[doc(hidden)]
+    pub fn attach_with(fs: Arc<dyn FileSystem>, location: &Location, writable: bool) -> Result<Self, LiveError> {
+        let dir = location.dir()?;
+        location.check(&dir)?;
+        let path = Ctrl::path_in(&dir);
+        let meta = fs.metadata(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LiveError::NotFound { path: dir.clone() },
+            _ => LiveError::io("examine", &path, e),
+        })?;
+        let open = || {
+            let ctrl = Ctrl::open(&*fs, &dir, writable)?;
+            let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", &dir, e))?;
+            let mode = meta.mode & 0o666;
+            if ctrl.boot() != boot {
+                if !writable {
+                    let problem =
+                        "it is of an earlier boot of this machine; open it for writing once, which rebuilds it";
+                    return Err(LiveError::corrupt(&path, problem));
+                }
+                let lock = FileLock::acquire(&dir.join("LOCK"), Some(RECOVERY_WAIT_MAX), &|| false)
+                    .map_err(|e| LiveError::io("lock", &dir, io::Error::other(e.to_string())))?;
+                if ctrl.boot() != boot {
+                    recover::recover(&*fs, &dir, &ctrl, mode, boot)?;
+                }
+                drop(lock);
+            }
+            let view = loop {
+                let number = ctrl.view();
+                match View::open(&*fs, &dir, number, None, writable) {
+                    Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                        if ctrl.is_unlinked() {
+                            return Err(LiveError::NotFound { path: dir.clone() });
+                        }
+                        if ctrl.view() == number {
+                            let gone = !matches!(exists(&*fs, &dir), Ok(true));
+                            return Err(if gone {
+                                LiveError::NotFound { path: dir.clone() }
+                            } else {
+                                LiveError::corrupt(&dir, format!("view {number} or a file of it is missing"))
+                            });
+                        }
+                    }
+                    other => break other?,
+                }
+            };
+            Ok(Shared::new(fs.clone(), dir.clone(), ctrl, view, writable, mode))
+        };
+        let shared = shared::known((meta.dev, meta.ino), writable, open)?;
+        Ok(Self { shared, location: location.clone() })
+    }
+
+    /// Opens a map, making it if it is not there. Any number of processes may do so at once: they get the same map.
+    /// `options` are those of a new map; one that exists keeps its own.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) and [`attach`](Self::attach).
+    pub fn open(location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
+        loop {
+            match Self::attach(location, true) {
+                Err(LiveError::NotFound { .. }) => {}
+                other => return other,
+            }
+            match Self::create(location, options) {
+                Err(LiveError::Exists { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Removes the map's names, so that a new one may be made. Who has it open can go on reading, not writing. Takes no lock.
+    ///
+    /// # Errors
+    /// [`LiveError::NotFound`] if it is gone already.
+    pub fn unlink(&self) -> Result<(), LiveError> {
+        if !self.shared.writable {
+            return Err(LiveError::ReadOnly { path: self.shared.dir.clone() });
+        }
+        // Another map may have got the name.
+        if self.shared.ctrl.is_unlinked() {
+            return Err(LiveError::NotFound { path: self.shared.dir.clone() });
+        }
+        remove_dir(&*self.shared.fs, &self.location, || self.shared.ctrl.set_unlinked())
+    }
+
+    /// [`unlink`](Self::unlink) by name, also of a map that cannot be opened.
+    ///
+    /// # Errors
+    /// [`LiveError::NotFound`].
+    pub fn remove(location: &Location) -> Result<(), LiveError> {
+        let fs = pheon_os::fs::real();
+        let dir = location.dir()?;
+        if !exists(&*fs, &dir)? {
+            return Err(LiveError::NotFound { path: dir });
+        }
+        location.check(&dir)?;
+        let ctrl = Ctrl::open(&*fs, &dir, true);
+        remove_dir(&*fs, location, || {
+            if let Ok(ctrl) = ctrl {
+                ctrl.set_unlinked();
+            }
+        })
+    }
+}
+
+fn exists(fs: &dyn FileSystem, path: &Path) -> Result<bool, LiveError> {
+    match fs.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(LiveError::io("examine", path, e)),
+    }
+}
+
+/// Builds an empty map under a temporary name. The lock says that somebody is at it.
+fn build(
+    fs: &Arc<dyn FileSystem>,
+    location: &Location,
+    temporary: &Path,
+    options: &LiveOptions,
+) -> Result<FileLock, LiveError> {
+    let failed = |e| LiveError::io("make", temporary, e);
+    match location {
+        Location::Memory { group, .. } => shm::create_live_dir(temporary, *group).map_err(failed)?,
+        Location::Store { .. } => {
+            let (parent, _) = location.parent();
+            match fs.create_dir(&parent, DIR_MODE) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(LiveError::io("make", &parent, e)),
+                _ => fs.create_dir(temporary, DIR_MODE).map_err(failed)?,
+            }
+        }
+    }
+    let lock = FileLock::acquire(&temporary.join("LOCK"), Some(Duration::ZERO), &|| false)
+        .map_err(|e| LiveError::io("lock", temporary, io::Error::new(io::ErrorKind::NotFound, e.to_string())))?;
+    // Files are for whom the folder is for.
+    let mode = fs.metadata(temporary).map_err(failed)?.mode & 0o666;
+    let ctrl = Ctrl::create(&**fs, temporary, mode, options, location.is_in_store())?;
+    let chunk = Chunk::create(&**fs, temporary, 0, CHUNK_BYTES_MIN, mode)?;
+    let index = Index::create(&**fs, temporary, 0, SLOTS_MIN_LOG2, mode)?;
+    let view = View::new(1, Arc::new(index), vec![Arc::new(chunk)]);
+    view.write(&**fs, temporary, mode)?;
+    ctrl.set_view(view.number);
+    let start = Address::new(0, FILE_HEAD_BYTES).bits();
+    let block = Block { txn: 1, end: start, clean: start, next_order: 1, ..Block::default() };
+    ctrl.publish(&block);
+    let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", temporary, e))?;
+    ctrl.set_boot(boot);
+    if location.is_in_store() {
+        let path = Ctrl::path_in(temporary);
+        fs.sync_shared(&path, ctrl.map()).map_err(|e| LiveError::io("sync", &path, e))?;
+        let shared = Shared::new(fs.clone(), temporary.to_owned(), ctrl, view, true, mode);
+        let view = shared.mapped_view();
+        sync::all(&shared, &view, &block)?;
+    }
+    Ok(lock)
+}
+
+/// Removes a map's folder: its name first, at once; then it is told to who has it open.
+fn remove_dir(fs: &dyn FileSystem, location: &Location, tell: impl FnOnce()) -> Result<(), LiveError> {
+    let (dir, temporary) = (location.dir()?, location.temporary());
+    fs.rename(&dir, &temporary).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
+        _ => LiveError::io("remove", &dir, e),
+    })?;
+    tell();
+    // What stays is a leftover, which the next one who makes a map removes.
+    let _ = fs.remove_dir_all(&temporary);
+    Ok(())
+}
+
+/// Removes what killed processes left of maps that they were making or removing.
+fn remove_leftovers(fs: &dyn FileSystem, location: &Location) {
+    let (parent, prefix) = location.parent();
+    let prefix = format!("{prefix}{TEMPORARY}");
+    let Ok(entries) = fs.read_dir(&parent) else { return };
+    for entry in entries.iter().filter(|entry| entry.is_dir && entry.name.starts_with(&prefix)) {
+        let dir = parent.join(&entry.name);
+        if let Ok(_lock) = FileLock::acquire(&dir.join("LOCK"), Some(Duration::ZERO), &|| false) {
+            let _ = fs.remove_dir_all(&dir);
+        }
+    }
+}

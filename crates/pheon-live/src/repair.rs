@@ -1,0 +1,93 @@
+//! Undoing what a killed writer, or a failed transaction, left: docs/live.md, "Killed writers".
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+
+use crate::chunk::{Record, chunk_path};
+use crate::ctrl::{Block, Ctrl};
+use crate::error::LiveError;
+use crate::index::index_path;
+use crate::layout::{ABORTED, Address, EMPTY, FILE_HEAD_BYTES, FREED, tag_bits};
+use crate::shared::Shared;
+use crate::view::{View, view_path};
+
+/// Whether the log ends where the last commit says.
+#[inline]
+pub(crate) fn is_whole(view: &View, block: &Block) -> bool {
+    let (tail, end) = (view.tail(), block.end());
+    let used = tail.used();
+    if tail.number() == end.chunk() { used == end.offset() } else { used == FILE_HEAD_BYTES && whole_before(view, end) }
+}
+
+/// A chunk was added and nothing written to it: whether the one before is whole.
+fn whole_before(view: &View, end: Address) -> bool {
+    let after_end = view.chunks.iter().rev().take_while(|chunk| chunk.number() != end.chunk());
+    after_end.clone().all(|chunk| chunk.used() == FILE_HEAD_BYTES)
+        && view.chunk(end.chunk()).is_none_or(|chunk| chunk.used() == end.offset())
+}
+
+/// Takes back all records after `committed`, and commits that. The thread holds the map's lock.
+pub(crate) fn repair(shared: &Shared, view: &View, committed: &Block) -> Result<Block, LiveError> {
+    let records = uncommitted(shared, view, committed)?;
+    for record in records.iter().rev() {
+        if let Some(slot) = view.slot_of(record) {
+            // Not EMPTY: keys of others may have been placed behind this slot when the index was rebuilt.
+            let before = match record.before().bits() {
+                EMPTY => FREED,
+                address => address,
+            };
+            let tag = if before > FREED { tag_bits(view.index.load(slot)) } else { 0 };
+            view.index.store(slot, tag | before);
+        }
+        if let Some(chunk) = view.chunk(record.address().chunk()) {
+            chunk.flag(record.address().offset(), ABORTED);
+        }
+    }
+    let end = Address::new(view.tail().number(), view.tail().used());
+    let block = Block { txn: committed.txn + 1, end: end.bits(), used_slots: view.index.used(), ..*committed };
+    shared.ctrl.publish(&block);
+    remove_leftovers(shared, view);
+    if shared.ctrl.in_store() {
+        // Else the abort flags might be missing after a power cut.
+        crate::sync::all(shared, view, &block)?;
+    }
+    Ok(block)
+}
+
+/// The records that no commit covers, first to last.
+fn uncommitted<'a>(shared: &Shared, view: &'a View, committed: &Block) -> Result<Vec<Record<'a>>, LiveError> {
+    let end = committed.end();
+    let mut records = Vec::new();
+    let from = view.chunks.iter().position(|chunk| chunk.number() == end.chunk());
+    for (i, chunk) in view.chunks.iter().enumerate().skip(from.unwrap_or(0)) {
+        let mut at = if Some(i) == from { end.offset() } else { FILE_HEAD_BYTES };
+        while at < chunk.used() {
+            let record = chunk.record(at).ok_or_else(|| {
+                LiveError::corrupt(&chunk_path(&shared.dir, chunk.number()), format!("no record at byte {at}"))
+            })?;
+            at += record.bytes as usize;
+            if !record.is_aborted() {
+                records.push(record);
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// Removes files that the current view does not name.
+pub(crate) fn remove_leftovers(shared: &Shared, view: &View) {
+    let mut named: HashSet<_> = view.chunks.iter().map(|chunk| chunk_path(&shared.dir, chunk.number())).collect();
+    named.insert(view_path(&shared.dir, view.number));
+    named.insert(index_path(&shared.dir, view.index.number()));
+    named.insert(Ctrl::path_in(&shared.dir));
+    for name in ["LOCK", "KEYLOCKS", "SYNC"] {
+        named.insert(shared.dir.join(name));
+    }
+    let Ok(entries) = shared.fs.read_dir(&shared.dir) else { return };
+    for entry in entries {
+        let path = shared.dir.join(OsStr::new(&entry.name));
+        if !entry.is_dir && !named.contains(&path) {
+            crate::files::remove(&*shared.fs, &path);
+        }
+    }
+}

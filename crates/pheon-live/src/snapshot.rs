@@ -1,0 +1,131 @@
+//! The map at one commit, whatever is written afterwards.
+
+use std::sync::Arc;
+
+use crate::chunk::Record;
+use crate::ctrl::now_ns;
+use crate::error::LiveError;
+use crate::layout::{Address, EMPTY, FREED, hash, tag_bits};
+use crate::map::Entry;
+use crate::shared::Shared;
+use crate::view::{Lost, View};
+
+/// A consistent state of a map. Keeps the memory of the records that it shows, and so all of the log as it was, until it is
+/// dropped.
+#[derive(Debug)]
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    view: Arc<View>,
+    commit: u64,
+    slots: Box<[u64]>,
+    /// Entries of a lower order were too old when the snapshot was taken.
+    order_min: u64,
+}
+
+impl Snapshot {
+    pub(crate) fn take(shared: &Arc<Shared>) -> Result<Self, LiveError> {
+        loop {
+            let view = Arc::clone(&*shared.view()?);
+            let commit = shared.ctrl.commit();
+            let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
+            // A later view may lack what this commit has, and the slots may name records that only it has.
+            if shared.ctrl.view() == view.number || shared.ctrl.is_unlinked() {
+                let age = shared.options.max_age.as_nanos() as u64;
+                let order_min = if age == 0 { 0 } else { now_ns().saturating_sub(age) };
+                return Ok(Self { shared: shared.clone(), view, commit, slots, order_min });
+            }
+        }
+    }
+
+    /// The same, with entries that are too old but not yet evicted.
+    pub(crate) fn with_old_ones(mut self) -> Self {
+        self.order_min = 0;
+        self
+    }
+
+    /// The number of the transaction that it shows.
+    pub fn sequence(&self) -> u64 {
+        self.commit
+    }
+
+    fn damaged(&self, _: Lost) -> LiveError {
+        LiveError::corrupt(&self.shared.dir, "a slot or record leads to no record")
+    }
+
+    fn shown<'a>(&'a self, word: u64) -> Result<Option<Record<'a>>, LiveError> {
+        let record = self.view.as_of(Address::of_word(word), self.commit).map_err(|lost| self.damaged(lost))?;
+        Ok(record.filter(|record| !record.is_deleted() && record.order() >= self.order_min))
+    }
+
+    /// The entry of a key.
+    ///
+    /// # Errors
+    /// When the map's files are damaged.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, LiveError> {
+        let hash = hash(key);
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        for _ in 0..self.slots.len() {
+            let word = self.slots[slot];
+            if word == EMPTY {
+                return Ok(None);
+            }
+            if word > FREED && tag_bits(word) == tag_bits(hash) {
+                let newest = self.view.record(Address::of_word(word)).map_err(|lost| self.damaged(lost))?;
+                if newest.key() == key {
+                    return Ok(self.shown(word)?.map(Entry::of));
+                }
+            }
+            slot = (slot + 1) & mask;
+        }
+        Ok(None)
+    }
+
+    /// All entries in the map's order: a copy of 16 bytes an entry, sorted.
+    ///
+    /// # Errors
+    /// When the map's files are damaged.
+    pub fn ordered(&self) -> Result<Ordered, LiveError> {
+        const AHEAD: usize = 16;
+        let taken: Vec<u64> = self.slots.iter().copied().filter(|&word| word > FREED).collect();
+        let mut entries = Vec::with_capacity(taken.len());
+        for (i, &word) in taken.iter().enumerate() {
+            if let Some(&later) = taken.get(i + AHEAD) {
+                let address = Address::of_word(later);
+                if let Some(chunk) = self.view.chunk(address.chunk()) {
+                    chunk.map().prefetch(address.offset());
+                }
+            }
+            if let Some(record) = self.shown(word)? {
+                entries.push((record.order(), record.address()));
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.0);
+        Ok(Ordered { view: self.view.clone(), addresses: entries.into_iter().map(|entry| entry.1).collect() })
+    }
+}
+
+/// The entries of a snapshot in the map's order.
+#[derive(Debug)]
+pub struct Ordered {
+    view: Arc<View>,
+    addresses: Vec<Address>,
+}
+
+impl Ordered {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// The entry at a place; `None` beyond the end.
+    pub fn get(&self, at: usize) -> Option<Entry<'_>> {
+        // Records of a snapshot were looked at when it was sorted, and do not change.
+        self.view.record(*self.addresses.get(at)?).ok().map(Entry::of)
+    }
+}

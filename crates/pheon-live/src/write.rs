@@ -1,0 +1,363 @@
+//! A transaction: docs/live.md, "Write".
+
+use std::sync::Arc;
+
+use pheon_os::thread_id;
+
+use crate::chunk::{Chunk, Record};
+use crate::clean;
+use crate::ctrl::{Block, now_ns};
+use crate::error::LiveError;
+use crate::index::Index;
+use crate::layout::{
+    Address, CHUNK_BYTES_MAX, DELETED, EMPTY, FILE_HEAD_BYTES, FREED, Head, LAST, META_SHIFT, MOVED, hash, next_chunk,
+    record_bytes, tag_bits,
+};
+use crate::queue::Queue;
+use crate::repair;
+use crate::shared::Shared;
+use crate::view::{Lost, Place, View};
+
+/// A new map's first chunk, and the smallest.
+pub(crate) const CHUNK_BYTES_MIN: u64 = 64 << 10;
+const CHUNK_BYTES_USUAL_MAX: u64 = 256 << 20;
+/// While a map is small, chunks are no larger than this.
+const CHUNK_BYTES_SMALL_MAX: u64 = 512 << 10;
+
+/// A transaction under way. The thread holds the map's lock. Dropped without [`commit`](Self::commit) it is undone.
+pub(crate) struct Txn<'a> {
+    shared: &'a Shared,
+    view: Arc<View>,
+    /// As it will be committed.
+    block: Block,
+    committed: Block,
+    writer: u32,
+    used: usize,
+    /// The last record written.
+    last: Option<Address>,
+    written_bytes: u64,
+    ended: bool,
+}
+
+impl<'a> Txn<'a> {
+    /// Begins, after repairing what a killed writer left.
+    ///
+    /// # Errors
+    /// [`LiveError::Unlinked`], or the map is damaged.
+    pub(crate) fn begin(shared: &'a Shared) -> Result<Self, LiveError> {
+        if shared.ctrl.is_unlinked() {
+            return Err(LiveError::Unlinked { path: shared.dir.clone() });
+        }
+        let view = Arc::clone(&*shared.view()?);
+        let mut committed = shared.ctrl.block();
+        if !repair::is_whole(&view, &committed) {
+            committed = repair::repair(shared, &view, &committed)?;
+        }
+        let used = view.tail().used();
+        let block = Block { txn: committed.txn + 1, ..committed };
+        let (_, writer) = thread_id::current();
+        Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, ended: false })
+    }
+
+    fn damaged(&self, lost: Lost) -> LiveError {
+        let problem = match lost {
+            Lost::Elsewhere => "a slot names a chunk that is not there",
+            Lost::Damaged => "a slot names no record",
+        };
+        LiveError::corrupt(&self.shared.dir, problem)
+    }
+
+    /// The value of a key as this transaction sees it.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Record<'_>>, LiveError> {
+        match self.view.place(hash(key), key).map_err(|lost| self.damaged(lost))? {
+            Place::Taken { record, .. } if !record.is_deleted() => Ok(Some(record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// [`LiveError::Full`], [`LiveError::TooLarge`], or the map is damaged. The transaction is to be dropped then.
+    pub(crate) fn put(&mut self, key: &[u8], meta: u8, value: &[u8]) -> Result<(), LiveError> {
+        let too_large = LiveError::TooLarge { key_bytes: key.len(), value_bytes: value.len() };
+        let bytes = record_bytes(key.len(), value.len()).ok_or(too_large)?;
+        self.reserve_slot()?;
+        self.reserve_log(bytes)?;
+        let view = Arc::clone(&self.view);
+        let hash = hash(key);
+        let (slot, before, order) = match view.place(hash, key).map_err(|lost| self.damaged(lost))? {
+            Place::Taken { slot, record } => {
+                let live = !record.is_deleted();
+                if live {
+                    self.block.live_bytes = self.block.live_bytes.saturating_sub(u64::from(record.bytes));
+                } else {
+                    self.block.entries += 1;
+                }
+                let order = if live && !self.shared.options.is_cache() { record.order() } else { self.next_order() };
+                (slot, record.address().bits(), order)
+            }
+            Place::Vacant { slot, was } => {
+                self.block.entries += 1;
+                self.block.used_slots += u64::from(was == EMPTY);
+                (slot, was, self.next_order())
+            }
+        };
+        self.block.live_bytes += bytes as u64;
+        let most = self.shared.options.max_bytes;
+        if most > 0 && self.block.live_bytes > most {
+            return Err(LiveError::Full {
+                path: self.shared.dir.clone(),
+                problem: format!("its entries may have {most} bytes"),
+                source: None,
+            });
+        }
+        self.append(slot, hash, before | u64::from(meta) << META_SHIFT, order, key, value, bytes);
+        Ok(())
+    }
+
+    /// Takes a key out; whether it was there.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, LiveError> {
+        let too_large = LiveError::TooLarge { key_bytes: key.len(), value_bytes: 0 };
+        let bytes = record_bytes(key.len(), 0).ok_or(too_large)?;
+        let hash = hash(key);
+        if self.get(key)?.is_none() {
+            return Ok(false);
+        }
+        self.reserve_log(bytes)?;
+        let view = Arc::clone(&self.view);
+        let Place::Taken { slot, record } = view.place(hash, key).map_err(|lost| self.damaged(lost))? else {
+            return Ok(false);
+        };
+        self.block.entries = self.block.entries.saturating_sub(1);
+        self.block.live_bytes = self.block.live_bytes.saturating_sub(u64::from(record.bytes));
+        self.append(slot, hash, record.address().bits() | DELETED, record.order(), key, b"", bytes);
+        Ok(true)
+    }
+
+    /// Entries as they will be.
+    pub(crate) fn entries(&self) -> u64 {
+        self.block.entries
+    }
+
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    fn next_order(&mut self) -> u64 {
+        let mut order = self.block.next_order;
+        if self.shared.options.is_cache() {
+            order = order.max(now_ns());
+        }
+        self.block.next_order = order + 1;
+        order
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of a record
+    fn append(&mut self, slot: usize, hash: u64, link: u64, order: u64, key: &[u8], value: &[u8], bytes: usize) {
+        let tail = Arc::clone(self.view.tail());
+        let head = Head {
+            bytes: bytes as u32,
+            key_len: key.len() as u32,
+            value_len: value.len() as u32,
+            txn: self.block.txn,
+            link,
+            order,
+            writer: self.writer,
+        };
+        let address = Address::new(tail.number(), self.used);
+        tail.write(self.used, &head, key, value);
+        self.used += bytes;
+        tail.set_used(self.used);
+        self.view.index.store(slot, tag_bits(hash) | address.bits());
+        self.last = Some(address);
+        self.written_bytes += bytes as u64;
+    }
+
+    /// Room for one more slot; may rebuild the index.
+    fn reserve_slot(&mut self) -> Result<(), LiveError> {
+        let slots = self.view.index.slots() as u64;
+        if self.block.used_slots < slots / 4 * 3 {
+            return Ok(());
+        }
+        // Twice as large if it is really full, not of deleted keys.
+        let log2 = self.view.index.log2() + u32::from(self.block.entries >= slots / 8 * 3);
+        self.rebuild_index(log2)
+    }
+
+    /// A new index without the slots of deleted keys, under a new view.
+    fn rebuild_index(&mut self, log2: u32) -> Result<(), LiveError> {
+        let shared = self.shared;
+        let old = &self.view.index;
+        let index = Index::create(&*shared.fs, &shared.dir, old.number() + 1, log2, shared.mode)?;
+        let mut used = 0;
+        // Slots are read in groups, so that their records are on the way before they are needed.
+        const GROUP: usize = 16;
+        for first in (0..old.slots()).step_by(GROUP) {
+            let mut words = [EMPTY; GROUP];
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = old.load(first + i);
+                if *word > FREED
+                    && let Some(chunk) = self.view.chunk(Address::of_word(*word).chunk())
+                {
+                    chunk.map().prefetch(Address::of_word(*word).offset());
+                }
+            }
+            for word in words.into_iter().filter(|&word| word > FREED) {
+                let record = self.view.record(Address::of_word(word)).map_err(|lost| self.damaged(lost))?;
+                // What this transaction deletes is needed until it is committed: it may be undone.
+                if record.is_deleted() && record.txn() <= self.committed.txn {
+                    // Nothing finds this record any more, so nobody frees its slot when it is dropped.
+                    continue;
+                }
+                let mut slot = index.home(hash(record.key()));
+                while index.load(slot) != EMPTY {
+                    slot = index.next(slot);
+                }
+                index.store(slot, word);
+                used += 1;
+            }
+        }
+        self.block.used_slots = used;
+        let chunks = self.view.chunks.clone();
+        self.switch(View::new(self.view.number + 1, Arc::new(index), chunks))
+    }
+
+    /// Room for a record; may add a chunk.
+    fn reserve_log(&mut self, bytes: usize) -> Result<(), LiveError> {
+        if self.view.tail().bytes() - self.used >= bytes {
+            return Ok(());
+        }
+        let shared = self.shared;
+        let number = next_chunk(self.view.tail().number());
+        let needed = (bytes + FILE_HEAD_BYTES) as u64;
+        let usual = usual_chunk_bytes(self.view.log_bytes(), self.block.live_bytes);
+        let make = |bytes: u64| Chunk::create(&*shared.fs, &shared.dir, number, bytes, shared.mode);
+        let chunk = match make(usual.max(needed.next_multiple_of(4096)).min(CHUNK_BYTES_MAX)) {
+            Err(LiveError::Full { .. }) => make(needed.max(CHUNK_BYTES_MIN).next_multiple_of(4096))?,
+            other => other?,
+        };
+        let mut chunks = self.view.chunks.clone();
+        chunks.push(Arc::new(chunk));
+        self.switch(View::new(self.view.number + 1, self.view.index.clone(), chunks))?;
+        self.used = FILE_HEAD_BYTES;
+        Ok(())
+    }
+
+    /// Publishes a view.
+    fn switch(&mut self, view: View) -> Result<(), LiveError> {
+        let view = Arc::new(view);
+        publish_view(self.shared, &self.view, &view)?;
+        self.view = view;
+        Ok(())
+    }
+
+    /// Moves a record to the end of the log; `false` if there is no room for a new chunk.
+    pub(crate) fn move_record(&mut self, record: &Record<'_>, slot: usize) -> bool {
+        let bytes = record.bytes as usize;
+        if self.reserve_log(bytes).is_err() {
+            return false;
+        }
+        let kept = record.link() & (DELETED | 0xff << META_SHIFT);
+        let link = record.address().bits() | kept | MOVED;
+        self.append(slot, hash(record.key()), link, record.order(), record.key(), record.value(), bytes);
+        true
+    }
+
+    pub(crate) fn block_mut(&mut self) -> &mut Block {
+        &mut self.block
+    }
+
+    pub(crate) fn committed(&self) -> &Block {
+        &self.committed
+    }
+
+    /// Evicts what the map's limits do not allow any more, at most so many.
+    fn evict(&mut self) -> Result<(), LiveError> {
+        let options = &self.shared.options;
+        if !options.is_cache() {
+            return Ok(());
+        }
+        let most = if options.max_entries > 0 { options.max_entries } else { u64::MAX };
+        let too_old = match options.max_age.as_nanos() as u64 {
+            0 => 0,
+            age => now_ns().saturating_sub(age),
+        };
+        if self.block.entries <= most && too_old == 0 {
+            return Ok(());
+        }
+        let mut queue = Queue::take(self.shared, self)?;
+        while let Some((order, key)) = queue.first(self)? {
+            if self.block.entries <= most && order >= too_old {
+                break;
+            }
+            self.delete(&key)?;
+        }
+        queue.give_back(self.shared);
+        Ok(())
+    }
+
+    /// Commits. Without any change nothing happens.
+    ///
+    /// # Errors
+    /// In a durable map, a failed sync: then the transaction stays committed, but is not known to be on the disk.
+    pub(crate) fn commit(mut self) -> Result<(), LiveError> {
+        if self.last.is_none() {
+            self.ended = true;
+            return Ok(());
+        }
+        self.evict()?;
+        clean::some(&mut self);
+        let Some(last) = self.last else { return Ok(()) };
+        if let Some(chunk) = self.view.chunk(last.chunk()) {
+            chunk.flag(last.offset(), LAST);
+        }
+        self.block.end = Address::new(self.view.tail().number(), self.used).bits();
+        self.shared.ctrl.publish(&self.block);
+        self.ended = true;
+        if self.shared.options.durable && self.shared.ctrl.in_store() {
+            crate::sync::chunks(self.shared, &self.view, &self.committed, &self.block)?;
+        }
+        // Committed is committed: what cannot be freed now will be tried again.
+        let _ = clean::drop_oldest(self.shared, &self.view, &self.block);
+        Ok(())
+    }
+
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+}
+
+impl Drop for Txn<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.last.is_some() {
+            // What cannot be undone now, the next writer finds and undoes.
+            let _ = repair::repair(self.shared, &self.view, &self.committed);
+        }
+    }
+}
+
+/// Bytes of the next chunk of a map.
+fn usual_chunk_bytes(log_bytes: u64, live_bytes: u64) -> u64 {
+    let of_live = (live_bytes / 64).next_power_of_two().clamp(CHUNK_BYTES_SMALL_MAX, CHUNK_BYTES_USUAL_MAX);
+    (log_bytes / 4).next_power_of_two().clamp(CHUNK_BYTES_MIN, of_live)
+}
+
+/// Makes `view` the current one and removes what only the one before it names.
+pub(crate) fn publish_view(shared: &Shared, before: &View, view: &Arc<View>) -> Result<(), LiveError> {
+    view.write(&*shared.fs, &shared.dir, shared.mode)?;
+    shared.ctrl.set_view(view.number);
+    shared.set_view(view.clone());
+    let fs = &*shared.fs;
+    crate::files::remove(fs, &crate::view::view_path(&shared.dir, before.number));
+    if before.index.number() != view.index.number() {
+        crate::files::remove(fs, &crate::index::index_path(&shared.dir, before.index.number()));
+    }
+    for chunk in before.chunks.iter().filter(|chunk| view.chunk(chunk.number()).is_none()) {
+        crate::files::remove(fs, &crate::chunk::chunk_path(&shared.dir, chunk.number()));
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Every file operation fails once: nothing is lost, and nothing half done is seen.
+
+use std::sync::Arc;
+
+use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
+use pheon_os::fs::fault::{FaultFs, Lasts};
+use pheon_os::fs::real;
+
+use crate::scratch::{all, locked, put};
+
+const NO_SPACE: i32 = 28;
+const IO_FAILURE: i32 = 5;
+
+#[test]
+fn a_failing_call_fails_the_transaction_and_the_next_one_works() {
+    for errno in [NO_SPACE, IO_FAILURE] {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
+        let faulty = FaultFs::new(real());
+        let map = LiveMap::create_with(Arc::new(faulty.clone()), &location, &LiveOptions::default()).unwrap();
+        let mut expected = Vec::new();
+        let mut failures = 0;
+        for round in 0u32..400 {
+            // Batches that need new chunks and larger indexes.
+            let keys: Vec<_> = (0..20u32).map(|i| (round * 20 + i).to_le_bytes()).collect();
+            let value = vec![round as u8; 1500];
+            faulty.fail_nth(u64::from(round % 7) + 1, None, errno, Lasts::ForEver);
+            let changes = keys.iter().map(|key| Change::Put { key, meta: 0, value: &value });
+            let done = locked(&map, || map.apply(changes));
+            faulty.heal();
+            match done {
+                Ok(()) => expected.extend(keys.iter().map(|key| (key.to_vec(), value.clone()))),
+                Err(LiveError::Full { source: Some(_), .. }) if errno == NO_SPACE => failures += 1,
+                Err(LiveError::Io { .. }) if errno == IO_FAILURE => failures += 1,
+                Err(error) => panic!("{error}"),
+            }
+            assert_eq!(map.len(), expected.len() as u64, "round {round}");
+        }
+        assert!(failures > 10, "{failures}");
+        assert_eq!(all(&map), expected);
+        put(&map, b"last", b"1").unwrap();
+        drop(map);
+        assert_eq!(LiveMap::attach(&location, true).unwrap().len(), expected.len() as u64 + 1);
+    }
+}
+
+#[test]
+fn making_a_map_fails_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
+    for nth in 1.. {
+        let faulty = FaultFs::new(real());
+        faulty.fail_nth(nth, None, NO_SPACE, Lasts::Once);
+        let made = LiveMap::create_with(Arc::new(faulty.clone()), &location, &LiveOptions::default());
+        faulty.heal();
+        let exists = location.dir().unwrap().exists();
+        match made {
+            Ok(map) => {
+                // Beyond the last call, or one whose failure does not matter.
+                put(&map, b"a", b"1").unwrap();
+                map.unlink().unwrap();
+                if faulty.calls() < nth {
+                    assert!(nth > 10);
+                    break;
+                }
+            }
+            // Failures after the rename leave a whole map.
+            Err(_) if exists => LiveMap::attach(&location, true).unwrap().unlink().unwrap(),
+            Err(_) => {}
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.path().join(".live")).map(|dir| dir.collect()).unwrap_or_default();
+        assert!(left.is_empty(), "call {nth} left {left:?}");
+    }
+}

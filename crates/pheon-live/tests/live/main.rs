@@ -1,0 +1,9 @@
+//! Live maps as a user of the crate sees them. One binary, a module a topic.
+
+#![allow(clippy::disallowed_methods)] // tests damage, copy and count files behind the maps' back
+
+mod behaviour;
+mod boots;
+mod faults;
+mod scratch;
+mod threads;

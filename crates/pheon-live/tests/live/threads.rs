@@ -1,0 +1,158 @@
+//! Several threads, each with its own mapping where it matters.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use pheon_live::{Change, LiveError, LiveMap};
+
+use crate::scratch::{Scratch, delete, locked, put};
+
+#[test]
+fn readers_see_whole_transactions_in_order() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    put(map, b"x", &0u64.to_le_bytes()).unwrap();
+    put(map, b"y", &0u64.to_le_bytes()).unwrap();
+    let stop = AtomicBool::new(false);
+    let checked = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for writable in [true, false] {
+            let (location, stop, checked) = (scratch.location(), &stop, &checked);
+            scope.spawn(move || {
+                let reader = LiveMap::attach(&location, writable).unwrap();
+                let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
+                let mut last = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let x = number(&reader.get(b"x").unwrap().unwrap());
+                    let y = number(&reader.get(b"y").unwrap().unwrap());
+                    assert!(x >= last && y >= x, "{last} {x} {y}");
+                    last = y;
+                    let snapshot = reader.snapshot().unwrap();
+                    let [x, y] =
+                        [b"x", b"y"].map(|key| number(snapshot.get(key).unwrap().expect("always there").value()));
+                    assert!(x == y && x >= last, "half a transaction: {x} {y} after {last}");
+                    checked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let mut i = 0u64;
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(3) || checked.load(Ordering::Relaxed) < 100 {
+            i += 1;
+            // Values of many lengths, so that chunks end at all places, and churn, so that the index is rebuilt.
+            let mut value = i.to_le_bytes().to_vec();
+            value.resize(8 + (i % 700) as usize, 1);
+            let churn = i.to_be_bytes();
+            let changes = [
+                Change::Put { key: b"x", meta: 0, value: &value },
+                Change::Put { key: &churn, meta: 0, value: b"" },
+                Change::Put { key: b"y", meta: 0, value: &value },
+            ];
+            locked(map, || map.apply(changes).unwrap());
+            if i > 50 {
+                delete(map, &(i - 50).to_be_bytes());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn increments_under_the_lock_add_up() {
+    let scratch = Scratch::new();
+    put(&scratch.map, b"n", &0u64.to_le_bytes()).unwrap();
+    const EACH: u64 = 5000;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let map = LiveMap::attach(&scratch.location(), true).unwrap();
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    locked(&map, || {
+                        let now = u64::from_le_bytes(map.get(b"n").unwrap().unwrap().try_into().unwrap());
+                        map.put(b"n", 0, &(now + 1).to_le_bytes()).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    let total = u64::from_le_bytes(scratch.map.get(b"n").unwrap().unwrap().try_into().unwrap());
+    assert_eq!(total, 4 * EACH);
+}
+
+#[test]
+fn the_lock_is_reentrant_by_thread_and_times_out_for_others() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    map.lock(None, &|| false).unwrap();
+    map.lock(Some(Duration::ZERO), &|| false).unwrap();
+    assert_eq!(map.lock_depth(), 2);
+    // A second handle of this process is the same owner.
+    let again = LiveMap::attach(&scratch.location(), true).unwrap();
+    assert_eq!(again.lock_depth(), 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(map.lock_depth(), 0);
+            let timeout = Some(Duration::from_millis(20));
+            assert!(matches!(map.lock(timeout, &|| false), Err(LiveError::LockTimeout { .. })));
+            assert!(matches!(map.lock(None, &|| true), Err(LiveError::Stopped)));
+            assert!(matches!(map.unlock(), Err(LiveError::NotHeld)));
+            assert_eq!(map.get(b"nothing").unwrap(), None, "readers need no lock");
+        });
+    });
+    map.unlock().unwrap();
+    map.unlock().unwrap();
+    assert!(map.unlock().is_err());
+    std::thread::scope(|scope| scope.spawn(|| locked(map, || ())).join().unwrap());
+}
+
+#[test]
+fn a_thread_that_ends_with_the_lock_leaves_it_free() {
+    let scratch = Scratch::new();
+    let map = scratch.map.clone();
+    std::thread::spawn(move || map.lock(None, &|| false).unwrap()).join().unwrap();
+    put(&scratch.map, b"a", b"1").unwrap();
+    let map = scratch.map.clone();
+    std::thread::spawn(move || map.lock_key(b"k", None, &|| false).unwrap()).join().unwrap();
+    scratch.map.lock_key(b"k", Some(Duration::from_secs(5)), &|| false).unwrap();
+    scratch.map.unlock_key(b"k").unwrap();
+}
+
+#[test]
+fn locks_of_keys_exclude_each_other_by_key() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    map.lock_key(b"a", None, &|| false).unwrap();
+    map.lock_key(b"a", None, &|| false).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let timeout = Some(Duration::from_millis(10));
+            assert!(matches!(map.lock_key(b"a", timeout, &|| false), Err(LiveError::LockTimeout { .. })));
+            map.lock_key(b"b", timeout, &|| false).unwrap();
+            map.unlock_key(b"b").unwrap();
+            assert!(matches!(map.unlock_key(b"a"), Err(LiveError::NotHeld)));
+            put(map, b"a", b"writes are not stopped").unwrap();
+        });
+    });
+    map.unlock_key(b"a").unwrap();
+    map.unlock_key(b"a").unwrap();
+    assert!(matches!(map.unlock_key(b"a"), Err(LiveError::NotHeld)));
+}
+
+#[test]
+fn a_waiter_is_woken_by_a_change() {
+    let scratch = Scratch::new();
+    let from = scratch.map.position();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let began = std::time::Instant::now();
+            while scratch.map.position() == from {
+                assert!(began.elapsed() < Duration::from_secs(60));
+                scratch.map.sleep(from, Duration::from_secs(60)).unwrap();
+            }
+            scratch.map.changes_since(from, true).unwrap().0
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        put(&scratch.map, b"woken", b"").unwrap();
+        assert_eq!(waiter.join().unwrap().keys[0].key, b"woken");
+    });
+}

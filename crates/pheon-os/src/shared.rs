@@ -1,0 +1,153 @@
+//! Shared, writable mappings: memory that several processes change while others read it.
+//!
+//! All access to such memory goes through [`SharedMap`]: words that change are atomics, everything else is written once
+//! before a word publishes it.
+#![allow(unsafe_code)] // memory that other processes see has no safe form
+
+use std::fs::File;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
+
+/// A whole file, mapped shared. Writing to one that was mapped read-only panics.
+///
+/// # Soundness contract
+/// What is handed out as `&[u8]` by [`bytes`](Self::bytes) must not change any more, in any process: the protocol that
+/// uses this type writes such bytes once, before it publishes them with [`store`](Self::store), and never again. Words that
+/// do change are touched as atomics only. [`write`](Self::write) is for bytes that nobody else looks at yet.
+/// A process with the rights to write the file can break this; see docs/safety.md.
+///
+/// # Panics
+/// All accessors panic on offsets beyond the mapping or not a multiple of the word's size: callers check what comes from
+/// the file before they use it as an offset.
+#[derive(Debug)]
+pub struct SharedMap {
+    start: NonNull<u8>,
+    len_bytes: usize,
+    writable: bool,
+}
+
+// SAFETY: the mapping lives as long as the value, which alone unmaps it, in `drop`.
+unsafe impl Send for SharedMap {}
+// SAFETY: words are atomics; other bytes are written once before they are published (the contract above).
+unsafe impl Sync for SharedMap {}
+
+impl SharedMap {
+    /// Maps the first `len` bytes of an open file, which are all of it.
+    pub(crate) fn of_file(file: &File, len: u64, writable: bool) -> io::Result<Self> {
+        let len_bytes = usize::try_from(len)
+            .ok()
+            .filter(|&len| len > 0 && isize::try_from(len).is_ok())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "empty, or longer than the address space"))?;
+        let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that Rust knows of.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, rights, MapFlags::SHARED, file, 0)? };
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))?;
+        Ok(Self { start, len_bytes, writable })
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Whether it may be written.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    #[inline]
+    fn word(&self, offset: usize, bytes: usize) -> *mut u8 {
+        assert!(offset.is_multiple_of(bytes) && offset < self.len_bytes && self.len_bytes - offset >= bytes);
+        self.start.as_ptr().wrapping_add(offset)
+    }
+
+    #[inline]
+    fn u64_at(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: inside the mapping and aligned, by the assertion in `word`; the mapping lives as long as `self`, and
+        // everybody touches this word as an atomic (the contract).
+        unsafe { AtomicU64::from_ptr(self.word(offset, 8).cast()) }
+    }
+
+    /// The value of a word, without order.
+    #[inline]
+    pub fn load_relaxed(&self, offset: usize) -> u64 {
+        self.u64_at(offset).load(Ordering::Relaxed)
+    }
+
+    /// The value of a word; what its writer did before it [`store`](Self::store)d it is seen afterwards. A relaxed load and
+    /// a fence, since only those are defined on a read-only mapping.
+    #[inline]
+    pub fn load(&self, offset: usize) -> u64 {
+        let value = self.u64_at(offset).load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        value
+    }
+
+    /// Publishes a word: who [`load`](Self::load)s it sees everything that this thread did before.
+    #[inline]
+    pub fn store(&self, offset: usize, value: u64) {
+        assert!(self.writable, "a write to a read-only mapping");
+        self.u64_at(offset).store(value, Ordering::Release);
+    }
+
+    /// A word of 32 bits, for [`futex`](crate::futex).
+    #[inline]
+    pub fn u32_at(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: as for `u64_at`.
+        unsafe { AtomicU32::from_ptr(self.word(offset, 4).cast()) }
+    }
+
+    /// Bytes that were published and so do not change any more; `None` if they are not all inside.
+    #[inline]
+    pub fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        if offset > self.len_bytes || self.len_bytes - offset < len {
+            return None;
+        }
+        // SAFETY: inside the mapping, which lives as long as `self`; nobody changes published bytes (the contract).
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().wrapping_add(offset), len) })
+    }
+
+    /// Writes bytes that nobody else looks at yet.
+    #[inline]
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(self.writable, "a write to a read-only mapping");
+        assert!(offset <= self.len_bytes && self.len_bytes - offset >= bytes.len());
+        // SAFETY: the target is inside the writable mapping, and `bytes` is a live slice elsewhere or in published bytes,
+        // which do not overlap with unpublished ones.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().wrapping_add(offset), bytes.len()) }
+    }
+
+    /// Asks for the cache line with this byte; offsets beyond the end are ignored.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if let Some(byte) = self.bytes(offset, 1) {
+            crate::prefetch::read(byte, 0);
+        }
+    }
+
+    /// Address of a byte, for locks that live in this memory.
+    pub(crate) fn address(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            self.writable && offset.is_multiple_of(8) && offset <= self.len_bytes && self.len_bytes - offset >= len
+        );
+        self.start.as_ptr().wrapping_add(offset)
+    }
+
+    /// Makes what was written durable (`msync`).
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        // SAFETY: all of this live mapping, whose content does not change by it.
+        Ok(unsafe { rustix::mm::msync(self.start.as_ptr().cast(), self.len_bytes, MsyncFlags::SYNC)? })
+    }
+}
+
+impl Drop for SharedMap {
+    fn drop(&mut self) {
+        // SAFETY: this value made the mapping and nothing borrowed from it is left.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len_bytes) };
+    }
+}
