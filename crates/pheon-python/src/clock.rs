@@ -13,7 +13,7 @@ use pyo3::types::{
 /// `date(1970, 1, 1).toordinal()`.
 const EPOCH_ORDINAL: i64 = 719_163;
 const MICROS_A_SECOND: i64 = 1_000_000;
-const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
+pub(crate) const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
 
 /// Ticks of a unit in a second.
 pub(crate) fn ticks_a_second(unit: TimeUnit) -> i64 {
@@ -92,8 +92,13 @@ pub(crate) fn micros_of_time(time: &Bound<'_, PyTime>) -> Option<i64> {
     if time.get_tzinfo().is_some() {
         return None;
     }
+    Some(micros_of_day(time))
+}
+
+/// Microseconds since midnight on the wall clock of a time or datetime.
+pub(crate) fn micros_of_day(time: &impl PyTimeAccess) -> i64 {
     let seconds = (i64::from(time.get_hour()) * 60 + i64::from(time.get_minute())) * 60 + i64::from(time.get_second());
-    Some(seconds * MICROS_A_SECOND + i64::from(time.get_microsecond()))
+    seconds * MICROS_A_SECOND + i64::from(time.get_microsecond())
 }
 
 /// The time of day so many microseconds after midnight.
@@ -203,9 +208,13 @@ pub(crate) fn zone_of_name<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'
     if let Some(minutes) = offset_minutes(name) {
         return PyTzInfo::fixed_offset(py, PyDelta::new(py, 0, minutes * 60, 0, true)?);
     }
-    static ZONE_INFO: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = ZONE_INFO.import(py, "zoneinfo", "ZoneInfo")?;
-    Ok(class.call1((PyString::new(py, name),))?.cast_into()?)
+    Ok(zone_info(py)?.call1((PyString::new(py, name),))?.cast_into()?)
+}
+
+/// `zoneinfo.ZoneInfo`.
+pub(crate) fn zone_info(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "zoneinfo", "ZoneInfo")
 }
 
 /// `+02:00`, `-0330` or `+05` in minutes.

@@ -16,6 +16,7 @@ mod ingest;
 mod iter;
 mod key;
 mod keys;
+mod live;
 mod lossless;
 mod map;
 mod msgpack;
@@ -41,6 +42,8 @@ mod _native {
     use super::column::{ColumnIter, PyColumn, column_of_buffer};
     #[pymodule_export]
     use super::iter::RowIter;
+    #[pymodule_export]
+    use super::live::{live_decode, live_encode, live_encode_key, live_is_container};
     #[pymodule_export]
     use super::map::MapHandle;
     #[pymodule_export]

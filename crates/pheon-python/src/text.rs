@@ -5,6 +5,8 @@
 //! is being stored: there, after the first non-ASCII string, the next ones are encoded into temporary objects instead, so
 //! that at most one string in [`ENCODE_RUN`] grows.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use arrow_array::builder::LargeStringBuilder;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -39,4 +41,23 @@ fn append_encoded(bytes: &Bound<'_, PyBytes>, out: &mut LargeStringBuilder) -> P
     let text = std::str::from_utf8(bytes.as_bytes()).map_err(|e| PyValueError::new_err(e.to_string()))?;
     out.append_value(text);
     Ok(text.len())
+}
+
+/// Reads one string as UTF-8, in the way of a [`TextReader`] that all callers share. Fails for lone surrogates.
+#[inline]
+pub(crate) fn with_utf8<T>(text: &Bound<'_, PyString>, read: impl FnOnce(&str) -> T) -> PyResult<T> {
+    // Threads that count at once lose some counts, which costs a few copies more or less.
+    static ENCODE_NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = ENCODE_NEXT.load(Ordering::Relaxed);
+    if next > 0 {
+        ENCODE_NEXT.store(next - 1, Ordering::Relaxed);
+        let bytes = text.encode_utf8()?;
+        let text = std::str::from_utf8(bytes.as_bytes()).map_err(|e| PyValueError::new_err(e.to_string()))?;
+        return Ok(read(text));
+    }
+    let text = text.to_str()?;
+    if !text.is_ascii() {
+        ENCODE_NEXT.store(ENCODE_RUN, Ordering::Relaxed);
+    }
+    Ok(read(text))
 }

@@ -7,25 +7,82 @@ use rmp::Marker;
 use super::{DEPTH_MAX, TUPLE};
 use crate::errors::CorruptError;
 
-/// The one object that `bytes` hold.
-pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let mut reader = Reader { rest: bytes, len: bytes.len() };
-    let object = reader.object(py, 0)?;
-    if reader.rest.is_empty() { Ok(object) } else { Err(reader.corrupt("bytes after its end")) }
+/// The extension types that a reader knows beside tuples.
+pub(crate) trait Extensions: Copy {
+    /// All of them, for messages.
+    const KNOWN: &'static str;
+
+    /// The object of an extension's payload, which is to be read to its end; `None` if the type is not known. `depth` is
+    /// the extension's own.
+    fn object<'py>(
+        self,
+        py: Python<'py>,
+        kind: i8,
+        payload: &mut Reader<'_, Self>,
+        depth: u32,
+    ) -> PyResult<Option<Bound<'py, PyAny>>>;
 }
 
-struct Reader<'a> {
+/// The values of stored maps, as docs/format.md has them.
+#[derive(Clone, Copy)]
+struct TuplesOnly;
+
+impl Extensions for TuplesOnly {
+    const KNOWN: &'static str = "1 (tuple)";
+
+    fn object<'py>(
+        self,
+        _: Python<'py>,
+        _: i8,
+        _: &mut Reader<'_, Self>,
+        _: u32,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(None)
+    }
+}
+
+/// The one object that the bytes of a stored map's value hold.
+pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    decode_with(py, bytes, TuplesOnly)
+}
+
+/// The one object that `bytes` hold.
+pub(crate) fn decode_with<'py, X: Extensions>(
+    py: Python<'py>,
+    bytes: &[u8],
+    extensions: X,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = Reader { rest: bytes, len: bytes.len(), extensions };
+    let object = reader.object(py, 0)?;
+    reader.end()?;
+    Ok(object)
+}
+
+/// A value, or an extension's payload, being read.
+pub(crate) struct Reader<'a, X> {
     rest: &'a [u8],
     len: usize,
+    extensions: X,
 }
 
-impl<'a> Reader<'a> {
-    fn corrupt(&self, problem: &str) -> PyErr {
+impl<'a, X: Extensions> Reader<'a, X> {
+    /// The error for what is wrong at the byte that comes next.
+    pub(crate) fn corrupt(&self, problem: &str) -> PyErr {
         CorruptError::new_err(format!(
             "a msgpack value of {} bytes is damaged at byte {}: {problem}",
             self.len,
             self.len - self.rest.len()
         ))
+    }
+
+    /// Fails if anything is left.
+    fn end(&self) -> PyResult<()> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.corrupt("bytes after its end")) }
+    }
+
+    /// All that is left.
+    pub(crate) fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
     }
 
     fn take(&mut self, len: usize) -> PyResult<&'a [u8]> {
@@ -36,7 +93,8 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
+    /// The next bytes.
+    pub(crate) fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N)?);
         Ok(out)
@@ -141,8 +199,8 @@ impl<'a> Reader<'a> {
 
     fn text<'py>(&mut self, py: Python<'py>, len: usize) -> PyResult<Bound<'py, PyAny>> {
         let bytes = self.take(len)?;
-        let text = std::str::from_utf8(bytes).map_err(|e| self.corrupt(&format!("a string is not UTF-8: {e}")))?;
-        Ok(PyString::new(py, text).into_any())
+        let text = PyString::from_bytes(py, bytes);
+        Ok(text.map_err(|e| self.corrupt(&format!("a string is not UTF-8: {e}")))?.into_any())
     }
 
     /// Grows with what is really there: a damaged length allocates nothing.
@@ -170,26 +228,33 @@ impl<'a> Reader<'a> {
         Ok(dict.into_any())
     }
 
-    fn extension<'py>(&mut self, py: Python<'py>, len: usize, depth: u32) -> PyResult<Bound<'py, PyAny>> {
-        let kind = i8::from_be_bytes(self.array()?);
-        if kind != TUPLE {
-            return Err(
-                self.corrupt(&format!("extension type {kind} is not known; this version knows {TUPLE} (tuple)"))
-            );
-        }
-        let payload = self.take(len)?;
-        let mut inner = Reader { rest: payload, len };
-        let marker = Marker::from_u8(u8::from_be_bytes(inner.array()?));
+    /// The items of the MessagePack array that comes next. `depth` is that of the object that they make.
+    pub(crate) fn array_items<'py>(&mut self, py: Python<'py>, depth: u32) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let marker = Marker::from_u8(u8::from_be_bytes(self.array()?));
         let count = match marker {
             Marker::FixArray(n) => usize::from(n),
-            Marker::Array16 => inner.len16()?,
-            Marker::Array32 => inner.len32()?,
-            _ => return Err(inner.corrupt("a tuple's payload is no array")),
+            Marker::Array16 => self.len16()?,
+            Marker::Array32 => self.len32()?,
+            _ => return Err(self.corrupt("a payload is no array")),
         };
-        let items = inner.items(py, count, depth)?;
-        if !inner.rest.is_empty() {
-            return Err(inner.corrupt("bytes after a tuple's end"));
-        }
-        Ok(PyTuple::new(py, items)?.into_any())
+        self.items(py, count, depth)
+    }
+
+    fn extension<'py>(&mut self, py: Python<'py>, len: usize, depth: u32) -> PyResult<Bound<'py, PyAny>> {
+        let kind = i8::from_be_bytes(self.array()?);
+        let payload = self.take(len)?;
+        let mut payload = Reader { rest: payload, len, extensions: self.extensions };
+        let object = if kind == TUPLE {
+            let items = payload.array_items(py, depth)?;
+            PyTuple::new(py, items)?.into_any()
+        } else {
+            let Some(object) = self.extensions.object(py, kind, &mut payload, depth)? else {
+                let problem = format!("extension type {kind} is not known; this version knows {}", X::KNOWN);
+                return Err(self.corrupt(&problem));
+            };
+            object
+        };
+        payload.end()?;
+        Ok(object)
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Python objects are written and read without anything in between. A tuple is extension type [`TUPLE`], whose payload is a
 //! MessagePack array; all else is plain MessagePack that any implementation reads. What comes out equals what went in.
+//! Live maps have more extension types, and their own writer (the module `live`); the reader is the same.
 
 mod decode;
 mod encode;
 
-pub(crate) use decode::decode;
+pub(crate) use decode::{Extensions, Reader, decode, decode_with};
 pub(crate) use encode::encode;
 
 /// The extension type of a tuple.
-const TUPLE: i8 = 1;
+pub(crate) const TUPLE: i8 = 1;
 /// Lists, tuples and dicts may be nested so deep; deeper data is refused, on both ways.
-const DEPTH_MAX: u32 = 200;
+pub(crate) const DEPTH_MAX: u32 = 200;
