@@ -26,6 +26,11 @@ from pheon._errors import (
     StoreFullError,
 )
 from pheon._info import DatasetInfo, DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
+from pheon._live import MISSING, LiveMap
+from pheon._live_batch import LiveBatch
+from pheon._live_lock import LiveKeyLock, LiveLock
+from pheon._live_nested import LiveDict, LiveList
+from pheon._live_snapshot import LiveSnapshot
 from pheon._map import Map
 from pheon._native import Batch, Column, Progress, __version__
 from pheon._store import Store, open  # noqa: A004 - the interface
@@ -34,6 +39,7 @@ from pheon._writer import MapWriter
 from pheon._zero_copy import ColumnVerdict, ZeroCopyReport
 
 __all__ = [
+    "MISSING",
     "Batch",
     "ClosedError",
     "Column",
@@ -45,6 +51,13 @@ __all__ = [
     "DuplicateKeyError",
     "Error",
     "GcReport",
+    "LiveBatch",
+    "LiveDict",
+    "LiveKeyLock",
+    "LiveList",
+    "LiveLock",
+    "LiveMap",
+    "LiveSnapshot",
     "LockTimeout",
     "Map",
     "MapWriter",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 from pheon._adapters import arrow_keys, arrow_source
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
-from pheon._native import StoreHandle, TableHandle
+from pheon._native import LiveHandle, StoreHandle, TableHandle
 from pheon._options import (
     BuildKeywords,
     BuildOptions,
@@ -28,6 +28,8 @@ from pheon._writer import MapWriter
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from pheon._live import LiveMap
 
 Codec: TypeAlias = Literal["msgpack", "pickle"]
 
@@ -105,6 +107,40 @@ class Store:
     def table(self, name: str, version: int | None = None) -> Table:
         """Open a dataset as a table; None: its newest version."""
         return Table(self._handle.table(name, version), self._origin)
+
+    def live(
+        self,
+        name: str,
+        *,
+        create: bool | None = None,
+        codec: Codec = "msgpack",
+        allow_pickle: bool = False,
+        max_entries: int | None = None,
+        max_age: float | None = None,
+        max_bytes: int | None = None,
+        durable: bool = False,
+    ) -> LiveMap:
+        """Open a live map of this store, a dict that all processes share and change; make it if it is not there.
+
+        It is kept with the store: on a disk it survives a reboot as of its last `LiveMap.sync` at least, with `durable`
+        every write is on the disk before it is acknowledged. The other arguments are those of `LiveMap`. In a store
+        that was opened read-only the map is read-only too.
+        """
+        from pheon._live import open_in_store
+
+        self._handle.check_open()
+        limits = (max_entries, max_age, max_bytes, durable)
+        return open_in_store(self._handle.path, name, create, codec, allow_pickle, self.read_only, limits)
+
+    def live_names(self) -> list[str]:
+        """Names of the live maps of this store, ascending."""
+        return LiveHandle.names(None, self._handle.path)
+
+    def drop_live(self, name: str) -> None:
+        """Remove a live map of this store, as `LiveMap.unlink` does."""
+        if self.read_only:
+            raise ValueError(f"store {self.path!r} was opened read-only")
+        LiveHandle.remove(name, None, self._handle.path)
 
     # Building -----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use pheon::{ReadError, Store};
 use pheon_os::fs::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
 use pheon_os::map::ReadMap;
+use pheon_os::shared::SharedMap;
 
 use crate::scratch::{Scratch, assert_numbered, numbered};
 
@@ -32,6 +33,18 @@ impl FileSystem for Interrupted {
             event();
         }
         self.real.map(path)
+    }
+
+    fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap> {
+        self.real.create_shared(path, len, mode)
+    }
+
+    fn map_shared(&self, path: &Path, writable: bool) -> io::Result<SharedMap> {
+        self.real.map_shared(path, writable)
+    }
+
+    fn sync_shared(&self, path: &Path, map: &SharedMap) -> io::Result<()> {
+        self.real.sync_shared(path, map)
     }
 
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {

@@ -330,24 +330,17 @@ impl LiveMap {
         txn.commit()
     }
 
-    /// Takes the last entry in the map's order out and hands it to `read`.
+    /// The key of the last entry in the map's order, as it is now.
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn pop_last<T>(&self, read: impl FnOnce(Entry<'_>) -> T) -> Result<Option<T>, LiveError> {
+    pub fn last_key(&self) -> Result<Option<Vec<u8>>, LiveError> {
         self.check_held()?;
-        let mut txn = Txn::begin(&self.shared)?;
+        let txn = Txn::begin(&self.shared)?;
         let mut queue = Queue::take(&self.shared, &txn)?;
         let last = queue.last(&txn)?;
-        let Some((_, key)) = last else {
-            queue.give_back(&self.shared);
-            return Ok(None);
-        };
-        let answer = txn.get(&key)?.filter(|record| !self.is_too_old(record)).map(|record| read(Entry(record)));
-        txn.delete(&key)?;
         queue.give_back(&self.shared);
-        txn.commit()?;
-        Ok(answer)
+        Ok(last.map(|(_, key)| key))
     }
 
     /// Takes all entries out.

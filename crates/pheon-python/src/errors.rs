@@ -6,7 +6,10 @@ use std::io;
 use std::path::Path;
 
 use pheon::{ReadError, WriteError};
-use pyo3::exceptions::{PyFileNotFoundError, PyKeyboardInterrupt, PyOSError, PyTypeError, PyValueError};
+use pheon_live::LiveError;
+use pyo3::exceptions::{
+    PyFileExistsError, PyFileNotFoundError, PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::import_exception;
 use pyo3::prelude::*;
 
@@ -21,6 +24,8 @@ import_exception!(pheon._errors, StoreFullError);
 
 /// `ENOENT` on every Linux.
 const NO_SUCH_FILE: i32 = 2;
+/// `EEXIST` on every Linux.
+const FILE_EXISTS: i32 = 17;
 /// `ENOSPC` on every Linux; used where the kernel gave no number.
 const NO_SPACE: i32 = 28;
 /// `EIO`; used where the kernel gave no number.
@@ -59,6 +64,32 @@ pub(crate) fn write_error(py: Python<'_>, error: &WriteError) -> PyErr {
         WriteError::ReadOnly { .. } | WriteError::Options { .. } => PyValueError::new_err(message),
         WriteError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
         // Input, Source, and variants that a later engine adds.
+        _ => with_cause(py, Error::new_err(message), error),
+    }
+}
+
+/// The Python exception for a failed operation of a live map.
+#[cold]
+pub(crate) fn live_error(py: Python<'_>, error: &LiveError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        LiveError::NotFound { .. } => NotFoundError::new_err(message),
+        LiveError::Exists { path } => {
+            let what = "there is a live map of this name already; create=None attaches to it";
+            PyFileExistsError::new_err((FILE_EXISTS, what, path.display().to_string()))
+        }
+        LiveError::Options { .. } | LiveError::ReadOnly { .. } => PyValueError::new_err(message),
+        LiveError::Corrupt { .. } => CorruptError::new_err(message),
+        LiveError::TooLarge { .. } => SchemaError::new_err(message),
+        LiveError::Full { source, .. } => {
+            let errno = source.as_ref().and_then(io::Error::raw_os_error).unwrap_or(NO_SPACE);
+            with_cause(py, StoreFullError::new_err((errno, message)), error)
+        }
+        LiveError::LockTimeout { .. } => LockTimeout::new_err(message),
+        LiveError::Stopped => PyKeyboardInterrupt::new_err(message),
+        LiveError::NotHeld => PyRuntimeError::new_err(message),
+        LiveError::Unlinked { .. } => ClosedError::new_err(message),
+        LiveError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
         _ => with_cause(py, Error::new_err(message), error),
     }
 }

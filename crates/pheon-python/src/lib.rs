@@ -43,6 +43,8 @@ mod _native {
     #[pymodule_export]
     use super::iter::RowIter;
     #[pymodule_export]
+    use super::live::{LiveHandle, LiveIter, SnapshotHandle};
+    #[pymodule_export]
     use super::live::{live_decode, live_encode, live_encode_key, live_is_container};
     #[pymodule_export]
     use super::map::MapHandle;

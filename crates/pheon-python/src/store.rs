@@ -117,6 +117,11 @@ impl StoreHandle {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Raises `ClosedError` if the store was closed.
+    fn check_open(&self) -> PyResult<()> {
+        self.open_store().map(drop)
+    }
+
     /// Ends the use of this object, and what `warm` locked. Maps and tables opened from it stay usable.
     fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);

@@ -1,0 +1,119 @@
+//! Entries as Python objects, and objects as entries.
+
+use std::cell::Cell;
+
+use pheon_live::Entry;
+use pyo3::prelude::*;
+
+use super::codec;
+use crate::errors::CorruptError;
+
+/// In an entry's byte: the value begins with the key as it was given, because the key's own bytes are those of an equal
+/// object, as 1 for True.
+pub(super) const GIVEN_KEY: u8 = 1;
+
+/// How objects of a map are written and read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Codec {
+    /// Pickle what MessagePack does not hold.
+    pub(super) pickle: bool,
+    pub(super) allow_pickle: bool,
+}
+
+thread_local! {
+    /// Memory for the bytes of one key and value. Taken while it is used: encoding may run Python code that comes here again.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Above this, scratch memory is given back.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The bytes of one key, and of a value behind it.
+pub(super) struct Encoded {
+    bytes: Vec<u8>,
+    key_len: usize,
+    pub(super) meta: u8,
+}
+
+impl Encoded {
+    #[inline]
+    pub(super) fn key_of(key: &Bound<'_, PyAny>, codec: Codec) -> PyResult<Self> {
+        let mut encoded = Self { bytes: SCRATCH.take(), key_len: 0, meta: 0 };
+        encoded.bytes.clear();
+        encoded.add_key(key, codec)?;
+        Ok(encoded)
+    }
+
+    #[inline]
+    pub(super) fn of(key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, codec: Codec) -> PyResult<Self> {
+        let mut encoded = Self::key_of(key, codec)?;
+        encoded.add_value(value, codec)?;
+        Ok(encoded)
+    }
+
+    #[inline]
+    fn add_key(&mut self, key: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
+        let given = codec::encode_key(key, codec.pickle, &mut self.bytes)?;
+        self.key_len = self.bytes.len();
+        if let Some(given) = given {
+            self.meta = GIVEN_KEY;
+            self.bytes.extend((given.len() as u32).to_le_bytes());
+            self.bytes.extend(given);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn add_value(&mut self, value: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
+        codec::encode_value(value, codec.pickle, &mut self.bytes)
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_len]
+    }
+
+    #[inline]
+    pub(super) fn value(&self) -> &[u8] {
+        &self.bytes[self.key_len..]
+    }
+}
+
+impl Drop for Encoded {
+    #[inline]
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= SCRATCH_BYTES_MAX {
+            SCRATCH.set(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// An entry's value without the key that may stand before it, and that key.
+#[inline]
+pub(super) fn parts(meta: u8, stored: &[u8]) -> PyResult<(Option<&[u8]>, &[u8])> {
+    if meta & GIVEN_KEY == 0 {
+        return Ok((None, stored));
+    }
+    let split = stored.split_first_chunk::<4>().and_then(|(len, rest)| {
+        let (given, value) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        Some((Some(given), value))
+    });
+    split.ok_or_else(|| CorruptError::new_err("an entry of a live map is damaged: the key as given does not fit"))
+}
+
+/// The key of an entry as it was given.
+pub(super) fn key_object<'py>(py: Python<'py>, entry: Entry<'_>, codec: Codec) -> PyResult<Bound<'py, PyAny>> {
+    let (given, _) = parts(entry.meta(), entry.value())?;
+    codec::decode(py, given.unwrap_or(entry.key()), codec.allow_pickle)
+}
+
+/// The value of an entry: plain, and whether it is a list or dict.
+#[inline]
+pub(super) fn value_object<'py>(
+    py: Python<'py>,
+    entry: Entry<'_>,
+    codec: Codec,
+) -> PyResult<(Bound<'py, PyAny>, bool)> {
+    let (_, value) = parts(entry.meta(), entry.value())?;
+    Ok((codec::decode(py, value, codec.allow_pickle)?, codec::is_container(value)))
+}

@@ -1,0 +1,639 @@
+//! `LiveHandle`: a live map. `pheon.LiveMap` derives from it, so that `d[k]` and `d[k] = v` go straight from the
+//! interpreter's slots to the code here.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location, Place, Position};
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PySet, PyTuple};
+
+use super::codec;
+use super::entry::{Codec, Encoded, key_object, parts, value_object};
+use super::snapshot::{LiveIter, SnapshotHandle, What};
+use crate::errors::{ClosedError, live_error};
+
+/// How long a wait lasts before signals are looked at.
+const SLICE: Duration = Duration::from_millis(100);
+/// A read-only handle cannot ask to be woken, so it looks this often.
+const READ_ONLY_SLICE: Duration = Duration::from_millis(2);
+
+/// An open live map.
+#[pyclass(frozen, subclass, mapping, module = "pheon._native")]
+pub(crate) struct LiveHandle {
+    map: LiveMap,
+    codec: Codec,
+    closed: AtomicBool,
+    /// Up to where `wait` has told of changes.
+    told: Mutex<Position>,
+}
+
+/// Makes a nested mutable list or dict of a plain one: `(map, key, object)`.
+static NEST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+pub(super) fn nest<'py>(
+    py: Python<'py>,
+    map: &Bound<'py, PyAny>,
+    key: Bound<'py, PyAny>,
+    plain: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let nest = NEST.get_or_try_init(py, || PyResult::Ok(py.import("pheon._live_nested")?.getattr("nest")?.unbind()))?;
+    nest.bind(py).call1((map, key, plain))
+}
+
+/// The lock, held. Dropped it is free again.
+struct Held<'a>(&'a LiveMap);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn location(name: String, group: Option<u32>, store: Option<PathBuf>) -> Location {
+    match store {
+        Some(path) => Location::Store { path, name },
+        None => Location::Memory { name, group },
+    }
+}
+
+fn seconds(timeout: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(timeout)
+        .map_err(|_| PyValueError::new_err(format!("a timeout is a number of seconds from 0 on, found {timeout}")))
+}
+
+impl LiveHandle {
+    #[inline]
+    pub(super) fn map(&self) -> PyResult<&LiveMap> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(ClosedError::new_err(format!("the live map {:?} was closed", self.map.location().name())));
+        }
+        Ok(&self.map)
+    }
+
+    /// Takes the lock. The interpreter lock is released if it is not free within some microseconds.
+    #[inline]
+    fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
+        let map = self.map()?;
+        if map.try_lock().map_err(|e| live_error(py, &e))? || wait_for(py, None, |slice| map.lock(slice, &|| false))? {
+            Ok(Held(map))
+        } else {
+            unreachable!("without a timeout it is waited for ever")
+        }
+    }
+
+    /// A key's value, as Python sees it.
+    #[inline]
+    fn find<'py>(slf: &Bound<'py, Self>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
+        let encoded = Encoded::key_of(key, this.codec)?;
+        match this.find_plain(py, &encoded)? {
+            Some((plain, true)) => nest(py, slf.as_any(), key.clone(), plain).map(Some),
+            other => Ok(other.map(|(plain, _)| plain)),
+        }
+    }
+
+    #[inline]
+    fn find_plain<'py>(&self, py: Python<'py>, key: &Encoded) -> PyResult<Option<(Bound<'py, PyAny>, bool)>> {
+        let found = self.map()?.get_with(key.key(), |entry| value_object(py, entry, self.codec));
+        found.map_err(|e| live_error(py, &e))?.transpose()
+    }
+
+    fn sequence_of(&self, py: Python<'_>, key: &Encoded) -> PyResult<Option<u64>> {
+        self.map()?.get_with(key.key(), |entry| entry.sequence()).map_err(|e| live_error(py, &e))
+    }
+}
+
+/// Waits in slices, between which Ctrl-C is looked for. `attempt` waits for a slice. Whether it was successful in time.
+fn wait_for(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    attempt: impl Fn(Option<Duration>) -> Result<(), LiveError> + Sync,
+) -> PyResult<bool> {
+    let began = Instant::now();
+    loop {
+        let left = timeout.map_or(SLICE, |timeout| timeout.saturating_sub(began.elapsed()));
+        match py.detach(|| attempt(Some(left.min(SLICE)))) {
+            Ok(()) => return Ok(true),
+            Err(LiveError::LockTimeout { .. }) if left > SLICE || timeout.is_none() => py.check_signals()?,
+            Err(LiveError::LockTimeout { .. }) => return Ok(false),
+            Err(error) => return Err(live_error(py, &error)),
+        }
+    }
+}
+
+// Each argument is a keyword argument of a Python method.
+#[allow(clippy::too_many_arguments)]
+#[pymethods]
+impl LiveHandle {
+    /// `create`: None attaches or makes, True makes, False attaches.
+    #[new]
+    #[pyo3(signature = (name, group, store, create, writable, pickle, allow_pickle, max_entries, max_age, max_bytes, durable))]
+    fn new(
+        py: Python<'_>,
+        name: String,
+        group: Option<u32>,
+        store: Option<PathBuf>,
+        create: Option<bool>,
+        writable: bool,
+        pickle: bool,
+        allow_pickle: bool,
+        max_entries: Option<u64>,
+        max_age: Option<f64>,
+        max_bytes: Option<u64>,
+        durable: bool,
+    ) -> PyResult<Self> {
+        let location = location(name, group, store);
+        let options = LiveOptions {
+            max_entries: max_entries.unwrap_or(0),
+            max_age: max_age.map_or(Ok(Duration::ZERO), seconds)?,
+            max_bytes: max_bytes.unwrap_or(0),
+            durable,
+        };
+        let opened = py.detach(|| match create {
+            _ if !writable => LiveMap::attach(&location, false),
+            None => LiveMap::open(&location, &options),
+            Some(true) => LiveMap::create(&location, &options),
+            Some(false) => LiveMap::attach(&location, true),
+        });
+        let map = opened.map_err(|e| live_error(py, &e))?;
+        let told = Mutex::new(map.position());
+        Ok(Self { map, codec: Codec { pickle, allow_pickle }, closed: AtomicBool::new(false), told })
+    }
+
+    /// Names of the maps in memory, or in a store.
+    #[staticmethod]
+    #[pyo3(signature = (group, store))]
+    fn names(py: Python<'_>, group: Option<u32>, store: Option<PathBuf>) -> PyResult<Vec<String>> {
+        let place = match store {
+            Some(path) => Place::Store { path },
+            None => Place::Memory { group },
+        };
+        let found = place.list().map_err(|e| live_error(py, &e))?;
+        Ok(found.iter().map(|location| location.name().to_owned()).collect())
+    }
+
+    /// Unlinks a map, also one that cannot be opened.
+    #[staticmethod]
+    #[pyo3(signature = (name, group, store))]
+    fn remove(py: Python<'_>, name: String, group: Option<u32>, store: Option<PathBuf>) -> PyResult<()> {
+        let location = location(name, group, store);
+        py.detach(|| LiveMap::remove(&location)).map_err(|e| live_error(py, &e))
+    }
+
+    // One key -----------------------------------------------------------------------------------------------------------
+
+    fn __getitem__<'py>(slf: &Bound<'py, Self>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match Self::find(slf, key)? {
+            Some(value) => Ok(value),
+            None => Err(PyKeyError::new_err((key.clone().unbind(),))),
+        }
+    }
+
+    #[pyo3(signature = (key, default=None, /))]
+    fn get<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Ok(Self::find(slf, key)?.or(default).unwrap_or_else(|| slf.py().None().into_bound(slf.py())))
+    }
+
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        self.map()?.contains(encoded.key()).map_err(|e| live_error(py, &e))
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(self.map()?.len() as usize)
+    }
+
+    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let encoded = Encoded::of(key, value, self.codec)?;
+        let held = self.hold(py)?;
+        held.0.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))
+    }
+
+    fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        let held = self.hold(py)?;
+        let there = held.0.contains(encoded.key()).map_err(|e| live_error(py, &e))?;
+        if there && held.0.delete(encoded.key()).map_err(|e| live_error(py, &e))? {
+            return Ok(());
+        }
+        Err(PyKeyError::new_err((key.clone().unbind(),)))
+    }
+
+    /// The value without nested views, or None; and the number of the transaction that wrote it.
+    fn plain<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, u64)>> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        let found = self.map()?.get_with(encoded.key(), |entry| {
+            let (_, value) = parts(entry.meta(), entry.value())?;
+            PyResult::Ok((codec::decode(py, value, self.codec.allow_pickle)?, entry.sequence()))
+        });
+        found.map_err(|e| live_error(py, &e))?.transpose()
+    }
+
+    /// The number of the transaction that wrote a key, or None.
+    fn written(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        self.sequence_of(py, &Encoded::key_of(key, self.codec)?)
+    }
+
+    /// Takes a key out; (its value,) or None. The value is plain.
+    fn take<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        let held = self.hold(py)?;
+        let Some((value, _)) = self.find_plain(py, &encoded)? else { return Ok(None) };
+        held.0.delete(encoded.key()).map_err(|e| live_error(py, &e))?;
+        Ok(Some((value,)))
+    }
+
+    /// Takes the last entry out; None if there is none.
+    fn take_last<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+        let held = self.hold(py)?;
+        let map = held.0;
+        loop {
+            let Some(key) = map.last_key().map_err(|e| live_error(py, &e))? else { return Ok(None) };
+            let found = map.get_with(&key, |entry| {
+                PyResult::Ok((key_object(py, entry, self.codec)?, value_object(py, entry, self.codec)?.0))
+            });
+            let pair = found.map_err(|e| live_error(py, &e))?.transpose()?;
+            map.delete(&key).map_err(|e| live_error(py, &e))?;
+            // Without one it was too old.
+            if pair.is_some() {
+                return Ok(pair);
+            }
+        }
+    }
+
+    #[pyo3(signature = (key, default=None, /))]
+    fn setdefault<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(value) = Self::find(slf, key)? {
+            return Ok(value);
+        }
+        let (py, this) = (slf.py(), slf.get());
+        let default = default.unwrap_or_else(|| py.None().into_bound(py));
+        let encoded = Encoded::of(key, &default, this.codec)?;
+        let held = this.hold(py)?;
+        let there = held.0.contains(encoded.key()).map_err(|e| live_error(py, &e))?;
+        if !there {
+            held.0.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))?;
+        }
+        drop(held);
+        drop(encoded);
+        match Self::find(slf, key)? {
+            Some(value) => Ok(value),
+            // Taken out again by somebody else.
+            None => Ok(default),
+        }
+    }
+
+    /// Adds to the number of a key, which is `start` if it is missing; the sum.
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        by: &Bound<'py, PyAny>,
+        start: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let held = self.hold(py)?;
+        let mut encoded = Encoded::key_of(key, self.codec)?;
+        let now = self.find_plain(py, &encoded)?.map_or_else(|| start.clone(), |(value, _)| value);
+        let sum = now.add(by)?;
+        encoded.add_value(&sum, self.codec)?;
+        held.0.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))?;
+        Ok(sum)
+    }
+
+    /// Sets a key if its value equals `old`; whether it did. None stands for a missing entry, a tuple of one for a value.
+    fn replace(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        old: Option<(Bound<'_, PyAny>,)>,
+        new: Option<(Bound<'_, PyAny>,)>,
+    ) -> PyResult<bool> {
+        let held = self.hold(py)?;
+        let mut encoded = Encoded::key_of(key, self.codec)?;
+        let equal = match (self.find_plain(py, &encoded)?, old) {
+            (None, None) => true,
+            (Some((now, _)), Some((old,))) => now.eq(&old)?,
+            _ => false,
+        };
+        if equal {
+            match new {
+                Some((value,)) => {
+                    encoded.add_value(&value, self.codec)?;
+                    held.0.put(encoded.key(), encoded.meta, encoded.value())
+                }
+                None => held.0.delete(encoded.key()).map(drop),
+            }
+            .map_err(|e| live_error(py, &e))?;
+        }
+        Ok(equal)
+    }
+
+    // Many keys ---------------------------------------------------------------------------------------------------------
+
+    /// Sets many keys in one transaction: a dict, or an iterable of pairs.
+    fn put_many(&self, py: Python<'_>, pairs: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut batch = Batch::default();
+        if let Ok(dict) = pairs.cast_exact::<PyDict>() {
+            for (key, value) in dict.iter() {
+                batch.put(&key, &value, self.codec)?;
+            }
+        } else {
+            for (i, pair) in pairs.try_iter()?.enumerate() {
+                let pair = pair?;
+                let (key, value) = pair_of(&pair, i)?;
+                batch.put(&key, &value, self.codec)?;
+            }
+        }
+        self.commit(py, &batch)
+    }
+
+    /// Makes changes in one transaction: (key, (value,)) sets, (key, None) deletes.
+    fn apply(&self, py: Python<'_>, changes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut batch = Batch::default();
+        for change in changes.try_iter()? {
+            let (key, value): (Bound<'_, PyAny>, Option<(Bound<'_, PyAny>,)>) = change?.extract()?;
+            match value {
+                Some((value,)) => batch.put(&key, &value, self.codec)?,
+                None => batch.delete(&key, self.codec)?,
+            }
+        }
+        self.commit(py, &batch)
+    }
+
+    /// Values of many keys as a list, of one moment each; `default` where missing. Nested ones are plain.
+    fn get_list<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+        default: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let values = PyList::empty(py);
+        for key in keys.try_iter()? {
+            let encoded = Encoded::key_of(&key?, self.codec)?;
+            let found = self.find_plain(py, &encoded)?;
+            values.append(found.map_or_else(|| default.clone(), |(value, _)| value))?;
+        }
+        Ok(values)
+    }
+
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        let held = self.hold(py)?;
+        held.0.clear().map_err(|e| live_error(py, &e))
+    }
+
+    // Iteration ---------------------------------------------------------------------------------------------------------
+
+    fn snapshot_handle(&self, py: Python<'_>) -> PyResult<SnapshotHandle> {
+        let map = self.map()?;
+        let snapshot = py.detach(|| map.snapshot()).map_err(|e| live_error(py, &e))?;
+        Ok(SnapshotHandle::new(snapshot, self.codec))
+    }
+
+    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<LiveIter> {
+        Self::iterate(slf, What::Keys, false)
+    }
+
+    fn __reversed__(slf: &Bound<'_, Self>) -> PyResult<LiveIter> {
+        Self::iterate(slf, What::Keys, true)
+    }
+
+    fn iter_values(slf: &Bound<'_, Self>, backwards: bool) -> PyResult<LiveIter> {
+        Self::iterate(slf, What::Values, backwards)
+    }
+
+    fn iter_items(slf: &Bound<'_, Self>, backwards: bool) -> PyResult<LiveIter> {
+        Self::iterate(slf, What::Items, backwards)
+    }
+
+    // Locks -------------------------------------------------------------------------------------------------------------
+
+    /// Takes the lock; whether it was free in time. None: waits for ever.
+    #[pyo3(signature = (timeout))]
+    fn lock_acquire(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let map = self.map()?;
+        if map.try_lock().map_err(|e| live_error(py, &e))? {
+            return Ok(true);
+        }
+        let timeout = timeout.map(seconds).transpose()?;
+        wait_for(py, timeout, |slice| map.lock(slice, &|| false))
+    }
+
+    fn lock_release(&self, py: Python<'_>) -> PyResult<()> {
+        self.map.unlock().map_err(|e| live_error(py, &e))
+    }
+
+    /// How often the calling thread holds the lock.
+    fn lock_depth(&self) -> u32 {
+        self.map.lock_depth()
+    }
+
+    #[pyo3(signature = (key, timeout))]
+    fn key_acquire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        let map = self.map()?;
+        let timeout = timeout.map(seconds).transpose()?;
+        wait_for(py, timeout, |slice| map.lock_key(encoded.key(), slice, &|| false))
+    }
+
+    fn key_release(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let encoded = Encoded::key_of(key, self.codec)?;
+        self.map.unlock_key(encoded.key()).map_err(|e| live_error(py, &e))
+    }
+
+    // Waiting -----------------------------------------------------------------------------------------------------------
+
+    /// Waits for changes by others; (keys, whether there may be more). Empty after the timeout; None: waits for ever.
+    #[pyo3(signature = (timeout))]
+    fn wait_changes<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<(Bound<'py, PySet>, bool)> {
+        let map = self.map()?;
+        let timeout = timeout.map(seconds).transpose()?;
+        let began = Instant::now();
+        loop {
+            let from = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let (changes, now) = py.detach(|| map.changes_since(from, true)).map_err(|e| live_error(py, &e))?;
+            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            if !changes.keys.is_empty() || changes.truncated {
+                let keys = PySet::empty(py)?;
+                for changed in &changes.keys {
+                    let (given, _) = parts(changed.meta, &changed.value)?;
+                    keys.add(codec::decode(py, given.unwrap_or(&changed.key), self.codec.allow_pickle)?)?;
+                }
+                return Ok((keys, changes.truncated));
+            }
+            let left = timeout.map_or(SLICE, |timeout| timeout.saturating_sub(began.elapsed()));
+            if left.is_zero() {
+                return Ok((PySet::empty(py)?, false));
+            }
+            let slice = left.min(if map.is_writable() { SLICE } else { READ_ONLY_SLICE });
+            py.detach(|| map.sleep(now, slice)).map_err(|e| live_error(py, &e))?;
+            py.check_signals()?;
+        }
+    }
+
+    // Facts and care ----------------------------------------------------------------------------------------------------
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.map.location().name()
+    }
+
+    /// The map's folder.
+    #[getter]
+    fn path(&self, py: Python<'_>) -> PyResult<PathBuf> {
+        self.map.location().dir().map_err(|e| live_error(py, &e))
+    }
+
+    #[getter]
+    fn sequence(&self) -> PyResult<u64> {
+        Ok(self.map()?.sequence())
+    }
+
+    #[getter]
+    fn writable(&self) -> bool {
+        self.map.is_writable()
+    }
+
+    #[getter]
+    fn pickles(&self) -> (bool, bool) {
+        (self.codec.pickle, self.codec.allow_pickle)
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn facts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let info = self.map()?.info().map_err(|e| live_error(py, &e))?;
+        let facts = PyDict::new(py);
+        facts.set_item("name", self.name())?;
+        facts.set_item("path", self.path(py)?)?;
+        facts.set_item("entries", info.entries)?;
+        facts.set_item("entry_bytes", info.entry_bytes)?;
+        facts.set_item("file_bytes", info.file_bytes)?;
+        facts.set_item("chunks", info.chunks)?;
+        facts.set_item("slots", info.slots)?;
+        facts.set_item("sequence", info.sequence)?;
+        facts.set_item("uuid", info.uuid.iter().map(|byte| format!("{byte:02x}")).collect::<String>())?;
+        facts.set_item("created_unix_ms", info.created_unix_ms)?;
+        facts.set_item("unlinked", info.unlinked)?;
+        let limit = |n: u64| (n > 0).then_some(n);
+        facts.set_item("max_entries", limit(info.options.max_entries))?;
+        let age = info.options.max_age.as_secs_f64();
+        facts.set_item("max_age", (age > 0.0).then_some(age))?;
+        facts.set_item("max_bytes", limit(info.options.max_bytes))?;
+        facts.set_item("durable", info.options.durable)?;
+        Ok(facts)
+    }
+
+    fn sync(&self, py: Python<'_>) -> PyResult<()> {
+        let held = self.hold(py)?;
+        let map = held.0;
+        py.detach(|| map.sync()).map_err(|e| live_error(py, &e))
+    }
+
+    fn unlink(&self, py: Python<'_>) -> PyResult<()> {
+        let map = &self.map;
+        py.detach(|| map.unlink()).map_err(|e| live_error(py, &e))
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl LiveHandle {
+    fn iterate(slf: &Bound<'_, Self>, what: What, backwards: bool) -> PyResult<LiveIter> {
+        let (py, this) = (slf.py(), slf.get());
+        let map = this.map()?;
+        let ordered = py.detach(|| map.snapshot()?.ordered()).map_err(|e| live_error(py, &e))?;
+        Ok(LiveIter::new(ordered, this.codec, what, backwards, Some(slf.as_any().clone().unbind())))
+    }
+
+    fn commit(&self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
+        let held = self.hold(py)?;
+        let map = held.0;
+        let apply = || map.apply(batch.changes());
+        // For few changes releasing the interpreter lock costs more than it gives.
+        let done = if batch.places.len() < DETACH_MIN { apply() } else { py.detach(apply) };
+        done.map_err(|e| live_error(py, &e))
+    }
+}
+
+const DETACH_MIN: usize = 2000;
+
+/// Changes as bytes, behind each other.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Ends of key and value, the byte, and whether it is a deletion.
+    places: Vec<(usize, usize, u8, bool)>,
+}
+
+impl Batch {
+    #[inline]
+    fn put(&mut self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
+        let given = codec::encode_key(key, codec.pickle, &mut self.bytes)?;
+        let key_end = self.bytes.len();
+        let mut meta = 0;
+        if let Some(given) = given {
+            meta = super::entry::GIVEN_KEY;
+            self.bytes.extend((given.len() as u32).to_le_bytes());
+            self.bytes.extend(given);
+        }
+        codec::encode_value(value, codec.pickle, &mut self.bytes)?;
+        self.places.push((key_end, self.bytes.len(), meta, false));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
+        codec::encode_key(key, codec.pickle, &mut self.bytes)?;
+        self.places.push((self.bytes.len(), self.bytes.len(), 0, true));
+        Ok(())
+    }
+
+    fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let mut start = 0;
+        self.places.iter().map(move |&(key_end, end, meta, deleted)| {
+            let key = &self.bytes[start..key_end];
+            let value = &self.bytes[key_end..end];
+            start = end;
+            if deleted { Change::Delete { key } } else { Change::Put { key, meta, value } }
+        })
+    }
+}
+
+/// One element of what `update` iterates over, with `dict`'s own words for what is none.
+fn pair_of<'py>(pair: &Bound<'py, PyAny>, i: usize) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(tuple) = pair.cast::<PyTuple>()
+        && tuple.len() == 2
+    {
+        return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
+    }
+    let Ok(items) = pair.try_iter() else {
+        return Err(PyTypeError::new_err(format!(
+            "cannot convert dictionary update sequence element #{i} to a sequence"
+        )));
+    };
+    let items = items.collect::<PyResult<Vec<_>>>()?;
+    match <[_; 2]>::try_from(items) {
+        Ok([key, value]) => Ok((key, value)),
+        Err(items) => Err(PyValueError::new_err(format!(
+            "dictionary update sequence element #{i} has length {}; 2 is required",
+            items.len()
+        ))),
+    }
+}

@@ -1,0 +1,427 @@
+"""`LiveMap`: a changing dict in shared memory."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, MutableMapping, ValuesView
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, cast
+
+from pheon._live_batch import LiveBatch
+from pheon._live_lock import LiveKeyLock, LiveLock
+from pheon._live_nested import plain_copy
+from pheon._live_snapshot import LiveSnapshot
+from pheon._live_views import LiveItemsView, LiveKeysView, LiveValuesView
+from pheon._native import LiveHandle
+from pheon._options import check_seconds
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pheon._map import Map
+    from pheon._store import Store
+
+Codec: TypeAlias = Literal["msgpack", "pickle"]
+
+
+class _Missing:
+    """The type of `MISSING`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "pheon.MISSING"
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+"""In `LiveMap.compare_and_set`: no entry."""
+
+
+class LiveMap(LiveHandle):
+    """A dict that any number of processes share and change: a `collections.abc.MutableMapping` in shared memory.
+
+    ``LiveMap({"a": 1}, name="counters")`` attaches to the map of that name, making it if it is not there, and sets
+    these entries; without a name it makes one up. Every process that names it has the same map; a handle may also be
+    pickled, inherited through a fork, or taken from a store (`Store.live`). It lives in ``/dev/shm`` until `unlink`,
+    in a store until it is removed there, whoever ends or is killed.
+
+    Reading takes no lock. Each change is atomic, whole `update` calls and `batch` blocks are too. ``d[k] += 1`` is two
+    operations: use `increment`, or ``with d.lock:``.
+
+    Keys are what a dict's are, compared as there (1, 1.0 and True are one key): str, bytes, int, float, bool, None,
+    date, time, datetime, timedelta, Decimal, complex, frozenset, and tuples of these. Values are these and lists,
+    dicts, sets, nested. Lists and dicts come back as `LiveList` and `LiveDict`, whose changes go into the map.
+
+    * `codec="pickle"`: pickle keys and values of any other type; `allow_pickle`: unpickle them. Unpickling runs code
+    * `codec="pickle"`: pickle keys and values of any other type; `allow_pickle`: unpickle them. Unpickling runs code
+      that the data chooses: allow it only for maps whose every writer you trust,
+    * `max_entries`, `max_age` (seconds): a cache. The least recently written entries go first, and iteration is in
+      that order,
+    * `max_bytes`: a write beyond so many bytes of entries (keys, values and 48 bytes each) raises `StoreFullError`,
+    * `group`: the name or id of a group all of whose members may use the map; None: this user only,
+    * `auto_unlink`: this process unlinks the map when it ends or closes it, if it made the map,
+    * `read_only`: attach without the right to change it.
+
+    The limits belong to the map: they count when it is made.
+    """
+
+    __slots__ = ("__dict__", "__weakref__")
+
+    _group: int | None
+    _store: str | None
+    _lock: LiveLock
+    _unlinks: int | None
+
+    def __new__(
+        cls,
+        data: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        create: bool | None = None,
+        codec: Codec = "msgpack",
+        allow_pickle: bool = False,
+        max_entries: int | None = None,
+        max_age: float | None = None,
+        max_bytes: int | None = None,
+        auto_unlink: bool = False,
+        group: str | int | None = None,
+        read_only: bool = False,
+    ) -> Self:
+        if name is None and read_only:
+            raise ValueError("a map to be read needs the name of one that exists")
+        limits = (max_entries, max_age, max_bytes, False)
+        return cls._open(name, group, None, create, codec, allow_pickle, read_only, limits, auto_unlink, data)
+
+    @classmethod
+    def _open(  # noqa: PLR0917 - the one place where maps are opened
+        cls,
+        name: str | None,
+        group: str | int | None,
+        store: str | None,
+        create: bool | None,
+        codec: Codec,
+        allow_pickle: bool,
+        read_only: bool,
+        limits: tuple[int | None, float | None, int | None, bool],
+        auto_unlink: bool = False,
+        data: Any = None,
+    ) -> Self:
+        if codec not in ("msgpack", "pickle"):
+            raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
+        max_entries, max_age, max_bytes, durable = limits
+        for value, what in ((max_entries, "max_entries"), (max_bytes, "max_bytes")):
+            if value is not None and value < 1:
+                raise ValueError(f"{what} is at least 1, found {value}")
+        max_age = check_seconds(max_age, "max_age")
+        if max_age is not None and max_age <= 0:
+            raise ValueError(f"max_age is more than 0 seconds, found {max_age}")
+        gid = _group_id(group)
+        if name is None:
+            # Unique, and made by us: nobody attaches to it by chance.
+            name, create = f"unnamed-{os.getpid()}-{secrets.token_hex(8)}", create if create is False else True
+        new = super().__new__
+        pickles = codec == "pickle"
+        rest = (pickles, allow_pickle, max_entries, max_age, max_bytes, durable)
+        made = create
+        if create is None and auto_unlink:
+            # Only who makes a map unlinks it by itself.
+            try:
+                self, made = new(cls, name, gid, store, True, True, *rest), True
+            except FileExistsError:
+                self = new(cls, name, gid, store, None, True, *rest)
+        else:
+            self = new(cls, name, gid, store, create, not read_only, *rest)
+        self._group, self._store = gid, store
+        self._lock = LiveLock(self)
+        self._unlinks = os.getpid() if auto_unlink and made else None
+        if self._unlinks is not None:
+            _UNLINK_AT_EXIT.add(self)
+        if data is not None:
+            try:
+                self.update(data)
+            except BaseException:
+                if made:
+                    self.unlink()
+                raise
+        return self
+
+    # dict ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> Self:
+        """A new map, without a name, with these keys and one value."""
+        self = cls()
+        self.update((key, value) for key in iterable)
+        return self
+
+    _MARK: ClassVar[Any] = object()
+
+    def pop(self, key: Any, default: Any = _MARK, /) -> Any:
+        """Take a key out and return its value, or `default`; a nested one is a plain list or dict."""
+        taken = self.take(key)
+        if taken is not None:
+            return taken[0]
+        if default is LiveMap._MARK:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Take the last entry out and return it; `KeyError` if there is none."""
+        taken = self.take_last()
+        if taken is None:
+            raise KeyError("popitem(): the live map is empty")
+        return taken
+
+    def update(self, data: Any = (), /, **entries: Any) -> None:
+        """Set the entries of a mapping or of an iterable of pairs, and those named, all at once."""
+        if isinstance(data, LiveMap):
+            data = data.snapshot()
+        if isinstance(data, Mapping) and type(data) is not dict:  # pyright: ignore[reportUnknownArgumentType]
+            data = cast("Mapping[Any, Any]", data).items()
+        elif hasattr(data, "keys") and type(data) is not dict:
+            data = [(key, data[key]) for key in data.keys()]  # noqa: SIM118 - what dict.update does
+        if entries:
+            pairs = data.items() if isinstance(data, dict) else data
+            data = [*cast("Iterable[Any]", pairs), *entries.items()]
+        self.put_many(data)
+
+    def keys(self) -> KeysView[Any]:
+        """A set-like view of the keys. Iterating over it sees the keys of one moment."""
+        return LiveKeysView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """A view of the values."""
+        return LiveValuesView(self)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """A set-like view of the (key, value) tuples."""
+        return LiveItemsView(self)
+
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict of all entries, of one moment, nested ones plain too."""
+        return dict(self.snapshot().items())
+
+    def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
+        """The values of many keys in a list, aligned with them; `default` where missing. Nested ones are plain."""
+        return self.get_list(keys, default)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() == plain_copy(cast("Mapping[Any, Any]", other))
+
+    # Compares by content and changes: no hash, like a dict.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | plain_copy(cast("Mapping[Any, Any]", other))
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return plain_copy(cast("Mapping[Any, Any]", other)) | self.copy()
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<pheon.LiveMap {self.name!r}, closed>"
+        return repr(self.copy())
+
+    # Atomic changes -----------------------------------------------------------------------------------------------
+
+    def increment(self, key: Any, by: Any = 1, default: Any = 0) -> Any:
+        """Add `by` to a key's number, which is `default` if it is missing, in one step; the sum."""
+        return self.add(key, by, default)
+
+    def compare_and_set(self, key: Any, old: Any, new: Any) -> bool:
+        """Set a key to `new` if its value equals `old`, in one step; whether it did. `MISSING` stands for no entry."""
+        present = None if old is MISSING else (old,)
+        return self.replace(key, present, None if new is MISSING else (new,))
+
+    def batch(self) -> LiveBatch:
+        """Changes that others see all at once: ``with d.batch() as b: b["x"] = 1; del b["y"]``.
+
+        The block holds the map's lock, `b` reads what it has changed, and an exception discards everything. Changes of
+        `d` itself inside the block are not part of the batch.
+        """
+        return LiveBatch(self)
+
+    # Locks --------------------------------------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> LiveLock:
+        """The map's lock: ``with d.lock: ...`` or, with a timeout, ``with d.lock(timeout=5): ...``."""
+        return self._lock
+
+    def lock_key(self, key: Any, timeout: float | None = None) -> LiveKeyLock:
+        """A lock for one key: ``with d.lock_key("a"): ...``. It excludes others who take it, not writes.
+
+        Two keys may share a lock; who takes several at once should give a timeout (`LockTimeout`).
+        """
+        return LiveKeyLock(self, key, timeout)
+
+    # Others' changes ----------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> set[Any]:
+        """Wait until others change something; the keys set or deleted, or an empty set after `timeout` seconds.
+
+        Others are other processes and other threads. All changes since this handle was opened, or since its last
+        `wait`, are told. If there were so many that the map no longer knows them all, all present keys are in the set.
+        """
+        keys, more = self.wait_changes(check_seconds(timeout, "timeout"))
+        if more:
+            keys.update(self)
+        return keys
+
+    def snapshot(self) -> LiveSnapshot:
+        """The map as it is now, for good: a read-only mapping. Memory that the map gives up stays in use with it."""
+        return LiveSnapshot(self.snapshot_handle())
+
+    def freeze(self, name: str, *, store: Store | str | None = None, **put: Any) -> Map:
+        """Publish the entries as they are now as an immutable map of a store, and open it.
+
+        `store`: which one; None: the store that this map is in. Other keyword arguments are those of `Store.put_map`.
+        """
+        from pheon._store import Store
+
+        if store is None:
+            store = self._store
+        if store is None:
+            raise ValueError("this live map is in no store; name one with store=")
+        opened = store if isinstance(store, Store) else Store(store)
+        if self.pickles[0]:
+            put.setdefault("codec", "pickle")
+        return opened.put_map(name, dict(self.snapshot().items()), **put)
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Facts: entries, bytes of entries and files, path, limits..."""
+        return self.facts()
+
+    def close(self) -> None:
+        """End the use of this handle: everything else raises `ClosedError` then. The map stays."""
+        if self._unlinks == os.getpid() and not self.closed:
+            self._unlink_quietly()
+        super().close()
+
+    def _unlink_quietly(self) -> None:
+        from pheon._errors import Error
+
+        self._unlinks = None
+        try:
+            super().unlink()
+        except (Error, OSError):
+            # Somebody else did.
+            return
+
+    @staticmethod
+    def unlink_by_name(name: str, *, group: str | int | None = None, ignore_missing: bool = False) -> bool:
+        """Unlink a map that need not be open, nor be readable; whether it was there.
+
+        Raises:
+            NotFoundError: it is not there, unless `ignore_missing`.
+        """
+        from pheon._errors import NotFoundError
+
+        try:
+            LiveHandle.remove(name, _group_id(group), None)
+        except NotFoundError:
+            if ignore_missing:
+                return False
+            raise
+        return True
+
+    @staticmethod
+    def list_names(*, group: str | int | None = None) -> list[str]:
+        """Names of this user's, or a group's, maps in memory, ascending."""
+        return LiveHandle.names(_group_id(group), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        pickles, allowed = self.pickles
+        return _reopen, (type(self), self.name, self._group, self._store, pickles, allowed, not self.writable)
+
+    def __copy__(self) -> dict[Any, Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return self.copy()
+
+
+MutableMapping.register(LiveMap)  # type: ignore[attr-defined] - every ABC has it; the stub shows a Protocol
+
+
+class _IdentitySet:
+    """Maps that this process unlinks when it ends. They compare by content, so a set cannot hold them."""
+
+    def __init__(self) -> None:
+        self._maps: dict[int, LiveMap] = {}
+
+    def add(self, live: LiveMap) -> None:
+        self._maps[id(live)] = live
+
+    def unlink_all(self) -> None:
+        for live in self._maps.values():
+            if live._unlinks == os.getpid():  # noqa: SLF001
+                live._unlink_quietly()  # noqa: SLF001
+
+
+_UNLINK_AT_EXIT = _IdentitySet()
+atexit.register(_UNLINK_AT_EXIT.unlink_all)
+
+
+def open_in_store(  # noqa: PLR0917
+    store: str,
+    name: str,
+    create: bool | None,
+    codec: Codec,
+    allow_pickle: bool,
+    read_only: bool,
+    limits: tuple[int | None, float | None, int | None, bool],
+) -> LiveMap:
+    """A live map of a store."""
+    return LiveMap._open(name, None, store, create, codec, allow_pickle, read_only, limits)  # noqa: SLF001
+
+
+def _reopen(  # noqa: PLR0917 - what a pickle holds
+    cls: type[LiveMap],
+    name: str,
+    group: int | None,
+    store: str | None,
+    pickles: bool,
+    allow_pickle: bool,
+    read_only: bool,
+) -> LiveMap:
+    """Unpickle a handle: attach to the map again."""
+    codec: Codec = "pickle" if pickles else "msgpack"
+    limits = (None, None, None, False)
+    return cls._open(name, group, store, False, codec, allow_pickle, read_only, limits)
+
+
+def _group_id(group: str | int | None) -> int | None:
+    if not isinstance(group, str):
+        return group
+    import grp
+
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no group {group!r} on this machine") from None
