@@ -1,0 +1,1 @@
+"""Live maps beside other dictionaries that processes share: rates, latencies, memory, and every answer verified."""

@@ -1,0 +1,125 @@
+"""Single lookups: by one process, by several, and while others write."""
+
+from __future__ import annotations
+
+import gc
+import random
+from typing import TYPE_CHECKING, Any
+
+from benches.compare.oracle import WrongAnswerError
+from benches.live import data, maps, writing
+from benches.live.crew import Watch, alone, together
+from benches.live.peers.base import Place
+from benches.live.plan import Figure, Measure, Plan, data_words, entries_words, shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benches.live.crew import Task
+    from benches.live.peers.base import Peer
+
+READS_MIN = 3e6
+NOTE = (
+    "The rate is that of the slowest reader. By the clock: per second that passed, with all other processes running; "
+    "by CPU time: per second that the reader's own process ran on a core, because more processes than cores get only a "
+    "share of the time. Work of a server process is in the first one only."
+)
+
+
+def reader(
+    ready: Callable[[], Any],
+    *,
+    peer: str,
+    handle: Any,
+    place: Place,
+    number: int,
+    writers: int,
+    seconds: float,
+    adapter: Peer | None = None,
+) -> dict[str, Any]:
+    """A task: looks random keys up for so long; each answer is compared between the blocks that are timed."""
+    dice = random.Random(number)
+    size, shape = place.size, place.shape
+    latest = data.latest(size, writers) if writers else 0
+    written: set[int] = set()  # seen with a value of a writer: what was there at the start must not come back
+    gc.disable()
+    with maps.attached(peer, handle, writers, adapter) as found:
+        data.generation(shape, 0, found.read([data.key(0)])[0])
+        ready()
+        watch = Watch(seconds)
+        while watch.running():
+            numbers = dice.choices(range(size), k=watch.block)
+            keys = data.keys(numbers)
+            with watch:
+                answers = found.read(keys)
+            if not writers:
+                data.check("read", numbers, answers, [data.value(shape, number) for number in numbers])
+                continue
+            for asked, answer in zip(numbers, answers, strict=True):
+                generation = data.generation(shape, asked, answer)
+                if generation > latest or (generation == 0 and asked in written):
+                    raise WrongAnswerError(
+                        f"read while others write: {data.key(asked)} is {answer!r}, which is not due"
+                    )
+                if generation:
+                    written.add(asked)
+    return {"reads": watch.calls, "wall": watch.wall, "cpu": watch.cpu}
+
+
+def read(*, peer: str, place: dict[str, Any], readers: int, writers: int, seconds: float) -> dict[str, Any]:
+    """A step: reads a second of the slowest reader, by the clock and by its own processor time."""
+    where = Place(**place)
+    with maps.made(peer, where) as (adapter, handle):
+        common = {"peer": peer, "handle": handle, "place": where, "writers": writers, "seconds": seconds}
+        tasks: list[Task] = [(reader, {**common, "number": number}) for number in range(readers)]
+        tasks += [(writing.writer, {**common, "number": number, "batch": 0}) for number in range(writers)]
+        if len(tasks) == 1:
+            gc.collect()
+            results = alone((reader, {**common, "number": 0, "adapter": adapter}))
+        else:
+            results = together(tasks)
+        counts = [result["count"] for result in results[readers:]]
+        maps.check_in_another_process(adapter, peer, handle, where, counts)
+    found = results[:readers]
+    return {
+        "wall": min(each["reads"] / each["wall"] for each in found),
+        "cpu": min(each["reads"] / max(each["cpu"], 1e-9) for each in found),
+        "all": sum(each["reads"] / each["wall"] for each in found),
+        "writes": sum(count / each["wall"] for count, each in zip(counts, results[readers:], strict=True)),
+    }
+
+
+def run(plan: Plan) -> Figure:
+    """Readers alone, together, and beside writers."""
+    measures = []
+    many = plan.sizes.processes
+    for size in plan.sizes.keys:
+        for readers, writers in ((1, 0), (many, 0), (many, 1), (many, many)):
+            who = f"{readers} reader{'s' * (readers > 1)}"
+            if writers:
+                who += f", {writers} writer{'s' * (writers > 1)}"
+            title = f"{entries_words(size)}, {who}"
+            single = readers == 1
+            by = {
+                "wall": Measure(f"{title}: reads by the clock", "/s a process", True, READS_MIN if single else None),
+                "cpu": Measure(f"{title}: reads by CPU time", "/s a process", True, None if single else READS_MIN),
+            }
+            if writers:
+                by["writes"] = Measure(f"{title}: writes meanwhile, all writers", "/s", True)
+            plan.collect(
+                read,
+                by,
+                size,
+                data.MAIN,
+                only=shared if readers + writers > 1 else lambda who: True,
+                readers=readers,
+                writers=writers,
+                seconds=plan.sizes.seconds,
+            )
+            measures += by.values()
+    return Figure(
+        "Reads",
+        f"`d[key]`, one after the other, {data_words(data.MAIN)}, random keys, new strings each time.",
+        measures,
+        [NOTE],
+    )
