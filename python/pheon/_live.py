@@ -56,7 +56,7 @@ class LiveMap(LiveHandle):
     date, time, datetime, timedelta, Decimal, complex, frozenset, and tuples of these. Values are these and lists,
     dicts, sets, nested. Lists and dicts come back as `LiveList` and `LiveDict`, whose changes go into the map.
 
-    * `codec="pickle"`: pickle keys and values of any other type; `allow_pickle`: unpickle them. Unpickling runs code
+    * `create`: None attaches or makes, True makes (`FileExistsError` if it is there), False attaches (`NotFoundError`),
     * `codec="pickle"`: pickle keys and values of any other type; `allow_pickle`: unpickle them. Unpickling runs code
       that the data chooses: allow it only for maps whose every writer you trust,
     * `max_entries`, `max_age` (seconds): a cache. The least recently written entries go first, and iteration is in
