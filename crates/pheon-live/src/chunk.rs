@@ -112,7 +112,7 @@ impl Chunk {
     #[inline]
     pub(crate) fn record(&self, offset: usize) -> Option<Record<'_>> {
         if offset < FILE_HEAD_BYTES
-            || offset % 8 != 0
+            || !offset.is_multiple_of(8)
             || offset >= self.bytes()
             || self.bytes() - offset < RECORD_HEAD_BYTES
         {
@@ -122,7 +122,7 @@ impl Chunk {
         let (bytes, key_len) = (lengths as u32, (lengths >> 32) as u32);
         let value_len = self.map.load_relaxed(offset + 32) as u32;
         let needed = RECORD_HEAD_BYTES as u64 + u64::from(key_len) + u64::from(value_len);
-        if u64::from(bytes) < needed || bytes % 8 != 0 || self.bytes() - offset < bytes as usize {
+        if u64::from(bytes) < needed || !bytes.is_multiple_of(8) || self.bytes() - offset < bytes as usize {
             return None;
         }
         Some(Record { chunk: self, offset, bytes, key_len, value_len })

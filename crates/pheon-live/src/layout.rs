@@ -41,7 +41,7 @@ pub(crate) struct Address(u64);
 impl Address {
     pub(crate) fn new(chunk: u32, offset: usize) -> Self {
         debug_assert!(chunk < CHUNK_NUMBERS && offset.is_multiple_of(8));
-        Self(u64::from(chunk) << CHUNK_SHIFT | offset as u64 / 8)
+        Self((u64::from(chunk) << CHUNK_SHIFT) | (offset as u64 / 8))
     }
 
     /// The address in the low bits of a slot or link word.

@@ -283,8 +283,24 @@ impl LiveMap {
 
     // Writing: the calling thread holds the lock -----------------------------------------------------------------------
 
-    fn check_held(&self) -> Result<(), LiveError> {
-        if self.lock_depth() == 0 { Err(LiveError::NotHeld) } else { Ok(()) }
+    /// Runs a transaction; the calling thread must hold the lock.
+    #[inline]
+    fn transact<T>(&self, body: impl FnOnce(&mut Txn<'_>) -> Result<T, LiveError>) -> Result<T, LiveError> {
+        if self.lock_depth() == 0 {
+            return Err(LiveError::NotHeld);
+        }
+        let done = Txn::begin(&self.shared).and_then(|mut txn| {
+            let done = body(&mut txn)?;
+            txn.commit()?;
+            Ok(done)
+        });
+        done.map_err(|error| match error {
+            // Its folder went away meanwhile, and with it the place for new files.
+            LiveError::Io { .. } if self.shared.ctrl.is_unlinked() => {
+                LiveError::Unlinked { path: self.shared.dir.clone() }
+            }
+            other => other,
+        })
     }
 
     /// Sets a key, as a transaction of its own.
@@ -294,10 +310,7 @@ impl LiveMap {
     /// [`LiveError::TooLarge`]: nothing changed.
     #[inline]
     pub fn put(&self, key: &[u8], meta: u8, value: &[u8]) -> Result<(), LiveError> {
-        self.check_held()?;
-        let mut txn = Txn::begin(&self.shared)?;
-        txn.put(key, meta, value)?;
-        txn.commit()
+        self.transact(|txn| txn.put(key, meta, value))
     }
 
     /// Takes a key out; whether it was there.
@@ -305,11 +318,7 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn delete(&self, key: &[u8]) -> Result<bool, LiveError> {
-        self.check_held()?;
-        let mut txn = Txn::begin(&self.shared)?;
-        let was = txn.delete(key)?;
-        txn.commit()?;
-        Ok(was)
+        self.transact(|txn| txn.delete(key))
     }
 
     /// Makes all changes in one transaction, in this order.
@@ -317,17 +326,15 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn apply<'c>(&self, changes: impl IntoIterator<Item = Change<'c>>) -> Result<(), LiveError> {
-        self.check_held()?;
-        let mut txn = Txn::begin(&self.shared)?;
-        for change in changes {
-            match change {
-                Change::Put { key, meta, value } => txn.put(key, meta, value)?,
-                Change::Delete { key } => {
-                    txn.delete(key)?;
+        self.transact(|txn| {
+            for change in changes {
+                match change {
+                    Change::Put { key, meta, value } => txn.put(key, meta, value)?,
+                    Change::Delete { key } => drop(txn.delete(key)?),
                 }
             }
-        }
-        txn.commit()
+            Ok(())
+        })
     }
 
     /// The key of the last entry in the map's order, as it is now.
@@ -335,12 +342,12 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn last_key(&self) -> Result<Option<Vec<u8>>, LiveError> {
-        self.check_held()?;
-        let txn = Txn::begin(&self.shared)?;
-        let mut queue = Queue::take(&self.shared, &txn)?;
-        let last = queue.last(&txn)?;
-        queue.give_back(&self.shared);
-        Ok(last.map(|(_, key)| key))
+        self.transact(|txn| {
+            let mut queue = Queue::take(&self.shared, txn)?;
+            let last = queue.last(txn)?;
+            queue.give_back(&self.shared);
+            Ok(last.map(|(_, key)| key))
+        })
     }
 
     /// Takes all entries out.
@@ -348,13 +355,13 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn clear(&self) -> Result<(), LiveError> {
-        self.check_held()?;
-        let all = self.snapshot()?.with_old_ones().ordered()?;
-        let mut txn = Txn::begin(&self.shared)?;
-        for entry in (0..all.len()).filter_map(|at| all.get(at)) {
-            txn.delete(entry.key())?;
-        }
-        txn.commit()
+        self.transact(|txn| {
+            let all = self.snapshot()?.with_old_ones().ordered()?;
+            for entry in (0..all.len()).filter_map(|at| all.get(at)) {
+                txn.delete(entry.key())?;
+            }
+            Ok(())
+        })
     }
 
     /// Makes everything that was committed so far durable. Maps in `/dev/shm` have nothing to make durable.
@@ -362,16 +369,12 @@ impl LiveMap {
     /// # Errors
     /// What the disk says; then nothing is known about what is on it since the last sync.
     pub fn sync(&self) -> Result<(), LiveError> {
-        self.check_held()?;
-        if !self.shared.ctrl.in_store() {
-            return Ok(());
-        }
-        let view = Arc::clone(&*self.shared.view()?);
-        let mut block = self.shared.ctrl.block();
-        if !crate::repair::is_whole(&view, &block) {
-            block = crate::repair::repair(&self.shared, &view, &block)?;
-        }
-        crate::sync::all(&self.shared, &view, &block)
+        self.transact(|txn| {
+            if !self.shared.ctrl.in_store() {
+                return Ok(());
+            }
+            crate::sync::all(&self.shared, txn.view(), txn.committed())
+        })
     }
 
     // Waiting ---------------------------------------------------------------------------------------------------------

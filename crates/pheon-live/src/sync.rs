@@ -100,7 +100,7 @@ pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), Liv
         entries: block.entries,
         next_order: block.next_order,
     };
-    map.write(if synced.count % 2 == 0 { 0 } else { HALF_BYTES }, &synced.encode());
+    map.write(if synced.count.is_multiple_of(2) { 0 } else { HALF_BYTES }, &synced.encode());
     fs.sync_shared(&path, &map).map_err(|e| LiveError::io("sync", &path, e))
 }
 

@@ -141,7 +141,8 @@ impl SharedMap {
     /// Makes what was written durable (`msync`).
     pub(crate) fn sync(&self) -> io::Result<()> {
         // SAFETY: all of this live mapping, whose content does not change by it.
-        Ok(unsafe { rustix::mm::msync(self.start.as_ptr().cast(), self.len_bytes, MsyncFlags::SYNC)? })
+        unsafe { rustix::mm::msync(self.start.as_ptr().cast(), self.len_bytes, MsyncFlags::SYNC)? };
+        Ok(())
     }
 }
 
