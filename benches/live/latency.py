@@ -162,11 +162,13 @@ def run(plan: Plan) -> Figure:
     times = plan.sizes.times
     small, large = plan.sizes.keys[0], plan.sizes.keys[-1]
     made = Measure(f"make a map of a dict of {entries_words(large)}", "s", False)
-    opened = [Measure(f"attach and read one value, {entries_words(size)}", "ms", False) for size in (small, large)]
+    opened = {
+        size: Measure(f"attach and read one value, {entries_words(size)}", "ms", False) for size in plan.sizes.keys
+    }
     inner = [Measure(f'd["nested"]["n"] += 1, {which}', "us", False) for which in ("median", "p99")]
     woken = [Measure(f"write to awake in another process, {which}", "us", False) for which in ("median", "p99")]
     plan.collect(create, {"s": made}, large, data.MAIN)
-    for size, measure in zip((small, large), opened, strict=True):
+    for size, measure in opened.items():
         plan.collect(attach, {"ms": measure}, size, data.MAIN, only=shared)
     plan.collect(nested, {"median": inner[0], "p99": inner[1]}, small, data.INT, times=times)
     by = {"median": woken[0], "p99": woken[1]}
@@ -175,6 +177,6 @@ def run(plan: Plan) -> Figure:
     return Figure(
         "Latencies",
         f"Making and attaching: {data.MAIN.removeprefix('str')}-byte values; the other two: {times:,} times each.",
-        [made, *opened, *inner, *woken],
+        [made, *opened.values(), *inner, *woken],
         [NOTE, f"Writes that the waiter saw one by one: {seen or 'none'}."],
     )

@@ -115,7 +115,7 @@ def run(plan: Plan) -> Figure:
     found = plan.collect(hold, by, entries, sizes.memory_shape, only=shared, repeat=1, processes=many)
     smaller = [
         f"{title} got {runs[0]['size'] / GB:.2g} GB only: with all of it, it would need about "
-        f"{runs[0]['times'] * full / GB:,.0f} GB."
+        f"{runs[0]['times'] * full / GB:.2g} GB."
         for title, runs in found.items()
         if runs[0]["size"] < (full := sizes.memory_keys * (data.width(sizes.memory_shape) + len(data.key(0))))
     ]

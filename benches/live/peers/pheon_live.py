@@ -31,18 +31,21 @@ class Pheon(Peer):
     def create(self, handle: Place, entries: dict[str, data.Value]) -> None:
         import pheon
 
-        self.map = pheon.LiveMap(entries, name=handle.name)
+        self.map = pheon.LiveMap(entries, name=handle.name, create=True)
 
     def attach(self, handle: Place, *, writers: int = 0) -> None:
         import pheon
 
-        self.map = pheon.LiveMap(name=handle.name)
+        self.map = pheon.LiveMap(name=handle.name, create=False)
 
     def close(self) -> None:
         self.map.close()
 
     def unlink(self) -> None:
         self.map.unlink()
+
+    def fetch(self, keys: list[str]) -> list[Any]:
+        return self.map.get_many(keys)
 
     def lock(self) -> AbstractContextManager[Any]:
         return self.map.lock
