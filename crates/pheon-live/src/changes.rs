@@ -80,5 +80,9 @@ pub(crate) fn since(shared: &Shared, from: Position, but_by: Option<u32>) -> Res
         if shared.ctrl.view() == view.number || view.chunk(now.end.chunk()).is_some() {
             return Ok((changes, now));
         }
+        if shared.ctrl.is_unlinked() {
+            changes.truncated = true;
+            return Ok((changes, now));
+        }
     }
 }

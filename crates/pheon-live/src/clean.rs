@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ctrl::Block;
 use crate::error::LiveError;
-use crate::layout::{Address, FILE_HEAD_BYTES, FREED};
+use crate::layout::{Address, FILE_HEAD_BYTES, FREED, hash};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::write::{Txn, publish_view};
@@ -37,29 +37,49 @@ fn position(view: &View, block: &Block, committed: &Block) -> Option<usize> {
     Some(if at.chunk() == oldest && at.offset() >= FILE_HEAD_BYTES { at.offset() } else { FILE_HEAD_BYTES })
 }
 
+/// Records looked at together, so that their slots are on the way before they are needed.
+const GROUP: usize = 8;
+
 /// Looks through some of the oldest records and moves those that are live.
+#[inline]
 pub(crate) fn some(txn: &mut Txn<'_>) {
-    let view = Arc::clone(txn.view());
-    let (block, committed) = (*txn.block_mut(), *txn.committed());
-    let Some(mut at) = position(&view, &block, &committed) else { return };
+    let (view, block, committed) = (txn.view(), txn.block(), txn.committed());
+    if let Some(at) = position(view, block, committed) {
+        let view = Arc::clone(view);
+        look_through(txn, &view, at);
+    }
+}
+
+fn look_through(txn: &mut Txn<'_>, view: &View, mut at: usize) {
     let oldest = view.oldest();
     let end = oldest.used();
     let mut left = (txn.written_bytes() * SCANNED_PER_WRITTEN).max(SCANNED_BYTES_MIN);
-    while at < end && left > 0 {
-        // A damaged record ends the cleaning, not the write; `verify` of the next boot tells.
-        let Some(record) = oldest.record(at) else { return };
-        left = left.saturating_sub(u64::from(record.bytes));
-        if !record.is_aborted()
-            && let Some(slot) = view.slot_of(&record)
-        {
-            if record.is_deleted() {
-                // All that came before it is gone, so its key need not be remembered.
-                view.index.store(slot, FREED);
-            } else if !txn.move_record(&record, slot) {
-                break;
-            }
+    let mut group = Vec::with_capacity(GROUP);
+    'all: while at < end && left > 0 {
+        group.clear();
+        let mut next = at;
+        while next < end && left > 0 && group.len() < GROUP {
+            // A damaged record ends the cleaning, not the write.
+            let Some(record) = oldest.record(next) else { break 'all };
+            left = left.saturating_sub(u64::from(record.bytes));
+            next += record.bytes as usize;
+            let hash = hash(record.key());
+            view.index.prefetch(view.index.home(hash));
+            group.push((record, hash));
         }
-        at += record.bytes as usize;
+        for (record, hash) in &group {
+            if !record.is_aborted()
+                && let Some(slot) = view.slot_of(record, *hash)
+            {
+                if record.is_deleted() {
+                    // All that came before it is gone, so its key need not be remembered.
+                    view.index.store(slot, FREED);
+                } else if !txn.move_record(record, slot, *hash) {
+                    break 'all;
+                }
+            }
+            at += record.bytes as usize;
+        }
     }
     txn.block_mut().clean = Address::new(oldest.number(), at).bits();
 }

@@ -1,6 +1,8 @@
 //! CTRL: the one page that is never replaced.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 use pheon_os::fs::FileSystem;
 use pheon_os::robust::{MUTEX_BYTES, RobustMutex};
@@ -29,6 +31,11 @@ fn abi() -> u64 {
     };
     FORMAT_VERSION | (library << 8 | architecture) << 16 | (MUTEX_BYTES as u64) << 32
 }
+
+/// Values of the sleepers' flag.
+const NOBODY: u32 = 0;
+const SOMEBODY: u32 = 1;
+const BEING_WOKEN: u32 = 2;
 
 /// What a commit says of the map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,8 +185,14 @@ impl Ctrl {
         self.map.load(ctrl::STATE) & ctrl::STATE_UNLINKED != 0
     }
 
-    pub(crate) fn set_unlinked(&self) {
-        self.map.store(ctrl::STATE, ctrl::STATE_UNLINKED);
+    /// Tells everybody that the map is being unlinked; `false` if somebody else did already.
+    pub(crate) fn set_unlinked(&self) -> bool {
+        self.map.u32_at(ctrl::STATE).swap(ctrl::STATE_UNLINKED as u32, AcqRel) == 0
+    }
+
+    /// Takes that back: the folder could not be removed.
+    pub(crate) fn set_linked(&self) {
+        self.map.store(ctrl::STATE, 0);
     }
 
     #[inline]
@@ -193,7 +206,7 @@ impl Ctrl {
             let txn = self.commit();
             let block = self.block_of(txn);
             // The half is written again for transaction txn + 2, which cannot begin before txn + 1 is committed.
-            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            fence(Acquire);
             if self.commit() == txn {
                 return block;
             }
@@ -224,31 +237,34 @@ impl Ctrl {
             self.map.store(at + i * 8, word);
         }
         self.map.store(ctrl::COMMIT, block.txn);
-        self.wake();
+        self.wake(block.txn);
     }
 
-    fn wake(&self) {
-        use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-        let change = self.map.u32_at(ctrl::CHANGE);
-        change.store(self.map.load_relaxed(ctrl::COMMIT) as u32, Relaxed);
-        let sleepers = self.map.u32_at(ctrl::SLEEPERS);
-        // Either this sees the flag of a waiter, or the waiter, which sets it before it looks, sees the change.
-        std::sync::atomic::fence(SeqCst);
-        if sleepers.load(Relaxed) != 0 {
-            sleepers.store(0, Relaxed);
+    /// docs/live.md, "Waiting": a flag of a waiter is never cleared unless its sleep was ended.
+    #[inline]
+    fn wake(&self, txn: u64) {
+        let (change, sleepers) = (self.map.u32_at(ctrl::CHANGE), self.map.u32_at(ctrl::SLEEPERS));
+        // Either this sees the flag of a waiter, or the waiter, which sets it before it looks, sees the commit.
+        fence(SeqCst);
+        let wanted = sleepers.load(Relaxed) != NOBODY;
+        if wanted {
+            sleepers.swap(BEING_WOKEN, AcqRel);
+        }
+        change.store(txn as u32, Release);
+        if wanted {
             futex::wake_all(change);
+            let _ = sleepers.compare_exchange(BEING_WOKEN, NOBODY, AcqRel, Relaxed);
         }
     }
 
     /// Sleeps until a transaction after `seen` is committed or the time is over; may return early.
     pub(crate) fn sleep(&self, seen: u64, timeout: std::time::Duration) -> Result<(), LiveError> {
-        use std::sync::atomic::Ordering::{Relaxed, SeqCst};
         let change = self.map.u32_at(ctrl::CHANGE);
-        let value = change.load(Relaxed);
+        let value = change.load(Acquire);
         if self.map.is_writable() {
-            self.map.u32_at(ctrl::SLEEPERS).store(1, Relaxed);
+            self.map.u32_at(ctrl::SLEEPERS).swap(SOMEBODY, AcqRel);
         }
-        std::sync::atomic::fence(SeqCst);
+        fence(SeqCst);
         if self.commit() != seen {
             return Ok(());
         }

@@ -99,6 +99,10 @@ impl Index {
         self.map.store(FILE_HEAD_BYTES + slot * 8, word);
     }
 
+    pub(crate) fn prefetch(&self, slot: usize) {
+        self.map.prefetch(FILE_HEAD_BYTES + slot * 8);
+    }
+
     /// Slots that are not empty.
     pub(crate) fn used(&self) -> u64 {
         (0..self.slots()).filter(|&slot| self.load(slot) != EMPTY).count() as u64

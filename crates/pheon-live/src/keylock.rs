@@ -22,29 +22,33 @@ pub(crate) struct KeyLocks {
 }
 
 impl KeyLocks {
-    /// Opens the file, or makes it: called by the holder of the map's lock.
-    pub(crate) fn open(fs: &dyn FileSystem, dir: &Path, mode: u32) -> Result<Self, LiveError> {
+    /// Opens the file; `None` if it is not there.
+    pub(crate) fn open(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Self>, LiveError> {
         let path = dir.join("KEYLOCKS");
-        let map = match fs.map_shared(&path, true) {
-            Ok(map) => map,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::create(fs, dir, &path, mode)?,
-            Err(e) => return Err(LiveError::io("open", &path, e)),
-        };
+        match fs.map_shared(&path, true) {
+            Ok(map) => Self::of(map, &path).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(LiveError::io("open", &path, e)),
+        }
+    }
+
+    fn of(map: SharedMap, path: &Path) -> Result<Self, LiveError> {
         if map.len_bytes() != LOCKS * LOCK_BYTES {
-            return Err(LiveError::corrupt(&path, format!("{} bytes", map.len_bytes())));
+            return Err(LiveError::corrupt(path, format!("{} bytes", map.len_bytes())));
         }
         Ok(Self { map, owners: (0..LOCKS).map(|_| Owner::default()).collect() })
     }
 
-    /// Complete before it has its name.
-    pub(crate) fn create(fs: &dyn FileSystem, dir: &Path, path: &Path, mode: u32) -> Result<SharedMap, LiveError> {
+    /// Makes the file, complete before it has its name: called by the holder of the map's lock.
+    pub(crate) fn create(fs: &dyn FileSystem, dir: &Path, mode: u32) -> Result<Self, LiveError> {
+        let path = &dir.join("KEYLOCKS");
         let temporary = dir.join("KEYLOCKS.new");
         let map = crate::files::create(fs, &temporary, (LOCKS * LOCK_BYTES) as u64, mode)?;
         for lock in 0..LOCKS {
             RobustMutex::at(&map, lock * LOCK_BYTES).init().map_err(|e| LiveError::io("make locks in", path, e))?;
         }
         fs.rename(&temporary, path).map_err(|e| LiveError::io("rename", &temporary, e))?;
-        Ok(map)
+        Self::of(map, path)
     }
 
     /// Which lock is a key's.
@@ -53,7 +57,7 @@ impl KeyLocks {
         (hash(key) >> 32) as usize % LOCKS
     }
 
-    pub(crate) fn of(&self, number: usize) -> (RobustMutex<'_>, &Owner) {
+    pub(crate) fn lock(&self, number: usize) -> (RobustMutex<'_>, &Owner) {
         (RobustMutex::at(&self.map, number * LOCK_BYTES), &self.owners[number])
     }
 }

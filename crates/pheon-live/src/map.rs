@@ -112,16 +112,26 @@ impl LiveMap {
     #[inline]
     pub fn get_with<T>(&self, key: &[u8], read: impl FnOnce(Entry<'_>) -> T) -> Result<Option<T>, LiveError> {
         let hash = hash(key);
+        let mut last = None;
         loop {
             let view = self.shared.view()?;
             let commit = self.shared.ctrl.commit();
+            // An index that was replaced in the midst of the last transaction does not tell what that committed.
+            if self.shared.ctrl.view() != view.number {
+                continue;
+            }
             match find(&view, commit, hash, key) {
                 Ok(Some(record)) if !record.is_deleted() && !self.is_too_old(&record) => {
                     return Ok(Some(read(Entry(record))));
                 }
                 Ok(_) => return Ok(None),
-                Err(Lost::Elsewhere) if self.shared.ctrl.view() != view.number => {}
-                Err(_) => return Err(LiveError::corrupt(&self.shared.dir, "a slot or record leads to no record")),
+                Err(Lost::Elsewhere) if self.shared.ctrl.view() != view.number => {
+                    // Of an unlinked map there is no newer view to be had than the one that was mapped last.
+                    if last.replace(view.number) == Some(view.number) && self.shared.ctrl.is_unlinked() {
+                        return Err(LiveError::Unlinked { path: self.shared.dir.clone() });
+                    }
+                }
+                Err(lost) => return Err(self.shared.lost(lost)),
             }
         }
     }
@@ -176,7 +186,10 @@ impl LiveMap {
     /// # Errors
     /// As [`get_with`](Self::get_with).
     pub fn info(&self) -> Result<LiveInfo, LiveError> {
-        let view = self.shared.view()?;
+        let view = match self.shared.view() {
+            Err(LiveError::Unlinked { .. }) => self.shared.mapped_view(),
+            other => Arc::clone(&*other?),
+        };
         let block = self.shared.ctrl.block();
         let index_bytes = view.index.map().len_bytes() as u64;
         Ok(LiveInfo {
@@ -242,15 +255,31 @@ impl LiveMap {
         self.shared.lock_depth()
     }
 
-    fn key_locks(&self) -> Result<&KeyLocks, LiveError> {
-        if let Some(locks) = self.shared.key_locks.get() {
+    /// The locks of keys; who makes their file waits for the map's lock.
+    fn key_locks(&self, timeout: Option<Duration>, should_stop: &dyn Fn() -> bool) -> Result<&KeyLocks, LiveError> {
+        let shared = &self.shared;
+        if let Some(locks) = shared.key_locks.get() {
             return Ok(locks);
         }
-        self.lock(None, &|| false)?;
-        let opened = KeyLocks::open(&*self.shared.fs, &self.shared.dir, self.shared.mode);
-        self.unlock()?;
-        let locks = opened?;
-        Ok(self.shared.key_locks.get_or_init(|| locks))
+        if !shared.writable {
+            return Err(LiveError::ReadOnly { path: shared.dir.clone() });
+        }
+        let open = || KeyLocks::open(&*shared.fs, &shared.dir);
+        let locks = match open()? {
+            Some(locks) => locks,
+            None => {
+                self.lock(timeout, should_stop)?;
+                let made = shared.check_linked().and_then(|()| match open()? {
+                    Some(locks) => Ok(locks),
+                    None => KeyLocks::create(&*shared.fs, &shared.dir, shared.mode),
+                });
+                self.unlock()?;
+                made?
+            }
+        };
+        // Else the file may be that of another map, which got the name.
+        shared.check_linked()?;
+        Ok(shared.key_locks.get_or_init(|| locks))
     }
 
     /// Takes the lock of a key, like [`lock`](Self::lock). Two keys may share one, so who takes several at once should give a
@@ -265,8 +294,9 @@ impl LiveMap {
         should_stop: &dyn Fn() -> bool,
     ) -> Result<(), LiveError> {
         let began = Instant::now();
-        let (mutex, owner) = self.key_locks()?.of(KeyLocks::number(key));
-        if owner.acquire(mutex, &self.shared.dir, timeout, should_stop)? {
+        let (mutex, owner) = self.key_locks(timeout, should_stop)?.lock(KeyLocks::number(key));
+        let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+        if owner.acquire(mutex, &self.shared.dir, left, should_stop)? {
             return Ok(());
         }
         Err(LiveError::LockTimeout { path: self.shared.dir.clone(), waited_ms: began.elapsed().as_millis() as u64 })
@@ -277,7 +307,8 @@ impl LiveMap {
     /// # Errors
     /// [`LiveError::NotHeld`].
     pub fn unlock_key(&self, key: &[u8]) -> Result<(), LiveError> {
-        let (mutex, owner) = self.key_locks()?.of(KeyLocks::number(key));
+        let locks = self.shared.key_locks.get().ok_or(LiveError::NotHeld)?;
+        let (mutex, owner) = locks.lock(KeyLocks::number(key));
         owner.release(mutex)
     }
 

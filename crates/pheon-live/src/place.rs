@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pheon_os::fs::FileSystem;
 use pheon_os::lock::FileLock;
+use pheon_os::robust::Attempt;
 use pheon_os::{process, shm};
 
 use crate::chunk::Chunk;
@@ -31,6 +32,8 @@ const ATTEMPTS_MAX: u32 = 16;
 const DIR_MODE: u32 = 0o777;
 /// How long to wait for a process that rebuilds a map after a boot.
 const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long unlinking waits for a writer, which may be stopped or hold the lock for long.
+const UNLINK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where a live map is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +77,22 @@ impl Location {
             Self::Memory { .. } => in_memory,
             Self::Store { path, name } => path.join(STORE_FOLDER).join(name),
         })
+    }
+
+    /// A file that every process which has the map attached maps: who maps it tells who has the map.
+    ///
+    /// # Errors
+    /// As [`dir`](Self::dir).
+    pub fn attached_file(&self) -> Result<PathBuf, LiveError> {
+        Ok(Ctrl::path_in(&self.dir()?))
+    }
+
+    /// Whether there is something of this name, be it a map that can be opened or not.
+    ///
+    /// # Errors
+    /// As [`dir`](Self::dir), and when the folder cannot be examined.
+    pub fn exists(&self) -> Result<bool, LiveError> {
+        exists(&*pheon_os::fs::real(), &self.dir()?)
     }
 
     fn is_in_store(&self) -> bool {
@@ -164,11 +183,12 @@ impl LiveMap {
             let problem = "a live map in memory cannot be durable; open one in a store".to_owned();
             return Err(LiveError::Options { problem });
         }
-        if exists(&*fs, &dir)? {
+        if exists(&*fs, &dir)? && !finish_unlinking(&*fs, location)? {
             return Err(LiveError::Exists { path: dir });
         }
         remove_leftovers(&*fs, location);
-        for _ in 0..ATTEMPTS_MAX {
+        let mut attempts = 1;
+        loop {
             let temporary = location.temporary();
             let made = build(&fs, location, &temporary, options).and_then(|lock| {
                 let renamed = fs.rename(&temporary, &dir);
@@ -188,17 +208,17 @@ impl LiveMap {
                     }
                     return Self::attach_with(fs, location, true);
                 }
-                Err(LiveError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && !matches!(exists(&*fs, &temporary), Ok(true)) => {}
                 Err(error) => {
                     let _ = fs.remove_dir_all(&temporary);
-                    return Err(error);
+                    let removed =
+                        matches!(&error, LiveError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+                    if !removed || attempts == ATTEMPTS_MAX {
+                        return Err(error);
+                    }
+                    attempts += 1;
                 }
             }
         }
-        Err(LiveError::Options {
-            problem: format!("{}: its unfinished folder was removed again and again", dir.display()),
-        })
     }
 
     /// Opens a map that exists. One whose machine was booted since is rebuilt from its log, which reads all of it.
@@ -221,6 +241,11 @@ impl LiveMap {
         })?;
         let open = || {
             let ctrl = Ctrl::open(&*fs, &dir, writable)?;
+            // Unlinked since it was examined; the name may be another map's already.
+            let gone = || LiveError::NotFound { path: dir.clone() };
+            if ctrl.is_unlinked() || !is_at(&*fs, &path, (meta.dev, meta.ino)) {
+                return Err(gone());
+            }
             let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", &dir, e))?;
             let mode = meta.mode & 0o666;
             if ctrl.boot() != boot {
@@ -241,17 +266,13 @@ impl LiveMap {
                 match View::open(&*fs, &dir, number, None, writable) {
                     Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                         if ctrl.is_unlinked() {
-                            return Err(LiveError::NotFound { path: dir.clone() });
+                            return Err(gone());
                         }
                         if ctrl.view() == number {
-                            let gone = !matches!(exists(&*fs, &dir), Ok(true));
-                            return Err(if gone {
-                                LiveError::NotFound { path: dir.clone() }
-                            } else {
-                                LiveError::corrupt(&dir, format!("view {number} or a file of it is missing"))
-                            });
+                            return Err(LiveError::corrupt(&dir, format!("view {number} or a file of it is missing")));
                         }
                     }
+                    _ if ctrl.is_unlinked() => return Err(gone()),
                     other => break other?,
                 }
             };
@@ -273,13 +294,15 @@ impl LiveMap {
                 other => return other,
             }
             match Self::create(location, options) {
-                Err(LiveError::Exists { .. }) => {}
+                // Made, or unlinked again, by another process at the same time.
+                Err(LiveError::Exists { .. } | LiveError::NotFound { .. }) => {}
                 other => return other,
             }
         }
     }
 
-    /// Removes the map's names, so that a new one may be made. Who has it open can go on reading, not writing. Takes no lock.
+    /// Removes the map's name, so that a new one may be made. Who has it open can go on reading what it has mapped, not
+    /// writing. Waits a second at most for a writer.
     ///
     /// # Errors
     /// [`LiveError::NotFound`] if it is gone already.
@@ -287,11 +310,18 @@ impl LiveMap {
         if !self.shared.writable {
             return Err(LiveError::ReadOnly { path: self.shared.dir.clone() });
         }
-        // Another map may have got the name.
-        if self.shared.ctrl.is_unlinked() {
-            return Err(LiveError::NotFound { path: self.shared.dir.clone() });
+        let shared = &self.shared;
+        let held = shared.acquire(Some(UNLINK_WAIT_MAX), &|| false)?;
+        let done = if shared.ctrl.set_unlinked() {
+            remove_dir(&*shared.fs, &self.location).inspect_err(|_| shared.ctrl.set_linked())
+        } else {
+            // By somebody else; another map may have got the name.
+            Err(LiveError::NotFound { path: shared.dir.clone() })
+        };
+        if held {
+            shared.release()?;
         }
-        remove_dir(&*self.shared.fs, &self.location, || self.shared.ctrl.set_unlinked())
+        done
     }
 
     /// [`unlink`](Self::unlink) by name, also of a map that cannot be opened.
@@ -305,13 +335,51 @@ impl LiveMap {
             return Err(LiveError::NotFound { path: dir });
         }
         location.check(&dir)?;
-        let ctrl = Ctrl::open(&*fs, &dir, true);
-        remove_dir(&*fs, location, || {
-            if let Ok(ctrl) = ctrl {
-                ctrl.set_unlinked();
+        if finish_unlinking(&*fs, location)? {
+            return Err(LiveError::NotFound { path: dir });
+        }
+        if Ctrl::open(&*fs, &dir, true).is_ok_and(|ctrl| is_of_this_boot(&ctrl)) {
+            match Self::attach(location, true) {
+                Ok(map) => return map.unlink(),
+                Err(error @ LiveError::NotFound { .. }) => return Err(error),
+                Err(_) => {}
             }
-        })
+        }
+        remove_dir(&*fs, location)
     }
+}
+
+fn is_of_this_boot(ctrl: &Ctrl) -> bool {
+    process::boot_id().is_ok_and(|boot| ctrl.boot() == boot)
+}
+
+/// Whether a path names this file.
+fn is_at(fs: &dyn FileSystem, path: &Path, id: (u64, u64)) -> bool {
+    fs.metadata(path).is_ok_and(|meta| (meta.dev, meta.ino) == id)
+}
+
+/// Removes the folder of a map that is being unlinked by somebody, who may have been killed. Whether the name is free.
+fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, LiveError> {
+    let dir = location.dir()?;
+    location.check(&dir)?;
+    let path = Ctrl::path_in(&dir);
+    let Ok(meta) = fs.metadata(&path) else { return Ok(!exists(fs, &dir)?) };
+    let Ok(ctrl) = Ctrl::open(fs, &dir, true) else { return Ok(false) };
+    if !ctrl.is_unlinked() {
+        return Ok(false);
+    }
+    // Who unlinks has the lock, if it is one.
+    let held = is_of_this_boot(&ctrl)
+        && ctrl.mutex().lock_within(UNLINK_WAIT_MAX).is_ok_and(|attempt| attempt != Attempt::Busy);
+    let done = if ctrl.is_unlinked() && is_at(fs, &path, (meta.dev, meta.ino)) {
+        remove_dir(fs, location).map(|()| true)
+    } else {
+        exists(fs, &dir).map(|exists| !exists)
+    };
+    if held {
+        let _ = ctrl.mutex().unlock();
+    }
+    done
 }
 
 fn exists(fs: &dyn FileSystem, path: &Path) -> Result<bool, LiveError> {
@@ -365,14 +433,13 @@ fn build(
     Ok(lock)
 }
 
-/// Removes a map's folder: its name first, at once; then it is told to who has it open.
-fn remove_dir(fs: &dyn FileSystem, location: &Location, tell: impl FnOnce()) -> Result<(), LiveError> {
+/// Removes a map's folder: its name first, at once.
+fn remove_dir(fs: &dyn FileSystem, location: &Location) -> Result<(), LiveError> {
     let (dir, temporary) = (location.dir()?, location.temporary());
     fs.rename(&dir, &temporary).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
         _ => LiveError::io("remove", &dir, e),
     })?;
-    tell();
     // What stays is a leftover, which the next one who makes a map removes.
     let _ = fs.remove_dir_all(&temporary);
     Ok(())

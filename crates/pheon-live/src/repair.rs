@@ -7,7 +7,7 @@ use crate::chunk::{Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::index_path;
-use crate::layout::{ABORTED, Address, EMPTY, FILE_HEAD_BYTES, FREED, tag_bits};
+use crate::layout::{ABORTED, Address, EMPTY, FILE_HEAD_BYTES, FREED, hash, tag_bits};
 use crate::shared::Shared;
 use crate::view::{View, view_path};
 
@@ -30,7 +30,7 @@ fn whole_before(view: &View, end: Address) -> bool {
 pub(crate) fn repair(shared: &Shared, view: &View, committed: &Block) -> Result<Block, LiveError> {
     let records = uncommitted(shared, view, committed)?;
     for record in records.iter().rev() {
-        if let Some(slot) = view.slot_of(record) {
+        if let Some(slot) = view.slot_of(record, hash(record.key())) {
             // Not EMPTY: keys of others may have been placed behind this slot when the index was rebuilt.
             let before = match record.before().bits() {
                 EMPTY => FREED,
@@ -76,6 +76,9 @@ fn uncommitted<'a>(shared: &Shared, view: &'a View, committed: &Block) -> Result
 
 /// Removes files that the current view does not name.
 pub(crate) fn remove_leftovers(shared: &Shared, view: &View) {
+    if shared.check_linked().is_err() {
+        return;
+    }
     let mut named: HashSet<_> = view.chunks.iter().map(|chunk| chunk_path(&shared.dir, chunk.number())).collect();
     named.insert(view_path(&shared.dir, view.number));
     named.insert(index_path(&shared.dir, view.index.number()));

@@ -18,7 +18,7 @@ use crate::error::LiveError;
 use crate::keylock::KeyLocks;
 use crate::options::LiveOptions;
 use crate::queue::Queue;
-use crate::view::View;
+use crate::view::{Lost, View};
 
 /// Attempts before a waiter goes to sleep in the kernel: some microseconds.
 const SPINS_MAX: u32 = 60;
@@ -182,14 +182,13 @@ impl Shared {
                 return Ok(self.view.load());
             }
             match View::open(&*self.fs, &self.dir, number, Some(&known), self.writable) {
+                // Unlinked maps have no files any more, and the name may be another map's meanwhile. What is mapped is of
+                // an earlier view, which does not tell what the last commit says.
+                _ if self.ctrl.is_unlinked() => return Err(LiveError::Unlinked { path: self.dir.clone() }),
                 Ok(view) => self.set_view(Arc::new(view)),
                 Err(LiveError::Io { ref source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     if self.ctrl.view() != number {
                         continue;
-                    }
-                    // Unlinked maps have no files any more: what is mapped is the last that this process sees.
-                    if self.ctrl.is_unlinked() {
-                        return Ok(self.view.load());
                     }
                     return Err(LiveError::corrupt(&self.dir, format!("view {number} or a file of it is missing")));
                 }
@@ -203,9 +202,23 @@ impl Shared {
         self.view.rcu(|current| if current.number < view.number { view.clone() } else { current.clone() });
     }
 
+    /// The error of a record that is not where it should be.
+    pub(crate) fn lost(&self, lost: Lost) -> LiveError {
+        match lost {
+            Lost::Elsewhere if self.ctrl.is_unlinked() => LiveError::Unlinked { path: self.dir.clone() },
+            Lost::Elsewhere => LiveError::corrupt(&self.dir, "a slot or record names a chunk that is not there"),
+            Lost::Damaged => LiveError::corrupt(&self.dir, "a slot or record leads to no record"),
+        }
+    }
+
     /// The view that is mapped, current or not.
     pub(crate) fn mapped_view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Fails for an unlinked map: its folder's name may be another map's.
+    pub(crate) fn check_linked(&self) -> Result<(), LiveError> {
+        if self.ctrl.is_unlinked() { Err(LiveError::Unlinked { path: self.dir.clone() }) } else { Ok(()) }
     }
 
     // The lock ----------------------------------------------------------------------------------------------------------

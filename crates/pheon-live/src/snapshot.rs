@@ -1,6 +1,7 @@
 //! The map at one commit, whatever is written afterwards.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::chunk::Record;
 use crate::ctrl::now_ns;
@@ -8,7 +9,11 @@ use crate::error::LiveError;
 use crate::layout::{Address, EMPTY, FREED, hash, tag_bits};
 use crate::map::Entry;
 use crate::shared::Shared;
-use crate::view::{Lost, View};
+use crate::view::View;
+
+/// How often slots are copied in vain, because a new view was published meanwhile.
+const ATTEMPTS_MAX: u32 = 20;
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// A consistent state of a map. Keeps the memory of the records that it shows, and so all of the log as it was, until it is
 /// dropped.
@@ -24,17 +29,36 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take(shared: &Arc<Shared>) -> Result<Self, LiveError> {
-        loop {
-            let view = Arc::clone(&*shared.view()?);
-            let commit = shared.ctrl.commit();
-            let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
-            // A later view may lack what this commit has, and the slots may name records that only it has.
-            if shared.ctrl.view() == view.number || shared.ctrl.is_unlinked() {
-                let age = shared.options.max_age.as_nanos() as u64;
-                let order_min = if age == 0 { 0 } else { now_ns().saturating_sub(age) };
-                return Ok(Self { shared: shared.clone(), view, commit, slots, order_min });
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(snapshot) = Self::attempt(shared)? {
+                return Ok(snapshot);
             }
         }
+        // Writers add files faster than the slots are copied: they wait for this once. A writer that is stopped adds none.
+        loop {
+            let held = shared.writable && shared.acquire(Some(LOCK_WAIT_MAX), &|| false)?;
+            let taken = Self::attempt(shared);
+            if held {
+                shared.release()?;
+            }
+            if let Some(snapshot) = taken? {
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    fn attempt(shared: &Arc<Shared>) -> Result<Option<Self>, LiveError> {
+        let view = Arc::clone(&*shared.view()?);
+        let commit = shared.ctrl.commit();
+        let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
+        // After the last slot: a later view may lack what this commit has, and the slots may name records, or have been
+        // freed of records, that only it has.
+        if shared.ctrl.view() != view.number && !shared.ctrl.is_unlinked() {
+            return Ok(None);
+        }
+        let age = shared.options.max_age.as_nanos() as u64;
+        let order_min = if age == 0 { 0 } else { now_ns().saturating_sub(age) };
+        Ok(Some(Self { shared: shared.clone(), view, commit, slots, order_min }))
     }
 
     /// The same, with entries that are too old but not yet evicted.
@@ -48,12 +72,8 @@ impl Snapshot {
         self.commit
     }
 
-    fn damaged(&self, _: Lost) -> LiveError {
-        LiveError::corrupt(&self.shared.dir, "a slot or record leads to no record")
-    }
-
     fn shown<'a>(&'a self, word: u64) -> Result<Option<Record<'a>>, LiveError> {
-        let record = self.view.as_of(Address::of_word(word), self.commit).map_err(|lost| self.damaged(lost))?;
+        let record = self.view.as_of(Address::of_word(word), self.commit).map_err(|lost| self.shared.lost(lost))?;
         Ok(record.filter(|record| !record.is_deleted() && record.order() >= self.order_min))
     }
 
@@ -71,7 +91,7 @@ impl Snapshot {
                 return Ok(None);
             }
             if word > FREED && tag_bits(word) == tag_bits(hash) {
-                let newest = self.view.record(Address::of_word(word)).map_err(|lost| self.damaged(lost))?;
+                let newest = self.view.record(Address::of_word(word)).map_err(|lost| self.shared.lost(lost))?;
                 if newest.key() == key {
                     return Ok(self.shown(word)?.map(Entry::of));
                 }

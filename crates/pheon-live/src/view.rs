@@ -10,8 +10,8 @@ use crate::chunk::{Chunk, Record};
 use crate::error::LiveError;
 use crate::index::{Index, SLOTS_MAX_LOG2};
 use crate::layout::{
-    Address, CHUNK_BYTES_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance, hash,
-    next_chunk, tag_bits,
+    Address, CHUNK_BYTES_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance, next_chunk,
+    tag_bits,
 };
 
 /// 7 words and one a chunk.
@@ -161,10 +161,10 @@ impl View {
         vacant.map(|(slot, was)| Place::Vacant { slot, was }).ok_or(Lost::Damaged)
     }
 
-    /// The slot that names this record, if one does.
-    pub(crate) fn slot_of(&self, record: &Record<'_>) -> Option<usize> {
+    /// The slot that names this record, whose key has this hash, if one does.
+    pub(crate) fn slot_of(&self, record: &Record<'_>, hash: u64) -> Option<usize> {
         let address = record.address().bits();
-        let mut slot = self.index.home(hash(record.key()));
+        let mut slot = self.index.home(hash);
         for _ in 0..self.index.slots() {
             let word = self.index.load(slot);
             if word == EMPTY {

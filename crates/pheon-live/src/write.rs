@@ -16,7 +16,7 @@ use crate::layout::{
 use crate::queue::Queue;
 use crate::repair;
 use crate::shared::Shared;
-use crate::view::{Lost, Place, View};
+use crate::view::{Place, View};
 
 /// A new map's first chunk, and the smallest.
 pub(crate) const CHUNK_BYTES_MIN: u64 = 64 << 10;
@@ -39,15 +39,26 @@ pub(crate) struct Txn<'a> {
     ended: bool,
 }
 
+/// The slot of a key, or the one that will be; what the slot has in it; and the newest record of the key.
+struct Found {
+    slot: usize,
+    before: u64,
+    newest: Option<Newest>,
+}
+
+struct Newest {
+    bytes: u64,
+    order: u64,
+    deleted: bool,
+}
+
 impl<'a> Txn<'a> {
     /// Begins, after repairing what a killed writer left.
     ///
     /// # Errors
     /// [`LiveError::Unlinked`], or the map is damaged.
     pub(crate) fn begin(shared: &'a Shared) -> Result<Self, LiveError> {
-        if shared.ctrl.is_unlinked() {
-            return Err(LiveError::Unlinked { path: shared.dir.clone() });
-        }
+        shared.check_linked()?;
         let view = Arc::clone(&*shared.view()?);
         let mut committed = shared.ctrl.block();
         if !repair::is_whole(&view, &committed) {
@@ -59,22 +70,6 @@ impl<'a> Txn<'a> {
         Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, ended: false })
     }
 
-    fn damaged(&self, lost: Lost) -> LiveError {
-        let problem = match lost {
-            Lost::Elsewhere => "a slot names a chunk that is not there",
-            Lost::Damaged => "a slot names no record",
-        };
-        LiveError::corrupt(&self.shared.dir, problem)
-    }
-
-    /// The value of a key as this transaction sees it.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Record<'_>>, LiveError> {
-        match self.view.place(hash(key), key).map_err(|lost| self.damaged(lost))? {
-            Place::Taken { record, .. } if !record.is_deleted() => Ok(Some(record)),
-            _ => Ok(None),
-        }
-    }
-
     /// Sets a key.
     ///
     /// # Errors
@@ -84,23 +79,17 @@ impl<'a> Txn<'a> {
         let bytes = record_bytes(key.len(), value.len()).ok_or(too_large)?;
         self.reserve_slot()?;
         self.reserve_log(bytes)?;
-        let view = Arc::clone(&self.view);
         let hash = hash(key);
-        let (slot, before, order) = match view.place(hash, key).map_err(|lost| self.damaged(lost))? {
-            Place::Taken { slot, record } => {
-                let live = !record.is_deleted();
-                if live {
-                    self.block.live_bytes = self.block.live_bytes.saturating_sub(u64::from(record.bytes));
-                } else {
-                    self.block.entries += 1;
-                }
-                let order = if live && !self.shared.options.is_cache() { record.order() } else { self.next_order() };
-                (slot, record.address().bits(), order)
+        let found = self.find(hash, key)?;
+        let order = match found.newest {
+            Some(newest) if !newest.deleted => {
+                self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
+                if self.shared.options.is_cache() { self.next_order() } else { newest.order }
             }
-            Place::Vacant { slot, was } => {
+            _ => {
                 self.block.entries += 1;
-                self.block.used_slots += u64::from(was == EMPTY);
-                (slot, was, self.next_order())
+                self.block.used_slots += u64::from(found.before == EMPTY);
+                self.next_order()
             }
         };
         self.block.live_bytes += bytes as u64;
@@ -112,7 +101,7 @@ impl<'a> Txn<'a> {
                 source: None,
             });
         }
-        self.append(slot, hash, before | u64::from(meta) << META_SHIFT, order, key, value, bytes);
+        self.append(found.slot, hash, found.before | (u64::from(meta) << META_SHIFT), order, key, value, bytes);
         Ok(())
     }
 
@@ -124,18 +113,25 @@ impl<'a> Txn<'a> {
         let too_large = LiveError::TooLarge { key_bytes: key.len(), value_bytes: 0 };
         let bytes = record_bytes(key.len(), 0).ok_or(too_large)?;
         let hash = hash(key);
-        if self.get(key)?.is_none() {
-            return Ok(false);
-        }
+        let found = self.find(hash, key)?;
+        let Some(newest) = found.newest.filter(|newest| !newest.deleted) else { return Ok(false) };
         self.reserve_log(bytes)?;
-        let view = Arc::clone(&self.view);
-        let Place::Taken { slot, record } = view.place(hash, key).map_err(|lost| self.damaged(lost))? else {
-            return Ok(false);
-        };
         self.block.entries = self.block.entries.saturating_sub(1);
-        self.block.live_bytes = self.block.live_bytes.saturating_sub(u64::from(record.bytes));
-        self.append(slot, hash, record.address().bits() | DELETED, record.order(), key, b"", bytes);
+        self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
+        self.append(found.slot, hash, found.before | DELETED, newest.order, key, b"", bytes);
         Ok(true)
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &[u8]) -> Result<Found, LiveError> {
+        Ok(match self.view.place(hash, key).map_err(|lost| self.shared.lost(lost))? {
+            Place::Taken { slot, record } => {
+                let newest =
+                    Newest { bytes: u64::from(record.bytes), order: record.order(), deleted: record.is_deleted() };
+                Found { slot, before: record.address().bits(), newest: Some(newest) }
+            }
+            Place::Vacant { slot, was } => Found { slot, before: was, newest: None },
+        })
     }
 
     /// Entries as they will be.
@@ -158,7 +154,7 @@ impl<'a> Txn<'a> {
 
     #[allow(clippy::too_many_arguments)] // the fields of a record
     fn append(&mut self, slot: usize, hash: u64, link: u64, order: u64, key: &[u8], value: &[u8], bytes: usize) {
-        let tail = Arc::clone(self.view.tail());
+        let tail = self.view.tail();
         let head = Head {
             bytes: bytes as u32,
             key_len: key.len() as u32,
@@ -170,9 +166,9 @@ impl<'a> Txn<'a> {
         };
         let address = Address::new(tail.number(), self.used);
         tail.write(self.used, &head, key, value);
-        self.used += bytes;
-        tail.set_used(self.used);
+        tail.set_used(self.used + bytes);
         self.view.index.store(slot, tag_bits(hash) | address.bits());
+        self.used += bytes;
         self.last = Some(address);
         self.written_bytes += bytes as u64;
     }
@@ -192,6 +188,7 @@ impl<'a> Txn<'a> {
     fn rebuild_index(&mut self, log2: u32) -> Result<(), LiveError> {
         let shared = self.shared;
         let old = &self.view.index;
+        shared.check_linked()?;
         let index = Index::create(&*shared.fs, &shared.dir, old.number() + 1, log2, shared.mode)?;
         let mut used = 0;
         // Slots are read in groups, so that their records are on the way before they are needed.
@@ -207,7 +204,7 @@ impl<'a> Txn<'a> {
                 }
             }
             for word in words.into_iter().filter(|&word| word > FREED) {
-                let record = self.view.record(Address::of_word(word)).map_err(|lost| self.damaged(lost))?;
+                let record = self.view.record(Address::of_word(word)).map_err(|lost| self.shared.lost(lost))?;
                 // What this transaction deletes is needed until it is committed: it may be undone.
                 if record.is_deleted() && record.txn() <= self.committed.txn {
                     // Nothing finds this record any more, so nobody frees its slot when it is dropped.
@@ -232,6 +229,7 @@ impl<'a> Txn<'a> {
             return Ok(());
         }
         let shared = self.shared;
+        shared.check_linked()?;
         let number = next_chunk(self.view.tail().number());
         let needed = (bytes + FILE_HEAD_BYTES) as u64;
         let usual = usual_chunk_bytes(self.view.log_bytes(), self.block.live_bytes);
@@ -256,15 +254,19 @@ impl<'a> Txn<'a> {
     }
 
     /// Moves a record to the end of the log; `false` if there is no room for a new chunk.
-    pub(crate) fn move_record(&mut self, record: &Record<'_>, slot: usize) -> bool {
+    pub(crate) fn move_record(&mut self, record: &Record<'_>, slot: usize, hash: u64) -> bool {
         let bytes = record.bytes as usize;
         if self.reserve_log(bytes).is_err() {
             return false;
         }
-        let kept = record.link() & (DELETED | 0xff << META_SHIFT);
+        let kept = record.link() & (0xff << META_SHIFT);
         let link = record.address().bits() | kept | MOVED;
-        self.append(slot, hash(record.key()), link, record.order(), record.key(), record.value(), bytes);
+        self.append(slot, hash, link, record.order(), record.key(), record.value(), bytes);
         true
+    }
+
+    pub(crate) fn block(&self) -> &Block {
+        &self.block
     }
 
     pub(crate) fn block_mut(&mut self) -> &mut Block {
@@ -348,6 +350,7 @@ fn usual_chunk_bytes(log_bytes: u64, live_bytes: u64) -> u64 {
 
 /// Makes `view` the current one and removes what only the one before it names.
 pub(crate) fn publish_view(shared: &Shared, before: &View, view: &Arc<View>) -> Result<(), LiveError> {
+    shared.check_linked()?;
     view.write(&*shared.fs, &shared.dir, shared.mode)?;
     shared.ctrl.set_view(view.number);
     shared.set_view(view.clone());

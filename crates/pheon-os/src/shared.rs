@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
+/// Longer files are not entered into the page tables when they are made: it would take milliseconds.
+const POPULATE_BYTES_MAX: usize = 2 << 20;
+
 /// A whole file, mapped shared. Writing to one that was mapped read-only panics.
 ///
 /// # Soundness contract
@@ -35,15 +38,21 @@ unsafe impl Send for SharedMap {}
 unsafe impl Sync for SharedMap {}
 
 impl SharedMap {
-    /// Maps the first `len` bytes of an open file, which are all of it.
-    pub(crate) fn of_file(file: &File, len: u64, writable: bool) -> io::Result<Self> {
+    /// Maps the first `len` bytes of an open file, which are all of it; `fresh`: it was made just now.
+    pub(crate) fn of_file(file: &File, len: u64, writable: bool, fresh: bool) -> io::Result<Self> {
         let len_bytes = usize::try_from(len)
             .ok()
             .filter(|&len| len > 0 && isize::try_from(len).is_ok())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "empty, or longer than the address space"))?;
+        // New files are written from end to end: their pages are entered into the page tables at once, not one by one.
+        let flags = if fresh && len_bytes <= POPULATE_BYTES_MAX {
+            MapFlags::SHARED | MapFlags::POPULATE
+        } else {
+            MapFlags::SHARED
+        };
         let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that Rust knows of.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, rights, MapFlags::SHARED, file, 0)? };
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, rights, flags, file, 0)? };
         let start =
             NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))?;
         Ok(Self { start, len_bytes, writable })

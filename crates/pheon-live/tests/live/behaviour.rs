@@ -273,6 +273,24 @@ fn names_are_made_listed_and_unlinked() {
 }
 
 #[test]
+fn who_has_not_seen_the_last_files_of_an_unlinked_map_is_told() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    put(map, b"early", b"1").unwrap();
+    let reader = LiveMap::attach(&scratch.location(), false).unwrap();
+    let from = reader.position();
+    for i in 0..60u32 {
+        put(map, &i.to_le_bytes(), &[0; 5000]).unwrap();
+    }
+    map.unlink().unwrap();
+    assert!(matches!(reader.get(b"early"), Err(LiveError::Unlinked { .. })), "it may have been changed");
+    assert!(matches!(reader.get(&59u32.to_le_bytes()), Err(LiveError::Unlinked { .. })));
+    assert!(matches!(reader.snapshot(), Err(LiveError::Unlinked { .. })));
+    assert!(matches!(reader.changes_since(from, false), Err(LiveError::Unlinked { .. })));
+    assert_eq!(reader.len(), 61);
+}
+
+#[test]
 fn a_read_only_handle_reads_and_does_not_write() {
     let scratch = Scratch::new();
     put(&scratch.map, b"a", b"1").unwrap();

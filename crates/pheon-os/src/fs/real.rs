@@ -109,7 +109,7 @@ impl FileSystem for RealFs {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
         let made = reserve(&file, len)
             .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
-            .and_then(|()| SharedMap::of_file(&file, len, true));
+            .and_then(|()| SharedMap::of_file(&file, len, true, true));
         if made.is_err() {
             let _ = fs::remove_file(path);
         }
@@ -123,7 +123,7 @@ impl FileSystem for RealFs {
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
         }
-        SharedMap::of_file(&file, meta.len(), writable)
+        SharedMap::of_file(&file, meta.len(), writable, false)
     }
 
     fn sync_shared(&self, _path: &Path, map: &SharedMap) -> io::Result<()> {
