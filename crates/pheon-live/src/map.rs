@@ -224,7 +224,11 @@ impl LiveMap {
     ///
     /// # Errors
     /// [`LiveError::LockTimeout`], [`LiveError::Stopped`], [`LiveError::ReadOnly`].
+    #[inline]
     pub fn lock(&self, timeout: Option<Duration>, should_stop: &dyn Fn() -> bool) -> Result<(), LiveError> {
+        if self.shared.try_acquire()? {
+            return Ok(());
+        }
         let began = Instant::now();
         if self.shared.acquire(timeout, should_stop)? {
             return Ok(());
