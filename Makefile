@@ -62,9 +62,11 @@ test-long: python-build ## the slow versions: more kills, larger data
 	PROPTEST_CASES=2000 $(CARGO_TEST)
 
 bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md and the README's tables
-	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt
+	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt \
+		-r benches/live/requirements.txt
 	$(BIN)/python -m benches.compare --readme README.md
 	$(BIN)/python -m benches.tables --readme README.md
+	$(BIN)/python -m benches.live --readme README.md
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine
