@@ -75,6 +75,15 @@ pub enum Change<'a> {
     },
 }
 
+impl<'a> Change<'a> {
+    /// The key that it changes.
+    pub fn key(&self) -> &'a [u8] {
+        match *self {
+            Change::Put { key, .. } | Change::Delete { key } => key,
+        }
+    }
+}
+
 /// Facts about a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,6 +143,31 @@ impl LiveMap {
                 Err(lost) => return Err(self.shared.lost(lost)),
             }
         }
+    }
+
+    /// [`get_with`](Self::get_with) for many keys, in their order: several times as fast where entries are not in the cache.
+    /// Each is looked up at some moment of its own; take a [`snapshot`](Self::snapshot) for one moment.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with), and those of `read`, which end it.
+    pub fn get_many_with<E: From<LiveError>>(
+        &self,
+        keys: &[&[u8]],
+        mut read: impl FnMut(Option<Entry<'_>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for group in keys.chunks(GROUP) {
+            let view = self.shared.view()?;
+            fetch(&view, group.iter().copied());
+            drop(view);
+            for key in group {
+                if let Some(done) = self.get_with(key, |entry| read(Some(entry)))? {
+                    done?;
+                } else {
+                    read(None)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A copy of a key's value.
@@ -362,13 +396,22 @@ impl LiveMap {
     /// As [`put`](Self::put).
     pub fn apply<'c>(&self, changes: impl IntoIterator<Item = Change<'c>>) -> Result<(), LiveError> {
         self.transact(|txn| {
-            for change in changes {
-                match change {
-                    Change::Put { key, meta, value } => txn.put(key, meta, value)?,
-                    Change::Delete { key } => drop(txn.delete(key)?),
+            let mut changes = changes.into_iter();
+            let mut group = Vec::with_capacity(GROUP);
+            loop {
+                group.clear();
+                group.extend(changes.by_ref().take(GROUP));
+                if group.is_empty() {
+                    return Ok(());
+                }
+                fetch(txn.view(), group.iter().map(Change::key));
+                for change in &group {
+                    match *change {
+                        Change::Put { key, meta, value } => txn.put(key, meta, value)?,
+                        Change::Delete { key } => drop(txn.delete(key)?),
+                    }
                 }
             }
-            Ok(())
         })
     }
 
@@ -434,6 +477,28 @@ impl LiveMap {
     /// What the kernel says.
     pub fn sleep(&self, from: Position, timeout: Duration) -> Result<(), LiveError> {
         self.shared.ctrl.sleep(from.txn, timeout)
+    }
+}
+
+/// Keys looked up together, so that one's memory is on the way while others' is waited for.
+const GROUP: usize = 16;
+
+/// Asks for the slots of keys, then for the records that they name. Changes nothing but the time that it takes to find them.
+fn fetch<'k>(view: &View, keys: impl Iterator<Item = &'k [u8]>) {
+    let mut homes = [0; GROUP];
+    let mut count = 0;
+    for (key, home) in keys.zip(&mut homes) {
+        *home = view.index.home(hash(key));
+        view.index.prefetch(*home);
+        count += 1;
+    }
+    for home in &homes[..count] {
+        let address = Address::of_word(view.index.load(*home));
+        if let Some(chunk) = view.chunk(address.chunk()).filter(|_| address.is_some()) {
+            // Most records lie in two cache lines.
+            chunk.map().prefetch(address.offset());
+            chunk.map().prefetch(address.offset() + 64);
+        }
     }
 }
 

@@ -122,6 +122,26 @@ fn cleaning_bounds_the_files() {
 }
 
 #[test]
+fn many_keys_at_once_are_each_found() {
+    let scratch = Scratch::new();
+    let numbers: Vec<[u8; 4]> = (0..5000u32).map(u32::to_le_bytes).collect();
+    put_all(&scratch.map, numbers.iter().filter(|n| n[0] % 3 > 0).map(|n| (&n[..], &n[..1])));
+    let keys: Vec<&[u8]> = numbers.iter().map(|n| &n[..]).collect();
+    let mut found = Vec::new();
+    scratch
+        .map
+        .get_many_with(&keys, |entry| {
+            found.push(entry.map(|entry| entry.value().to_vec()));
+            Ok::<_, LiveError>(())
+        })
+        .unwrap();
+    let expected: Vec<_> = numbers.iter().map(|n| (n[0] % 3 > 0).then(|| vec![n[0]])).collect();
+    assert_eq!(found, expected);
+    let stopped = scratch.map.get_many_with(&keys, |_| Err(LiveError::Stopped));
+    assert!(matches!(stopped, Err(LiveError::Stopped)));
+}
+
+#[test]
 fn a_snapshot_stays_as_it_was() {
     let scratch = Scratch::new();
     let map = &scratch.map;
