@@ -33,11 +33,16 @@ HOSTS = {
 FORBIDDEN = {
     "pheon-os": ["arrow*", "parquet", "pheon", "pyo3*", "serde*", "tokio*", "async*", "futures*"],
     "pheon": ["tokio*", "async*", "futures*", "hyper*", "reqwest*", "tonic*", "pyo3*", "rayon*"],
+    "pheon-live": ["arrow*", "tokio*", "async*", "pyo3*", "serde*"],
     "pheon-cli": ["arrow-data", "flatbuffers", "pyo3*", "tokio*"],
     "pheon-python": ["flatbuffers", "tokio*"],
 }
 # Words that must not occur in a crate's code, beside its dependencies.
-FORBIDDEN_WORDS = {"pheon": [r"\basync\b", r"\.await\b"], "pheon-os": [r"\basync\b", r"\barrow_\w+"]}
+FORBIDDEN_WORDS = {
+    "pheon": [r"\basync\b", r"\.await\b"],
+    "pheon-live": [r"\basync\b", r"\.await\b"],
+    "pheon-os": [r"\basync\b", r"\barrow_\w+"],
+}
 
 _RUST_NOISE = re.compile(
     r"""//[^\n]*|/\*.*?\*/|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])'""", re.DOTALL

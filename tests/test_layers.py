@@ -26,6 +26,7 @@ def tree(tmp_path: Path) -> Path:
         "crates/pheon-os/src/lib.rs": 'const A: &str = "unsafe \\" unsafe"; // unsafe\nconst B: char = \'"\';\n',
         "crates/pheon/Cargo.toml": "[dependencies]\narrow-array = '59'\n",
         "crates/pheon/src/lib.rs": "//! Nothing here is async.\n",
+        "crates/pheon-live/Cargo.toml": "[dependencies]\narc-swap = '1'\n",
         "crates/pheon-cli/Cargo.toml": "[dependencies]\n",
         "crates/pheon-python/Cargo.toml": "[dependencies]\n",
         "python/pheon/__init__.py": textwrap.dedent("""\
@@ -58,6 +59,7 @@ def tree(tmp_path: Path) -> Path:
         ("crates/pheon-os/src/map.rs", "// unsafe\n", "docs/safety.md names pheon-os/src/map.rs"),
         ("crates/pheon/src/lib.rs", "async fn f() {}\n", "`async` does not belong in pheon"),
         ("crates/pheon/Cargo.toml", "[dependencies]\ntokio = '1'\n", "pheon must not depend on tokio"),
+        ("crates/pheon-live/Cargo.toml", "[dependencies]\nserde = '1'\n", "pheon-live must not depend on serde"),
         ("crates/pheon-os/Cargo.toml", "[dependencies]\narrow-schema = '59'\n", "must not depend on arrow-schema"),
         ("crates/pheon-os/src/lib.rs", "use arrow_schema::Schema;\n", "`arrow_schema` does not belong in pheon-os"),
         ("python/pheon/__init__.py", "try:\n    import numpy as np\nexcept ImportError: ...\n", "imports numpy"),

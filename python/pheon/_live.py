@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, MutableMapping, ValuesView
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, cast
+from weakref import finalize
 
+from pheon._errors import ClosedError, Error, NotFoundError
 from pheon._live_batch import LiveBatch
 from pheon._live_lock import LiveKeyLock, LiveLock
 from pheon._live_nested import plain_copy
@@ -73,8 +75,8 @@ class LiveMap(LiveHandle):
 
     _group: int | None
     _store: str | None
-    _lock: LiveLock
     _unlinks: int | None
+    _forgotten: finalize[..., LiveMap] | None
 
     def __new__(
         cls,
@@ -91,9 +93,12 @@ class LiveMap(LiveHandle):
         auto_unlink: bool = False,
         group: str | int | None = None,
         read_only: bool = False,
+        **entries: Any,
     ) -> Self:
-        if name is None and read_only:
-            raise ValueError("a map to be read needs the name of one that exists")
+        if entries:
+            data = [*_pairs(() if data is None else data), *entries.items()]
+        if read_only and (name is None or create or auto_unlink):
+            raise ValueError("read_only attaches to a map that exists: it needs a name, and no create or auto_unlink")
         limits = (max_entries, max_age, max_bytes, False)
         return cls._open(name, group, None, create, codec, allow_pickle, read_only, limits, auto_unlink, data)
 
@@ -115,15 +120,15 @@ class LiveMap(LiveHandle):
             raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
         max_entries, max_age, max_bytes, durable = limits
         for value, what in ((max_entries, "max_entries"), (max_bytes, "max_bytes")):
-            if value is not None and value < 1:
-                raise ValueError(f"{what} is at least 1, found {value}")
+            if value is not None and not 1 <= value < 2**63:
+                raise ValueError(f"{what} is at least 1 and less than 2**63, found {value}")
         max_age = check_seconds(max_age, "max_age")
         if max_age is not None and max_age <= 0:
             raise ValueError(f"max_age is more than 0 seconds, found {max_age}")
         gid = _group_id(group)
         if name is None:
             # Unique, and made by us: nobody attaches to it by chance.
-            name, create = f"unnamed-{os.getpid()}-{secrets.token_hex(8)}", create if create is False else True
+            name, create = f"unnamed-{os.getpid()}-{os.urandom(8).hex()}", create if create is False else True
         new = super().__new__
         pickles = codec == "pickle"
         rest = (pickles, allow_pickle, max_entries, max_age, max_bytes, durable)
@@ -133,11 +138,11 @@ class LiveMap(LiveHandle):
             try:
                 self, made = new(cls, name, gid, store, True, True, *rest), True
             except FileExistsError:
-                self = new(cls, name, gid, store, None, True, *rest)
+                self = new(cls, name, gid, store, False, True, *rest)
         else:
             self = new(cls, name, gid, store, create, not read_only, *rest)
         self._group, self._store = gid, store
-        self._lock = LiveLock(self)
+        self._forgotten = None
         self._unlinks = os.getpid() if auto_unlink and made else None
         if self._unlinks is not None:
             _UNLINK_AT_EXIT.add(self)
@@ -154,10 +159,13 @@ class LiveMap(LiveHandle):
 
     @classmethod
     def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> Self:
-        """A new map, without a name, with these keys and one value."""
-        self = cls()
-        self.update((key, value) for key in iterable)
-        return self
+        """A new map, without a name, with these keys and one value. It goes away like one that `copy` made."""
+        new: Any = cls()
+        if isinstance(new, LiveMap):  # a derived class may make anything
+            new._make_temporary()  # noqa: SLF001
+        for key in iterable:
+            new[key] = value
+        return new
 
     _MARK: ClassVar[Any] = object()
 
@@ -179,16 +187,9 @@ class LiveMap(LiveHandle):
 
     def update(self, data: Any = (), /, **entries: Any) -> None:
         """Set the entries of a mapping or of an iterable of pairs, and those named, all at once."""
-        if isinstance(data, LiveMap):
-            data = data.snapshot()
-        if isinstance(data, Mapping) and type(data) is not dict:  # pyright: ignore[reportUnknownArgumentType]
-            data = cast("Mapping[Any, Any]", data).items()
-        elif hasattr(data, "keys") and type(data) is not dict:
-            data = [(key, data[key]) for key in data.keys()]  # noqa: SIM118 - what dict.update does
         if entries:
-            pairs = data.items() if isinstance(data, dict) else data
-            data = [*cast("Iterable[Any]", pairs), *entries.items()]
-        self.put_many(data)
+            data = [*_pairs(data), *entries.items()]
+        self.put_many(data if type(data) is dict else _pairs(data))
 
     def keys(self) -> KeysView[Any]:
         """A set-like view of the keys. Iterating over it sees the keys of one moment."""
@@ -202,9 +203,27 @@ class LiveMap(LiveHandle):
         """A set-like view of the (key, value) tuples."""
         return LiveItemsView(self)
 
-    def copy(self) -> dict[Any, Any]:
-        """A plain dict of all entries, of one moment, nested ones plain too."""
+    def copy(self) -> Self:
+        """Another map, without a name, with the entries of one moment; a plain dict is ``dict(d.snapshot())``.
+
+        It goes away when this process forgets it or ends: only if it was pickled it stays as long as the process.
+        """
+        pickles, allowed = self.pickles
+        limits = (None, None, None, False)
+        codec: Codec = "pickle" if pickles else "msgpack"
+        new = self._open(None, None, None, True, codec, allowed, False, limits)
+        new._make_temporary()  # noqa: SLF001
+        new.put_many(self.snapshot().items())
+        return new
+
+    def _plain(self) -> dict[Any, Any]:
+        """All entries of one moment."""
         return dict(self.snapshot().items())
+
+    def _make_temporary(self) -> None:
+        """Unlink the map when this object is collected, or when this process ends."""
+        self._unlinks = os.getpid()
+        self._forgotten = finalize(self, _unlink_forgotten, self.name, os.getpid())
 
     def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
         """The values of many keys in a list, aligned with them; `default` where missing. Nested ones are plain."""
@@ -215,7 +234,7 @@ class LiveMap(LiveHandle):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == plain_copy(cast("Mapping[Any, Any]", other))
+        return self._plain() == _as_dict(cast("Mapping[Any, Any]", other))
 
     # Compares by content and changes: no hash, like a dict.
     __hash__ = None  # type: ignore[assignment]
@@ -223,12 +242,12 @@ class LiveMap(LiveHandle):
     def __or__(self, other: Any) -> dict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() | plain_copy(cast("Mapping[Any, Any]", other))
+        return self._plain() | plain_copy(_as_dict(cast("Mapping[Any, Any]", other)))
 
     def __ror__(self, other: Any) -> dict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return plain_copy(cast("Mapping[Any, Any]", other)) | self.copy()
+        return plain_copy(_as_dict(cast("Mapping[Any, Any]", other))) | self._plain()
 
     def __ior__(self, other: Any) -> Self:
         self.update(other)
@@ -237,7 +256,7 @@ class LiveMap(LiveHandle):
     def __repr__(self) -> str:
         if self.closed:
             return f"<pheon.LiveMap {self.name!r}, closed>"
-        return repr(self.copy())
+        return repr(self._plain())
 
     # Atomic changes -----------------------------------------------------------------------------------------------
 
@@ -263,7 +282,7 @@ class LiveMap(LiveHandle):
     @property
     def lock(self) -> LiveLock:
         """The map's lock: ``with d.lock: ...`` or, with a timeout, ``with d.lock(timeout=5): ...``."""
-        return self._lock
+        return LiveLock(self)
 
     def lock_key(self, key: Any, timeout: float | None = None) -> LiveKeyLock:
         """A lock for one key: ``with d.lock_key("a"): ...``. It excludes others who take it, not writes.
@@ -312,14 +331,12 @@ class LiveMap(LiveHandle):
         return self.facts()
 
     def close(self) -> None:
-        """End the use of this handle: everything else raises `ClosedError` then. The map stays."""
+        """End the use of this handle: all but `unlink`, `name` and `path` raise `ClosedError` then. The map stays."""
         if self._unlinks == os.getpid() and not self.closed:
             self._unlink_quietly()
         super().close()
 
     def _unlink_quietly(self) -> None:
-        from pheon._errors import Error
-
         self._unlinks = None
         try:
             super().unlink()
@@ -334,8 +351,6 @@ class LiveMap(LiveHandle):
         Raises:
             NotFoundError: it is not there, unless `ignore_missing`.
         """
-        from pheon._errors import NotFoundError
-
         try:
             LiveHandle.remove(name, _group_id(group), None)
         except NotFoundError:
@@ -356,13 +371,19 @@ class LiveMap(LiveHandle):
         self.close()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        if self.closed:
+            raise ClosedError(f"the live map {self.name!r} was closed; pickle it before")
+        if self._forgotten is not None and self._forgotten.detach():
+            # Others may have it now, so it stays until this process ends.
+            self._forgotten = None
+            _UNLINK_AT_EXIT.add(self)
         pickles, allowed = self.pickles
         return _reopen, (type(self), self.name, self._group, self._store, pickles, allowed, not self.writable)
 
-    def __copy__(self) -> dict[Any, Any]:
+    def __copy__(self) -> Self:
         return self.copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.copy()
 
 
@@ -416,8 +437,33 @@ def _reopen(  # noqa: PLR0917 - what a pickle holds
     return cls._open(name, group, store, False, codec, allow_pickle, read_only, limits)
 
 
+def _unlink_forgotten(name: str, pid: int) -> None:
+    # A forked child has the object too, and not the map.
+    if pid == os.getpid():
+        with suppress(Error, OSError):
+            LiveHandle.remove(name, None, None)
+
+
+def _pairs(data: Any) -> Iterable[Any]:
+    """The pairs of what `dict.update` takes."""
+    if isinstance(data, LiveMap):
+        data = data.snapshot()
+    if isinstance(data, Mapping):
+        return cast("Mapping[Any, Any]", data).items()
+    if hasattr(data, "keys"):
+        return [(key, data[key]) for key in data.keys()]  # noqa: SIM118 - what dict.update does
+    return data
+
+
+def _as_dict(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+    return mapping if isinstance(mapping, dict) else dict(mapping.items())
+
+
 def _group_id(group: str | int | None) -> int | None:
     if not isinstance(group, str):
+        # The greatest number means no group to the kernel.
+        if group is not None and not 0 <= group < 2**32 - 1:
+            raise ValueError(f"group is a name or an id from 0 to 2**32 - 2, found {group}")
         return group
     import grp
 
