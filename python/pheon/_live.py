@@ -165,7 +165,7 @@ class LiveMap(LiveHandle):
             new._make_temporary()  # noqa: SLF001
         for key in iterable:
             new[key] = value
-        return new
+        return cast("Self", new)
 
     _MARK: ClassVar[Any] = object()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import TYPE_CHECKING, Any
 
+from pheon._errors import SchemaError
+
 if TYPE_CHECKING:
     from pheon._live import LiveMap
     from pheon._live_snapshot import LiveSnapshot
@@ -27,8 +29,8 @@ class LiveKeysView(KeysView[Any]):
     def __contains__(self, key: object) -> bool:
         try:
             return key in self._mapping
-        except TypeError:
-            # Set operations ask for what cannot be a key.
+        except SchemaError:
+            # Set operations ask for what this map cannot have as a key.
             return False
 
     @classmethod
@@ -62,7 +64,7 @@ class LiveItemsView(ItemsView[Any, Any]):
         key, value = item
         try:
             found = self._mapping[key]
-        except (KeyError, TypeError):
+        except (KeyError, SchemaError):
             return False
         return found is value or found == value
 

@@ -134,10 +134,12 @@ class Store:
 
     def live_names(self) -> list[str]:
         """Names of the live maps of this store, ascending."""
+        self._handle.check_open()
         return LiveHandle.names(None, self._handle.path)
 
     def drop_live(self, name: str) -> None:
         """Remove a live map of this store, as `LiveMap.unlink` does."""
+        self._handle.check_open()
         if self.read_only:
             raise ValueError(f"store {self.path!r} was opened read-only")
         LiveHandle.remove(name, None, self._handle.path)

@@ -7,7 +7,7 @@ use rmp::encode as rmp_encode;
 
 use super::extension::{self, BYTEARRAY, FROZENSET, Live, SET, length, written};
 use super::shape::Shape;
-use super::{calendar, number};
+use super::{calendar, nested, number};
 use crate::errors::schema_error;
 use crate::ingest::{plain, type_name};
 use crate::msgpack::{DEPTH_MAX, TUPLE, decode_with};
@@ -113,6 +113,10 @@ fn write_other(object: &Bound<'_, PyAny>, pickle: bool, out: &mut Vec<u8>, depth
         return Ok(());
     }
     out.truncate(start);
+    // Also with `pickle`; and what it holds is not what the map has now.
+    if nested::is_nested(object)? {
+        return write_at(&nested::plain_of(object)?, pickle, out, depth);
+    }
     if pickle {
         return extension::write_pickle(object, out);
     }

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use pheon_live::Entry;
+use pheon_live::{Entry, LiveMap};
 use pyo3::prelude::*;
 
 use super::codec;
-use crate::errors::CorruptError;
+use crate::errors::{CorruptError, live_error};
 
 /// In an entry's byte: the value begins with the key as it was given, because the key's own bytes are those of an equal
 /// object, as 1 for True.
@@ -56,9 +56,21 @@ impl Encoded {
         let given = codec::encode_key(key, codec.pickle, &mut self.bytes)?;
         self.key_len = self.bytes.len();
         if let Some(given) = given {
-            self.meta = GIVEN_KEY;
-            self.bytes.extend((given.len() as u32).to_le_bytes());
-            self.bytes.extend(given);
+            self.meta = with_given(&given, &mut self.bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes over the form that the key was first given in, if the map has it. The calling thread holds the lock.
+    #[inline]
+    pub(super) fn keep_given(&mut self, py: Python<'_>, map: &LiveMap, codec: Codec) -> PyResult<()> {
+        if may_be_given(self.key(), self.meta, codec)
+            && let Some(form) = given_key(py, map, self.key())?
+            && let Some((meta, value)) = keep_given(form.as_deref(), self.meta, self.value())?
+        {
+            self.meta = meta;
+            self.bytes.truncate(self.key_len);
+            self.bytes.extend(value);
         }
         Ok(())
     }
@@ -86,6 +98,38 @@ impl Drop for Encoded {
             SCRATCH.set(std::mem::take(&mut self.bytes));
         }
     }
+}
+
+/// Puts the key as it was given before a value that is to follow; the entry's byte.
+pub(super) fn with_given(given: &[u8], out: &mut Vec<u8>) -> u8 {
+    out.extend((given.len() as u32).to_le_bytes());
+    out.extend(given);
+    GIVEN_KEY
+}
+
+/// Whether there may be keys that are equal to this one and have another form: not for strings and bytes, unless
+/// derived classes of these are pickled.
+#[inline]
+pub(super) fn may_be_given(key: &[u8], meta: u8, codec: Codec) -> bool {
+    codec.pickle || meta & GIVEN_KEY != 0 || !matches!(key.first(), Some(0xa0..=0xbf | 0xc4..=0xc6 | 0xd9..=0xdb))
+}
+
+/// The form in which a key of a map was given, where its own bytes are not that; `None` if the key is not there.
+pub(super) fn given_key(py: Python<'_>, map: &LiveMap, key: &[u8]) -> PyResult<Option<Option<Vec<u8>>>> {
+    let found = map.get_with(key, |entry| PyResult::Ok(parts(entry.meta(), entry.value())?.0.map(<[u8]>::to_vec)));
+    found.map_err(|e| live_error(py, &e))?.transpose()
+}
+
+/// What to store, and its byte, so that a key has the given form; `None` if it has it already.
+pub(super) fn keep_given(given: Option<&[u8]>, meta: u8, stored: &[u8]) -> PyResult<Option<(u8, Vec<u8>)>> {
+    let (now, value) = parts(meta, stored)?;
+    if now == given {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(4 + given.map_or(0, <[u8]>::len) + value.len());
+    let meta = given.map_or(0, |given| with_given(given, &mut bytes));
+    bytes.extend(value);
+    Ok(Some((meta, bytes)))
 }
 
 /// An entry's value without the key that may stand before it, and that key.

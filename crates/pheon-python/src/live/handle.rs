@@ -1,20 +1,21 @@
 //! `LiveHandle`: a live map. `pheon.LiveMap` derives from it, so that `d[k]` and `d[k] = v` go straight from the
 //! interpreter's slots to the code here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location, Place, Position};
-use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pheon_live::{LiveError, LiveMap, LiveOptions, Location, Place, Position};
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PySet, PyTuple};
+use pyo3::types::{PyDict, PyList, PySet};
 
-use super::codec;
+use super::batch::Batch;
 use super::entry::{Codec, Encoded, key_object, parts, value_object};
 use super::snapshot::{LiveIter, SnapshotHandle, What};
+use super::{codec, nested};
 use crate::errors::{ClosedError, live_error};
 
 /// How long a wait lasts before signals are looked at.
@@ -30,19 +31,6 @@ pub(crate) struct LiveHandle {
     closed: AtomicBool,
     /// Up to where `wait` has told of changes.
     told: Mutex<Position>,
-}
-
-/// Makes a nested mutable list or dict of a plain one: `(map, key, object)`.
-static NEST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-pub(super) fn nest<'py>(
-    py: Python<'py>,
-    map: &Bound<'py, PyAny>,
-    key: Bound<'py, PyAny>,
-    plain: Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let nest = NEST.get_or_try_init(py, || PyResult::Ok(py.import("pheon._live_nested")?.getattr("nest")?.unbind()))?;
-    nest.bind(py).call1((map, key, plain))
 }
 
 /// The lock, held. Dropped it is free again.
@@ -91,15 +79,18 @@ impl LiveHandle {
     fn find<'py>(slf: &Bound<'py, Self>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (py, this) = (slf.py(), slf.get());
         let encoded = Encoded::key_of(key, this.codec)?;
-        match this.find_plain(py, &encoded)? {
-            Some((plain, true)) => nest(py, slf.as_any(), key.clone(), plain).map(Some),
-            other => Ok(other.map(|(plain, _)| plain)),
+        let found = this
+            .map()?
+            .get_with(encoded.key(), |entry| PyResult::Ok((value_object(py, entry, this.codec)?, entry.sequence())));
+        match found.map_err(|e| live_error(py, &e))?.transpose()? {
+            Some(((plain, true), written)) => nested::nest(slf.as_any(), key, plain, written).map(Some),
+            other => Ok(other.map(|((plain, _), _)| plain)),
         }
     }
 
     #[inline]
-    fn find_plain<'py>(&self, py: Python<'py>, key: &Encoded) -> PyResult<Option<(Bound<'py, PyAny>, bool)>> {
-        let found = self.map()?.get_with(key.key(), |entry| value_object(py, entry, self.codec));
+    fn find_plain<'py>(&self, py: Python<'py>, key: &Encoded) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let found = self.map()?.get_with(key.key(), |entry| Ok(value_object(py, entry, self.codec)?.0));
         found.map_err(|e| live_error(py, &e))?.transpose()
     }
 
@@ -212,10 +203,14 @@ impl LiveHandle {
         Ok(self.map()?.len() as usize)
     }
 
-    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let encoded = Encoded::of(key, value, self.codec)?;
-        let held = self.hold(py)?;
-        held.0.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))
+    fn __setitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if nested::is_nested(value)? && nested::stands_at(value, slf.as_any(), key)? {
+            return Ok(());
+        }
+        let mut encoded = Encoded::of(key, value, this.codec)?;
+        let held = this.hold(py)?;
+        this.put(py, held.0, &mut encoded)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -247,7 +242,7 @@ impl LiveHandle {
     fn take<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
         let encoded = Encoded::key_of(key, self.codec)?;
         let held = self.hold(py)?;
-        let Some((value, _)) = self.find_plain(py, &encoded)? else { return Ok(None) };
+        let Some(value) = self.find_plain(py, &encoded)? else { return Ok(None) };
         held.0.delete(encoded.key()).map_err(|e| live_error(py, &e))?;
         Ok(Some((value,)))
     }
@@ -306,10 +301,10 @@ impl LiveHandle {
     ) -> PyResult<Bound<'py, PyAny>> {
         let held = self.hold(py)?;
         let mut encoded = Encoded::key_of(key, self.codec)?;
-        let now = self.find_plain(py, &encoded)?.map_or_else(|| start.clone(), |(value, _)| value);
+        let now = self.find_plain(py, &encoded)?.unwrap_or_else(|| start.clone());
         let sum = now.add(by)?;
         encoded.add_value(&sum, self.codec)?;
-        held.0.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))?;
+        self.put(py, held.0, &mut encoded)?;
         Ok(sum)
     }
 
@@ -325,18 +320,17 @@ impl LiveHandle {
         let mut encoded = Encoded::key_of(key, self.codec)?;
         let equal = match (self.find_plain(py, &encoded)?, old) {
             (None, None) => true,
-            (Some((now, _)), Some((old,))) => now.eq(&old)?,
+            (Some(now), Some((old,))) => now.eq(&old)?,
             _ => false,
         };
         if equal {
             match new {
                 Some((value,)) => {
                     encoded.add_value(&value, self.codec)?;
-                    held.0.put(encoded.key(), encoded.meta, encoded.value())
+                    self.put(py, held.0, &mut encoded)?;
                 }
-                None => held.0.delete(encoded.key()).map(drop),
+                None => held.0.delete(encoded.key()).map(drop).map_err(|e| live_error(py, &e))?,
             }
-            .map_err(|e| live_error(py, &e))?;
         }
         Ok(equal)
     }
@@ -345,29 +339,19 @@ impl LiveHandle {
 
     /// Sets many keys in one transaction: a dict, or an iterable of pairs.
     fn put_many(&self, py: Python<'_>, pairs: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut batch = Batch::default();
-        if let Ok(dict) = pairs.cast_exact::<PyDict>() {
-            for (key, value) in dict.iter() {
-                batch.put(&key, &value, self.codec)?;
-            }
-        } else {
-            for (i, pair) in pairs.try_iter()?.enumerate() {
-                let pair = pair?;
-                let (key, value) = pair_of(&pair, i)?;
-                batch.put(&key, &value, self.codec)?;
-            }
-        }
+        let mut batch = Batch::new(self.codec);
+        batch.put_all(pairs)?;
         self.commit(py, &batch)
     }
 
     /// Makes changes in one transaction: (key, (value,)) sets, (key, None) deletes.
     fn apply(&self, py: Python<'_>, changes: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(self.codec);
         for change in changes.try_iter()? {
             let (key, value): (Bound<'_, PyAny>, Option<(Bound<'_, PyAny>,)>) = change?.extract()?;
             match value {
-                Some((value,)) => batch.put(&key, &value, self.codec)?,
-                None => batch.delete(&key, self.codec)?,
+                Some((value,)) => batch.put(&key, &value)?,
+                None => batch.delete(&key)?,
             }
         }
         self.commit(py, &batch)
@@ -384,7 +368,7 @@ impl LiveHandle {
         for key in keys.try_iter()? {
             let encoded = Encoded::key_of(&key?, self.codec)?;
             let found = self.find_plain(py, &encoded)?;
-            values.append(found.map_or_else(|| default.clone(), |(value, _)| value))?;
+            values.append(found.unwrap_or_else(|| default.clone()))?;
         }
         Ok(values)
     }
@@ -473,6 +457,10 @@ impl LiveHandle {
                 }
                 return Ok((keys, changes.truncated));
             }
+            if map.info().map_err(|e| live_error(py, &e))?.unlinked {
+                let path = map.location().dir().map_err(|e| live_error(py, &e))?;
+                return Err(live_error(py, &LiveError::Unlinked { path }));
+            }
             let left = timeout.map_or(SLICE, |timeout| timeout.saturating_sub(began.elapsed()));
             if left.is_zero() {
                 return Ok((PySet::empty(py)?, false));
@@ -492,8 +480,8 @@ impl LiveHandle {
 
     /// The map's folder.
     #[getter]
-    fn path(&self, py: Python<'_>) -> PyResult<PathBuf> {
-        self.map.location().dir().map_err(|e| live_error(py, &e))
+    fn path(&self, py: Python<'_>) -> PyResult<OsString> {
+        Ok(self.map.location().dir().map_err(|e| live_error(py, &e))?.into_os_string())
     }
 
     #[getter]
@@ -565,75 +553,13 @@ impl LiveHandle {
 
     fn commit(&self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
         let held = self.hold(py)?;
-        let map = held.0;
-        let apply = || map.apply(batch.changes());
-        // For few changes releasing the interpreter lock costs more than it gives.
-        let done = if batch.places.len() < DETACH_MIN { apply() } else { py.detach(apply) };
-        done.map_err(|e| live_error(py, &e))
+        batch.commit(py, held.0)
     }
-}
 
-const DETACH_MIN: usize = 2000;
-
-/// Changes as bytes, behind each other.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    /// Ends of key and value, the byte, and whether it is a deletion.
-    places: Vec<(usize, usize, u8, bool)>,
-}
-
-impl Batch {
+    /// Sets a key, which keeps the form that it was first given in. The calling thread holds the lock.
     #[inline]
-    fn put(&mut self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
-        let given = codec::encode_key(key, codec.pickle, &mut self.bytes)?;
-        let key_end = self.bytes.len();
-        let mut meta = 0;
-        if let Some(given) = given {
-            meta = super::entry::GIVEN_KEY;
-            self.bytes.extend((given.len() as u32).to_le_bytes());
-            self.bytes.extend(given);
-        }
-        codec::encode_value(value, codec.pickle, &mut self.bytes)?;
-        self.places.push((key_end, self.bytes.len(), meta, false));
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &Bound<'_, PyAny>, codec: Codec) -> PyResult<()> {
-        codec::encode_key(key, codec.pickle, &mut self.bytes)?;
-        self.places.push((self.bytes.len(), self.bytes.len(), 0, true));
-        Ok(())
-    }
-
-    fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let mut start = 0;
-        self.places.iter().map(move |&(key_end, end, meta, deleted)| {
-            let key = &self.bytes[start..key_end];
-            let value = &self.bytes[key_end..end];
-            start = end;
-            if deleted { Change::Delete { key } } else { Change::Put { key, meta, value } }
-        })
-    }
-}
-
-/// One element of what `update` iterates over, with `dict`'s own words for what is none.
-fn pair_of<'py>(pair: &Bound<'py, PyAny>, i: usize) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    if let Ok(tuple) = pair.cast::<PyTuple>()
-        && tuple.len() == 2
-    {
-        return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
-    }
-    let Ok(items) = pair.try_iter() else {
-        return Err(PyTypeError::new_err(format!(
-            "cannot convert dictionary update sequence element #{i} to a sequence"
-        )));
-    };
-    let items = items.collect::<PyResult<Vec<_>>>()?;
-    match <[_; 2]>::try_from(items) {
-        Ok([key, value]) => Ok((key, value)),
-        Err(items) => Err(PyValueError::new_err(format!(
-            "dictionary update sequence element #{i} has length {}; 2 is required",
-            items.len()
-        ))),
+    fn put(&self, py: Python<'_>, map: &LiveMap, encoded: &mut Encoded) -> PyResult<()> {
+        encoded.keep_given(py, map, self.codec)?;
+        map.put(encoded.key(), encoded.meta, encoded.value()).map_err(|e| live_error(py, &e))
     }
 }

@@ -1,11 +1,13 @@
 //! Live maps, and Python objects as the bytes that they share. docs/live-values.md specifies the encoding.
 
+mod batch;
 mod calendar;
 mod codec;
 mod entry;
 mod extension;
 mod handle;
 mod key;
+mod nested;
 mod number;
 mod probe;
 mod shape;

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::entry::{Codec, Encoded, key_object, value_object};
-use super::handle::nest;
+use super::nested::nest;
 use crate::errors::live_error;
 
 /// What an iteration yields.
@@ -55,7 +55,7 @@ impl LiveIter {
         let value = || {
             let (plain, nested) = value_object(py, entry, self.codec)?;
             match &self.map {
-                Some(map) if nested => nest(py, map.bind(py), key_object(py, entry, self.codec)?, plain),
+                Some(map) if nested => nest(map.bind(py), &key_object(py, entry, self.codec)?, plain, entry.sequence()),
                 _ => Ok(plain),
             }
         };
