@@ -31,3 +31,10 @@ def shm_store() -> Iterator[pheon.Store]:
     yield opened
     opened.close()
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def live() -> Iterator[pheon.LiveMap]:
+    made = pheon.LiveMap(name=f"test-{uuid.uuid4().hex}", create=True)
+    yield made
+    pheon.LiveMap.unlink_by_name(made.name, ignore_missing=True)
