@@ -1,7 +1,7 @@
 //! `LiveHandle`: a live map. `pheon.LiveMap` derives from it, so that `d[k]` and `d[k] = v` go straight from the
 //! interpreter's slots to the code here.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +27,8 @@ const READ_ONLY_SLICE: Duration = Duration::from_millis(2);
 #[pyclass(frozen, subclass, mapping, module = "pheon._native")]
 pub(crate) struct LiveHandle {
     map: LiveMap,
+    /// The map's folder. Whose maps a name means depends on the user, who may be another later.
+    dir: PathBuf,
     codec: Codec,
     closed: AtomicBool,
     /// Up to where `wait` has told of changes.
@@ -153,7 +155,8 @@ impl LiveHandle {
         });
         let map = opened.map_err(|e| live_error(py, &e))?;
         let told = Mutex::new(map.position());
-        Ok(Self { map, codec: Codec { pickle, allow_pickle }, closed: AtomicBool::new(false), told })
+        let dir = location.dir().map_err(|e| live_error(py, &e))?;
+        Ok(Self { map, dir, codec: Codec { pickle, allow_pickle }, closed: AtomicBool::new(false), told })
     }
 
     /// Names of the maps in memory, or in a store.
@@ -458,8 +461,7 @@ impl LiveHandle {
                 return Ok((keys, changes.truncated));
             }
             if map.info().map_err(|e| live_error(py, &e))?.unlinked {
-                let path = map.location().dir().map_err(|e| live_error(py, &e))?;
-                return Err(live_error(py, &LiveError::Unlinked { path }));
+                return Err(live_error(py, &LiveError::Unlinked { path: self.dir.clone() }));
             }
             let left = timeout.map_or(SLICE, |timeout| timeout.saturating_sub(began.elapsed()));
             if left.is_zero() {
@@ -480,8 +482,8 @@ impl LiveHandle {
 
     /// The map's folder.
     #[getter]
-    fn path(&self, py: Python<'_>) -> PyResult<OsString> {
-        Ok(self.map.location().dir().map_err(|e| live_error(py, &e))?.into_os_string())
+    fn path(&self) -> &OsStr {
+        self.dir.as_os_str()
     }
 
     #[getter]
@@ -508,7 +510,7 @@ impl LiveHandle {
         let info = self.map()?.info().map_err(|e| live_error(py, &e))?;
         let facts = PyDict::new(py);
         facts.set_item("name", self.name())?;
-        facts.set_item("path", self.path(py)?)?;
+        facts.set_item("path", self.path())?;
         facts.set_item("entries", info.entries)?;
         facts.set_item("entry_bytes", info.entry_bytes)?;
         facts.set_item("file_bytes", info.file_bytes)?;
