@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 
 use pheon::{ReadError, WriteError};
+use pheon_live::LiveError;
 
 /// A command's failure: what to say and which exit code.
 #[derive(Debug)]
@@ -23,15 +24,25 @@ pub(crate) enum Failure {
 impl Failure {
     /// Says on standard error what there is to say, and returns the exit code.
     pub(crate) fn report(self) -> i32 {
-        let (message, code) = match self {
-            Self::Failed(message) => (message, 1),
-            Self::Usage(message) => (message, 2),
-            Self::Interrupted(message) => (message, pheon_os::interrupt::EXIT_CODE),
+        let code = match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Interrupted(_) => pheon_os::interrupt::EXIT_CODE,
             Self::Reported => return 1,
             Self::OutputClosed => return 0,
         };
-        say(&format!("error: {}", message.split_whitespace().collect::<Vec<_>>().join(" ")));
+        say(&format!("error: {}", self.message()));
         code
+    }
+
+    /// What there is to say, in one line.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Usage(text) | Self::Interrupted(text) => {
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            }
+            Self::Reported | Self::OutputClosed => String::new(),
+        }
     }
 }
 
@@ -67,6 +78,17 @@ impl From<WriteError> for Failure {
             WriteError::Read(e) => e.into(),
             WriteError::Options { .. } => Self::Usage(chain(&e)),
             WriteError::Cancelled => Self::Interrupted(chain(&e)),
+            _ => Self::Failed(chain(&e)),
+        }
+    }
+}
+
+impl From<LiveError> for Failure {
+    fn from(e: LiveError) -> Self {
+        match e {
+            LiveError::Options { .. } => Self::Usage(chain(&e)),
+            // Its text has what the operating system said already.
+            LiveError::Io { .. } => Self::Failed(e.to_string()),
             _ => Self::Failed(chain(&e)),
         }
     }

@@ -11,6 +11,7 @@
 
 mod cells;
 mod failure;
+mod group;
 mod key_text;
 mod listing;
 mod msgpack;
@@ -63,6 +64,8 @@ enum Verb {
     Warm(verbs::warm::Args),
     /// Show what datasets cost on disk and in memory.
     Memory(verbs::memory::Args),
+    /// List, examine and remove live maps.
+    Live(verbs::live::Args),
 }
 
 /// Runs the command with these arguments, the program's name first, and returns its exit code. Never exits the process
@@ -108,5 +111,6 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Drop(args) => verbs::drop::run(&args, out),
         Verb::Warm(args) => verbs::warm::run(&args, out),
         Verb::Memory(args) => verbs::memory::run(&args, out),
+        Verb::Live(args) => verbs::live::run(&args, out),
     }
 }

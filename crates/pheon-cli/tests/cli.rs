@@ -6,6 +6,8 @@
 mod build;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/live.rs"]
+mod live;
 #[path = "cli/lookup.rs"]
 mod lookup;
 #[path = "cli/pipes.rs"]

@@ -7,6 +7,7 @@ pub(crate) mod drop;
 pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod info;
+pub(crate) mod live;
 pub(crate) mod ls;
 pub(crate) mod memory;
 pub(crate) mod rollback;

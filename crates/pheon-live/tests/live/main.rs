@@ -5,5 +5,6 @@
 mod behaviour;
 mod boots;
 mod faults;
+mod linearizable;
 mod scratch;
 mod threads;
