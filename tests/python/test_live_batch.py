@@ -155,6 +155,18 @@ def test_a_batch_works_once_at_a_time_and_inside_its_block(live: pheon.LiveMap) 
     assert live == {"a": 2}
 
 
+def test_a_batch_forgets_what_an_earlier_block_did(live: pheon.LiveMap) -> None:
+    live.update(a=1, b=2)
+    b = live.batch()
+    with pytest.raises(ZeroDivisionError), b:
+        set_again(b)
+        raise ZeroDivisionError
+    with b:
+        b["a"] = 2
+        assert list(b) == ["a", "b"]
+    assert list(live.items()) == [("a", 2), ("b", 2)]
+
+
 def test_increment_in_a_batch(live: pheon.LiveMap) -> None:
     live["text"] = "x"
     with live.batch() as b:

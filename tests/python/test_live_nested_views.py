@@ -187,6 +187,20 @@ def test_what_was_read_while_another_wrote_is_not_taken_for_new(live: pheon.Live
     assert values == [("n", {"i": 2})]
 
 
+def test_an_iteration_goes_on_when_its_own_view_looks_again(live: pheon.LiveMap) -> None:
+    live["n"] = {"d": {"a": 1, "b": 2}, "l": [1, 2]}
+    other, d, values = elsewhere(live), live["n"]["d"], live["n"]["l"]
+    seen: list[Any] = []
+    for key in d:
+        other["n"]["d"][f"new {key}"] = 1
+        seen.append((key, d[key], len(d)))
+    for value in values:
+        other["n"]["l"].insert(0, 0)
+        seen.append((value, len(values)))
+    assert seen == [("a", 1, 3), ("b", 2, 4), (1, 3), (2, 4)]
+    assert [len(d) for _ in d.items() if other["n"]["d"].popitem()] == [3, 2, 1, 0]
+
+
 def test_a_slice_is_plain_and_what_is_in_it_alive(live: pheon.LiveMap) -> None:
     live["n"] = [[1], {"x": 1}, 3]
     part = live["n"][:2]
