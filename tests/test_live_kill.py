@@ -177,7 +177,9 @@ def board_started(board: Board) -> Callable[[int], bool]:
 class Child:
     """A process with a number in shared memory that says how far it is."""
 
-    def __init__(self, processes: list[BaseProcess], failures: Path, target: Callable[..., None], *args: object) -> None:
+    def __init__(
+        self, processes: list[BaseProcess], failures: Path, target: Callable[..., None], *args: object
+    ) -> None:
         self.state, self.failures = _SERVER.RawValue("b"), failures
         self.process = _SERVER.Process(target=target, args=(*args, self.state, failures), daemon=True)
         self.process.start()

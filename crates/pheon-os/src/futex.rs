@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::thread::futex::{self, Flags, Timespec};
 
-/// Sleeps while the word has this value, until somebody [`wake`]s it or the time is over. May return early.
+/// Sleeps while the word has this value, until [`wake_all`] is called for it or the time is over. May return early.
 ///
 /// # Errors
 /// None that a caller could do something about are expected: `EFAULT` when the memory is gone.
