@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 WRITERS = 4
 READERS = 8
-# Single keys of a writer, then the pair, then the number of its group: keys that come and go as a whole, with new names.
+# Single keys of a writer, then the pair, then the number of its group: keys that come and go as a whole, newly named.
 SINGLES = 24
 PAIR = (SINGLES, SINGLES + 1)
 GROUP = SINGLES + 2
