@@ -359,7 +359,9 @@ def test_timeouts_that_cannot_be(live: pheon.LiveMap, timeout: Any) -> None:
 )
 def test_ctrl_c_ends_waiting(live: pheon.LiveMap, blocked: str) -> None:
     code = f"""
-import sys, pheon
+import signal, sys, pheon
+# Whoever runs the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 d = pheon.LiveMap(name={live.name!r}, create=False)
 try:
     print("waiting", flush=True)
