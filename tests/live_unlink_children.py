@@ -21,7 +21,7 @@ def value_in(live: pheon.LiveMap) -> str:
 
 
 def write_to_whatever_has_the_name(place: tuple[str, str | None], number: int, state: Any, failures: Path) -> None:
-    """Writes through a handle until its map is unlinked, then through one of the next map; 2 from the parent ends it."""
+    """Writes through a handle until its map is unlinked, then through one of the next map, until the parent says 2."""
     with reporting(failures):
         for _ in _until_orphaned():
             if state.value == 2:
@@ -42,7 +42,7 @@ def write_to_whatever_has_the_name(place: tuple[str, str | None], number: int, s
 
 
 def read_after_unlinking(place: tuple[str, str | None], reads: list[str], state: Any, failures: Path) -> None:
-    """Opens a map (1), and reads it when the parent has changed and unlinked it (2). What is gone must be said to be."""
+    """Opens a map (1), and reads it when the parent has changed and unlinked it (2). What is gone is said to be so."""
     with reporting(failures):
         live = open_map(place, create=False)
         assert live["a"] == 1
