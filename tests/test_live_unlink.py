@@ -167,3 +167,20 @@ def test_a_map_that_could_not_be_removed_goes_on(
     finally:
         live.unlink()
         failures.rmdir()
+
+
+@pytest.mark.timeout(60, method="thread")
+def test_a_folder_that_is_no_map_is_said_to_be_none(place: tuple[str, str | None]) -> None:
+    name, store = place
+    opened = None if store is None else pheon.open(store)
+    _folder(place).mkdir(mode=0o700, parents=True)
+    for create in (None, True):
+        with pytest.raises(pheon.CorruptError, match="no live map"):
+            open_map(place, create=create)
+    with pytest.raises(pheon.NotFoundError):
+        open_map(place, create=False)
+    if opened is None:
+        pheon.LiveMap.unlink_by_name(name)
+    else:
+        opened.drop_live(name)
+    open_map(place, create=True)["a"] = 1

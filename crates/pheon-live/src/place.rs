@@ -170,7 +170,8 @@ impl LiveMap {
     /// Makes a new map.
     ///
     /// # Errors
-    /// [`LiveError::Exists`] if there is one of this name; [`LiveError::Options`], [`LiveError::Full`].
+    /// [`LiveError::Exists`] if there is one of this name; [`LiveError::Options`], [`LiveError::Full`];
+    /// [`LiveError::Corrupt`] if something else has its place.
     pub fn create(location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
         Self::create_with(pheon_os::fs::real(), location, options)
     }
@@ -335,7 +336,7 @@ impl LiveMap {
             return Err(LiveError::NotFound { path: dir });
         }
         location.check(&dir)?;
-        if finish_unlinking(&*fs, location)? {
+        if matches!(finish_unlinking(&*fs, location), Ok(true)) {
             return Err(LiveError::NotFound { path: dir });
         }
         if Ctrl::open(&*fs, &dir, true).is_ok_and(|ctrl| is_of_this_boot(&ctrl)) {
@@ -363,7 +364,15 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     let dir = location.dir()?;
     location.check(&dir)?;
     let path = Ctrl::path_in(&dir);
-    let Ok(meta) = fs.metadata(&path) else { return Ok(!exists(fs, &dir)?) };
+    let folder = fs.metadata(&dir);
+    let Ok(meta) = fs.metadata(&path) else {
+        // The name comes and goes with all that is in the folder, so one that stays without CTRL is nobody's work.
+        if folder.is_ok_and(|meta| is_at(fs, &dir, (meta.dev, meta.ino))) {
+            let problem = "a folder without CTRL is no live map; unlink it by name, or choose another one";
+            return Err(LiveError::corrupt(&dir, problem));
+        }
+        return Ok(!exists(fs, &dir)?);
+    };
     let Ok(ctrl) = Ctrl::open(fs, &dir, true) else { return Ok(false) };
     if !ctrl.is_unlinked() {
         return Ok(false);
