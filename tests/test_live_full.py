@@ -1,4 +1,4 @@
-"""A full /dev/shm: writes say so, reads go on, nothing is lost, and no signal ends a process."""
+"""A full file system under live maps: writes say so, reads go on, nothing is lost, and no signal ends a process."""
 
 import subprocess
 import sys
@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
+import sys
 import pheon
 
-other = pheon.LiveMap({"filler": "x" * 1_000_000}, name="other")
-d = pheon.LiveMap({"first": [0]}, name="full")
+if sys.argv[1] == "/dev/shm":
+    open_map, list_names = (lambda name, create=None: pheon.LiveMap(name=name, create=create)), pheon.LiveMap.list_names
+else:
+    store = pheon.open(sys.argv[1] + "/store")
+    open_map, list_names = store.live, store.live_names
+other = open_map("other")
+other["filler"] = "x" * 1_000_000
+d = open_map("full")
+d["first"] = [0]
 written = {"first": [0]}
 failures = 0
 for i in range(2000):
@@ -30,13 +38,16 @@ try:
 except pheon.StoreFullError:
     pass
 assert d == written
-assert pheon.LiveMap(name="full", create=False)[5] == "x" * 5000
+assert open_map("full", create=False)[5] == "x" * 5000
 try:
-    pheon.LiveMap({"a": "x" * 100_000}, name="third", create=True)
+    open_map("third", create=True)["a"] = "x" * 100_000
     raise SystemExit("a third map was made")
 except pheon.StoreFullError:
     pass
-assert pheon.LiveMap.list_names() == ["full", "other"]
+if "third" in list_names():
+    open_map("third").unlink()
+assert list_names() == ["full", "other"]
+assert d == written
 other.unlink()
 del other
 d["there is room again"] = 1
@@ -46,13 +57,15 @@ print("survived")
 """
 
 
-def test_writes_fail_and_reads_go_on() -> None:
-    script = f"mount -t tmpfs -o size=6m none /dev/shm && exec {sys.executable} -c '{SCRIPT}'"
+@pytest.mark.parametrize("kind", ["memory", "store"])
+def test_writes_fail_and_reads_go_on(kind: str, tmp_path: Path) -> None:
+    folder = "/dev/shm" if kind == "memory" else str(tmp_path)
+    script = f"mount -t tmpfs -o size=6m none {folder} && exec {sys.executable} -c '{SCRIPT}' {folder}"
     try:
-        probe = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m none /dev/shm"]
+        probe = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs -o size=1m none {folder}"]
         subprocess.run(probe, check=True, timeout=60, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"only who may mount can make /dev/shm small: {error}")
+        pytest.skip(f"only who may mount can make a small file system: {error}")
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         check=False,

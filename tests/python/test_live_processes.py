@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import uuid
@@ -145,6 +146,25 @@ def try_lock(live: pheon.LiveMap) -> None:
     sys.exit(3 if not live.lock.acquire(timeout=0.05) else 4)
 
 
+def test_all_handles_of_a_process_have_one_lock_and_each_thread_its_own_turn(live: pheon.LiveMap) -> None:
+    again = pickle.loads(pickle.dumps(live))
+    other = pheon.LiveMap(auto_unlink=True)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        with live.lock, other.lock, again.lock(timeout=SECONDS_MAX), again.lock_key("k"), live.lock_key("k"):
+            assert again.lock.locked_by_me() == live.lock.locked_by_me() == 2
+            for handle in (live, again):
+                assert pool.submit(handle.lock.locked_by_me).result(SECONDS_MAX) == 0
+                assert not pool.submit(handle.lock.acquire, timeout=0.05).result(SECONDS_MAX)
+                assert not pool.submit(handle.lock_key("k").acquire, timeout=0.05).result(SECONDS_MAX)
+                with pytest.raises(RuntimeError, match="hold"):
+                    pool.submit(handle.lock.release).result(SECONDS_MAX)
+            again["nested"] = {"deep": {"n": 0}}
+        for done in [pool.submit(count, handle, 50) for handle in (live, again) * 4]:
+            done.result(SECONDS_MAX)
+    other.close()
+    assert live == {"nested": {"deep": {"n": 400}}, "n": 400, "under lock": 400, "under key lock": 400}
+
+
 def change(live: pheon.LiveMap, waiting: Any) -> None:
     waiting.wait(SECONDS_MAX)
     live.update({"a": 1, "b": 2})
@@ -213,13 +233,13 @@ def test_users_share_by_group_and_not_otherwise(name: str, tmp_path: Path) -> No
 
 
 def test_many_maps_leave_nothing_behind() -> None:
-    def open_files() -> tuple[int, int]:
+    def open_files() -> tuple[int, int, int]:
         maps = Path("/proc/self/maps").read_text()
-        return len(os.listdir("/proc/self/fd")), maps.count("pheon-live")
+        return len(os.listdir("/proc/self/fd")), maps.count("pheon-live"), len(os.listdir("/proc/self/task"))
 
     before = open_files()
     for _ in range(3):
-        maps = [pheon.LiveMap({"i": i}) for i in range(60)]
+        maps = [pheon.LiveMap({"i": i}) for i in range(70)]
         for i, d in enumerate(maps):
             with d.lock, maps[i - 1].lock, d.lock_key("i"):
                 assert d["i"] == i

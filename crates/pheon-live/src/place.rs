@@ -185,6 +185,10 @@ impl LiveMap {
             return Err(LiveError::Options { problem });
         }
         if exists(&*fs, &dir)? && !finish_unlinking(&*fs, location)? {
+            // A map's folder gets its name whole and loses it whole.
+            if !exists(&*fs, &Ctrl::path_in(&dir))? && exists(&*fs, &dir)? {
+                return Err(LiveError::corrupt(&dir, "it is no live map: it has no CTRL; `pheon live rm` removes it"));
+            }
             return Err(LiveError::Exists { path: dir });
         }
         remove_leftovers(&*fs, location);
