@@ -75,8 +75,11 @@ pub(crate) fn map_file(file: &File, len: u64) -> io::Result<ReadMap> {
         struct Line;
         return Ok(ReadMap { start: NonNull::<Line>::dangling().cast(), len_bytes: 0 });
     }
-    let start =
-        if len_bytes >= HUGE_PAGE_BYTES { map_aligned(file, len_bytes)? } else { map_anywhere(file, len_bytes)? };
+    let start = if len_bytes >= HUGE_PAGE_BYTES {
+        map_aligned(file, len_bytes, ProtFlags::READ)?
+    } else {
+        map_anywhere(file, len_bytes, ProtFlags::READ)?
+    };
     let map = ReadMap { start, len_bytes };
     if len_bytes >= HUGE_PAGE_BYTES {
         // Before the first fault: on ext4 this is what brings large pages back after the cache was dropped.
@@ -85,26 +88,26 @@ pub(crate) fn map_file(file: &File, len: u64) -> io::Result<ReadMap> {
     Ok(map)
 }
 
-fn map_anywhere(file: &File, len_bytes: usize) -> io::Result<NonNull<u8>> {
+fn map_anywhere(file: &File, len_bytes: usize, rights: ProtFlags) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that Rust knows of.
-    let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+    let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, rights, MapFlags::SHARED, file, 0)? };
     NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))
 }
 
 /// Maps at a multiple of 2 MiB, which the kernel itself chooses for some file systems only: reserves 2 MiB more than
 /// needed, puts the file at the aligned address inside, and gives the rest back.
-fn map_aligned(file: &File, len_bytes: usize) -> io::Result<NonNull<u8>> {
+pub(crate) fn map_aligned(file: &File, len_bytes: usize, rights: ProtFlags) -> io::Result<NonNull<u8>> {
     let page = rustix::param::page_size();
     let Some(reserved_bytes) = len_bytes.checked_next_multiple_of(page).and_then(|n| n.checked_add(HUGE_PAGE_BYTES))
     else {
-        return map_anywhere(file, len_bytes);
+        return map_anywhere(file, len_bytes, rights);
     };
     // SAFETY: a new inaccessible mapping at an address of the kernel's choice touches no memory that Rust knows of.
     let reserved =
         unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), reserved_bytes, ProtFlags::empty(), MapFlags::PRIVATE) };
     let Ok(reserved) = reserved else {
         // A tight RLIMIT_AS: the file itself may still fit.
-        return map_anywhere(file, len_bytes);
+        return map_anywhere(file, len_bytes, rights);
     };
     let head_bytes = reserved.addr().next_multiple_of(HUGE_PAGE_BYTES) - reserved.addr();
     let start = reserved.wrapping_byte_add(head_bytes);
@@ -112,7 +115,7 @@ fn map_aligned(file: &File, len_bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: [start, start + len) lies inside the reservation made above (head_bytes < 2 MiB, and the reservation is
     // 2 MiB longer than the file rounded up to pages). Nobody else knows that reservation, so replacing part of it
     // touches no memory in use.
-    let mapped = unsafe { rustix::mm::mmap(start, len_bytes, ProtFlags::READ, flags, file, 0) };
+    let mapped = unsafe { rustix::mm::mmap(start, len_bytes, rights, flags, file, 0) };
     // Also after a failure the middle is left alone: a kernel may have taken it away before it failed, and then somebody
     // else's memory may be there by now. The loss is address space only, and the failure (too many mappings) is rare.
     let (keep_from, keep_to) = (head_bytes, head_bytes + len_bytes.next_multiple_of(page));

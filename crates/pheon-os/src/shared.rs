@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
-/// Longer files are not entered into the page tables when they are made: it would take milliseconds.
-const POPULATE_BYTES_MAX: usize = 2 << 20;
+use crate::map::{HUGE_PAGE_BYTES, map_aligned};
 
 /// A whole file, mapped shared. Writing to one that was mapped read-only panics.
 ///
@@ -44,18 +43,30 @@ impl SharedMap {
             .ok()
             .filter(|&len| len > 0 && isize::try_from(len).is_ok())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "empty, or longer than the address space"))?;
-        // New files are written from end to end: their pages are entered into the page tables at once, not one by one.
-        let flags = if fresh && len_bytes <= POPULATE_BYTES_MAX {
-            MapFlags::SHARED | MapFlags::POPULATE
-        } else {
-            MapFlags::SHARED
-        };
         let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        if len_bytes >= HUGE_PAGE_BYTES {
+            return Ok(Self { start: map_aligned(file, len_bytes, rights)?, len_bytes, writable });
+        }
+        // New files are written from end to end: their pages are entered into the page tables at once, not one by one.
+        let flags = if fresh { MapFlags::SHARED | MapFlags::POPULATE } else { MapFlags::SHARED };
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that Rust knows of.
         let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len_bytes, rights, flags, file, 0)? };
         let start =
             NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped a file at address zero"))?;
         Ok(Self { start, len_bytes, writable })
+    }
+
+    /// Asks for 2 MiB pages where the file has none yet (`MADV_COLLAPSE`, kernel 6.1). Memory file systems give them, for all
+    /// mappings of the file; others refuse, and nothing has changed.
+    pub(crate) fn collapse(&self) {
+        for at in (0..self.len_bytes / HUGE_PAGE_BYTES).map(|piece| piece * HUGE_PAGE_BYTES) {
+            let at = self.start.as_ptr().wrapping_add(at);
+            // SAFETY: the piece lies inside this live mapping. MADV_COLLAPSE moves pages without changing content or rights,
+            // and gives holes pages of zeros.
+            if unsafe { libc::madvise(at.cast(), HUGE_PAGE_BYTES, libc::MADV_COLLAPSE) } != 0 {
+                break;
+            }
+        }
     }
 
     /// Length in bytes.
@@ -159,5 +170,53 @@ impl Drop for SharedMap {
     fn drop(&mut self) {
         // SAFETY: this value made the mapping and nothing borrowed from it is left.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len_bytes) };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // a test of what lies under the file system seam
+mod tests {
+    use super::*;
+
+    /// In a memory file system, where the kernel gives large pages at all.
+    fn file(len: u64) -> File {
+        let path = format!("/dev/shm/pheon-shared-test-{}-{len}", crate::process::random_id());
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.set_len(len).unwrap();
+        file
+    }
+
+    #[test]
+    fn large_files_begin_at_a_large_page() {
+        let page = HUGE_PAGE_BYTES as u64;
+        for (len, aligned) in [(page, true), (2 * page + 4096, true), (page - 4096, false)] {
+            let file = file(len);
+            let map = SharedMap::of_file(&file, len, true, true).unwrap();
+            let again = SharedMap::of_file(&file, len, false, false).unwrap();
+            for map in [&map, &again] {
+                assert_eq!(map.len_bytes() as u64, len);
+                assert!(!aligned || map.start.addr().get().is_multiple_of(HUGE_PAGE_BYTES), "{:?}", map.start);
+            }
+        }
+    }
+
+    #[test]
+    fn collapsing_changes_no_content() {
+        let len = 2 * HUGE_PAGE_BYTES as u64 + 4096;
+        let file = file(len);
+        let map = SharedMap::of_file(&file, len, true, true).unwrap();
+        let reader = SharedMap::of_file(&file, len, false, false).unwrap();
+        let offsets: Vec<usize> = (0..len as usize).step_by(4096 * 7).collect();
+        for &at in &offsets {
+            map.store(at, at as u64 + 1);
+        }
+        map.collapse();
+        for &at in &offsets {
+            assert_eq!(reader.load(at), at as u64 + 1);
+            assert_eq!(reader.load(at + 8), 0);
+            map.store(at + 8, at as u64 + 2);
+            assert_eq!(reader.load(at + 8), at as u64 + 2);
+        }
     }
 }

@@ -109,7 +109,8 @@ impl FileSystem for RealFs {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
         let made = reserve(&file, len)
             .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
-            .and_then(|()| SharedMap::of_file(&file, len, true, true));
+            .and_then(|()| SharedMap::of_file(&file, len, true, true))
+            .inspect(SharedMap::collapse);
         if made.is_err() {
             let _ = fs::remove_file(path);
         }
