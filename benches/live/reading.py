@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benches.compare.oracle import WrongAnswerError
 from benches.live import data, maps, writing
-from benches.live.crew import Watch, alone, together
+from benches.live.crew import BLOCK_MAX, Watch, alone, together
 from benches.live.peers.base import Place
 from benches.live.plan import Figure, Measure, Plan, data_words, entries_words, shared
 
@@ -35,9 +35,13 @@ def reader(
     number: int,
     writers: int,
     seconds: float,
+    many: bool = False,
     adapter: Peer | None = None,
 ) -> dict[str, Any]:
-    """A task: looks random keys up for so long; each answer is compared between the blocks that are timed."""
+    """A task: looks random keys up for so long; each answer is compared between the blocks that are timed.
+
+    `many`: a block in one call, in the fastest way that the peer has.
+    """
     dice = random.Random(number)
     size, shape = place.size, place.shape
     latest = data.latest(size, writers) if writers else 0
@@ -51,7 +55,7 @@ def reader(
             numbers = dice.choices(range(size), k=watch.block)
             keys = data.keys(numbers)
             with watch:
-                answers = found.read(keys)
+                answers = found.fetch(keys) if many else found.read(keys)
             if not writers:
                 data.check("read", numbers, answers, [data.value(shape, number) for number in numbers])
                 continue
@@ -66,16 +70,19 @@ def reader(
     return {"reads": watch.calls, "wall": watch.wall, "cpu": watch.cpu}
 
 
-def read(*, peer: str, place: dict[str, Any], readers: int, writers: int, seconds: float) -> dict[str, Any]:
+def read(
+    *, peer: str, place: dict[str, Any], readers: int, writers: int, seconds: float, many: bool = False
+) -> dict[str, Any]:
     """A step: reads a second of the slowest reader, by the clock and by its own processor time."""
     where = Place(**place)
     with maps.made(peer, where) as (adapter, handle):
         common = {"peer": peer, "handle": handle, "place": where, "writers": writers, "seconds": seconds}
-        tasks: list[Task] = [(reader, {**common, "number": number}) for number in range(readers)]
+        asking = {**common, "many": many}
+        tasks: list[Task] = [(reader, {**asking, "number": number}) for number in range(readers)]
         tasks += [(writing.writer, {**common, "number": number, "batch": 0}) for number in range(writers)]
         if len(tasks) == 1:
             gc.collect()
-            results = alone((reader, {**common, "number": 0, "adapter": adapter}))
+            results = alone((reader, {**asking, "number": 0, "adapter": adapter}))
         else:
             results = together(tasks)
         counts = [result["count"] for result in results[readers:]]
@@ -117,9 +124,28 @@ def run(plan: Plan) -> Figure:
                 seconds=plan.sizes.seconds,
             )
             measures += by.values()
+        for readers in (1, many):
+            title = f"{entries_words(size)}, {readers} reader{'s' * (readers > 1)}, lists of keys"
+            by = {
+                "wall": Measure(f"{title}: reads by the clock", "/s a process", True),
+                "cpu": Measure(f"{title}: reads by CPU time", "/s a process", True),
+            }
+            plan.collect(
+                read,
+                by,
+                size,
+                data.MAIN,
+                only=shared if readers > 1 else lambda who: True,
+                readers=readers,
+                writers=0,
+                seconds=plan.sizes.seconds,
+                many=True,
+            )
+            measures += by.values()
     return Figure(
         "Reads",
-        f"`d[key]`, one after the other, {data_words(data.MAIN)}, random keys, new strings each time.",
+        f"`d[key]`, one after the other, {data_words(data.MAIN)}, random keys, new strings each time. "
+        f"Lists of keys: up to {BLOCK_MAX:,} at a time, by the fastest call there is (`get_many`, `MGET`, or one by one).",
         measures,
         [NOTE],
     )

@@ -269,6 +269,32 @@ def test_missing_keys(live: pheon.LiveMap) -> None:
     assert live.get_many(["x", "y"], 0) == [0, 0]
 
 
+def test_many_keys_at_once(live: pheon.LiveMap) -> None:
+    entries: dict[Any, Any] = {f"key {i}": i for i in range(0, 2000, 2)} | {(i, "t"): [i] for i in range(300)}
+    entries |= {1: "one", 2.5: b"x" * 3000, None: {"a": [1]}}
+    live.update(entries)
+    keys = [*entries, *(f"key {i}" for i in range(1, 2000, 2)), True, 1.0, "", *reversed(entries)]
+    missing = object()
+    for kind in (list, tuple, iter):
+        found = live.get_many(kind(keys), missing)
+        assert len(found) == len(keys)
+        for key, value in zip(keys, found, strict=True):
+            assert value is missing if key not in entries else value == entries[key]
+    assert live.get_many(iter([])) == []
+
+    def broken() -> Iterator[str]:
+        yield from (f"key {i}" for i in range(300))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        live.get_many(broken())
+    with pytest.raises(pheon.SchemaError):
+        live.get_many([*["key 0"] * 300, object()])
+    live.close()
+    with pytest.raises(pheon.ClosedError):
+        live.get_many(["key 0"])
+
+
 # Atomic changes
 
 

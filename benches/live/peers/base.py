@@ -102,7 +102,7 @@ class Peer(ABC):
         return [d[key] for key in keys]
 
     def fetch(self, keys: list[str]) -> list[Any]:
-        """Values of many keys in the fastest way there is; not timed. None: the key is missing."""
+        """Values of many keys in the fastest way there is. None: the key is missing."""
         d = self.map
         return [d.get(key) for key in keys]
 

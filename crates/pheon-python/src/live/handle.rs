@@ -20,6 +20,8 @@ use crate::errors::{ClosedError, live_error};
 
 /// How long a wait lasts before signals are looked at.
 const SLICE: Duration = Duration::from_millis(100);
+/// Keys that are encoded before they are looked up.
+const KEYS_AT_ONCE: usize = 256;
 /// A read-only handle cannot ask to be woken, so it looks this often.
 const READ_ONLY_SLICE: Duration = Duration::from_millis(2);
 
@@ -33,6 +35,24 @@ pub(crate) struct LiveHandle {
     closed: AtomicBool,
     /// Up to where `wait` has told of changes.
     told: Mutex<Position>,
+}
+
+/// Why many keys could not be read.
+enum ReadFailed {
+    Map(LiveError),
+    Python(PyErr),
+}
+
+impl From<LiveError> for ReadFailed {
+    fn from(error: LiveError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<PyErr> for ReadFailed {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
 }
 
 /// The lock, held. Dropped it is free again.
@@ -368,12 +388,30 @@ impl LiveHandle {
         default: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let values = PyList::empty(py);
-        for key in keys.try_iter()? {
-            let encoded = Encoded::key_of(&key?, self.codec)?;
-            let found = self.find_plain(py, &encoded)?;
-            values.append(found.unwrap_or_else(|| default.clone()))?;
+        let mut keys = keys.try_iter()?;
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(KEYS_AT_ONCE));
+        loop {
+            bytes.clear();
+            ends.clear();
+            for key in keys.by_ref().take(KEYS_AT_ONCE) {
+                codec::encode_key(&key?, self.codec.pickle, &mut bytes)?;
+                ends.push(bytes.len());
+            }
+            if ends.is_empty() {
+                return Ok(values);
+            }
+            let starts = std::iter::once(&0).chain(&ends);
+            let group: Vec<&[u8]> = starts.zip(&ends).map(|(&start, &end)| &bytes[start..end]).collect();
+            let read = self.map()?.get_many_with(&group, |entry| match entry {
+                Some(entry) => Ok::<_, ReadFailed>(values.append(value_object(py, entry, self.codec)?.0)?),
+                None => Ok(values.append(default)?),
+            });
+            match read {
+                Ok(()) => {}
+                Err(ReadFailed::Map(error)) => return Err(live_error(py, &error)),
+                Err(ReadFailed::Python(error)) => return Err(error),
+            }
         }
-        Ok(values)
     }
 
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
