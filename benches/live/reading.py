@@ -145,7 +145,7 @@ def run(plan: Plan) -> Figure:
     return Figure(
         "Reads",
         f"`d[key]`, one after the other, {data_words(data.MAIN)}, random keys, new strings each time. "
-        f"Lists of keys: up to {BLOCK_MAX:,} at a time, by the fastest call there is (`get_many`, `MGET`, or one by one).",
+        f"Lists of keys: up to {BLOCK_MAX:,} at a time, by the fastest call there is (`get_many`, `MGET`).",
         measures,
         [NOTE],
     )
