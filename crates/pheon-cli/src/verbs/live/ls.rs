@@ -20,8 +20,11 @@ use crate::size::{show_count, show_size, show_time};
 pub(crate) struct Args {
     /// The store: a directory, or shm://NAME for one in memory. Default: your maps in memory.
     store: Option<PathBuf>,
+    /// The same as STORE.
+    #[arg(long = "store", value_name = "STORE", conflicts_with = "store")]
+    store_option: Option<PathBuf>,
     /// The group, by name or number, whose maps in memory are meant.
-    #[arg(long, value_name = "GROUP", value_parser = parse_group, conflicts_with = "store")]
+    #[arg(long, value_name = "GROUP", value_parser = parse_group, conflicts_with_all = ["store", "store_option"])]
     group: Option<u32>,
     /// Print JSON.
     #[arg(long)]
@@ -35,7 +38,7 @@ struct Line {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let locations = place(args.store.as_deref(), args.group)?.list()?;
+    let locations = place(args.store.as_deref().or(args.store_option.as_deref()), args.group)?.list()?;
     // One that cannot be read does not hide the others.
     let found: Vec<_> = locations.iter().map(|location| look(location).map_err(Failure::message)).collect();
     let lines: Vec<_> = found

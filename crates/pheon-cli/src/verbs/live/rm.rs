@@ -72,6 +72,9 @@ fn check(location: &Location, attached: Attached, force: bool) -> Result<(), Fai
         _ if force => return Ok(()),
         (Some(false), Some(1)) => "1 process has it attached",
         (Some(false), Some(n)) => &format!("{n} processes have it attached"),
+        _ if matches!(LiveMap::attach(location, false), Err(LiveError::NotFound { .. })) => {
+            "it is no live map, for it has no CTRL"
+        }
         _ => "whether a process has it attached cannot be told",
     };
     Err(Failure::Failed(format!("{} was not removed: {who}; --force removes it all the same", location.name())))
