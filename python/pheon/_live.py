@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, MutableMapping, ValuesView
-from contextlib import suppress
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, cast
 from weakref import finalize
 
-from pheon._errors import ClosedError, Error, NotFoundError
+from pheon._errors import ClosedError, NotFoundError, SchemaError
 from pheon._live_batch import LiveBatch
 from pheon._live_lock import LiveKeyLock, LiveLock
 from pheon._live_nested import plain_copy
+from pheon._live_owed import owe, settle, unlink_owed
 from pheon._live_snapshot import LiveSnapshot
 from pheon._live_views import LiveItemsView, LiveKeysView, LiveValuesView
-from pheon._native import LiveHandle
+from pheon._native import LiveHandle, live_encode
 from pheon._options import check_seconds
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ class LiveMap(LiveHandle):
 
     Keys are what a dict's are, compared as there (1, 1.0 and True are one key): str, bytes, int, float, bool, None,
     date, time, datetime, timedelta, Decimal, complex, frozenset, and tuples of these. Values are these and lists,
-    dicts, sets, nested. Lists and dicts come back as `LiveList` and `LiveDict`, whose changes go into the map.
+    dicts, sets, nested. Lists and dicts, also in tuples, come back as `LiveList` and `LiveDict`, whose changes go into
+    the map. A set or bytearray that comes back is a copy: ``d["s"].add(2)`` is lost, ``d["s"] |= {2}`` is not.
+
+    ``dict(d)`` and ``{**d}`` ask for the keys first and then for each value, so they raise `KeyError` when somebody
+    deletes meanwhile: take ``dict(d.items())`` or `snapshot`, which are of one moment.
 
     * `create`: None attaches or makes, True makes (`FileExistsError` if it is there), False attaches (`NotFoundError`),
     * `codec="pickle"`: pickle keys and values of any other type; `allow_pickle`: unpickle them. Unpickling runs code
@@ -75,8 +79,10 @@ class LiveMap(LiveHandle):
 
     _group: int | None
     _store: str | None
-    _unlinks: int | None
+    _owed: int | None  # the token of what is to be unlinked
     _forgotten: finalize[..., LiveMap] | None
+
+    __class_getitem__: ClassVar[Any] = classmethod(GenericAlias)
 
     def __new__(
         cls,
@@ -118,8 +124,16 @@ class LiveMap(LiveHandle):
     ) -> Self:
         if codec not in ("msgpack", "pickle"):
             raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"name is a str or None, found {name!r}")
+        if create is not None and not isinstance(create, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"create is None, True or False, found {create!r}")
         max_entries, max_age, max_bytes, durable = limits
         for value, what in ((max_entries, "max_entries"), (max_bytes, "max_bytes")):
+            # What callers pass, whatever their checker says.
+            given: Any = value
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+                raise TypeError(f"{what} is an int or None, found {value!r}")
             if value is not None and not 1 <= value < 2**63:
                 raise ValueError(f"{what} is at least 1 and less than 2**63, found {value}")
         max_age = check_seconds(max_age, "max_age")
@@ -129,30 +143,14 @@ class LiveMap(LiveHandle):
         if name is None:
             # Unique, and made by us: nobody attaches to it by chance.
             name, create = f"unnamed-{os.getpid()}-{os.urandom(8).hex()}", create if create is False else True
-        new = super().__new__
-        pickles = codec == "pickle"
-        rest = (pickles, allow_pickle, max_entries, max_age, max_bytes, durable)
-        made = create
-        if create is None and auto_unlink:
-            # Only who makes a map unlinks it by itself.
-            try:
-                self, made = new(cls, name, gid, store, True, True, *rest), True
-            except FileExistsError:
-                self = new(cls, name, gid, store, False, True, *rest)
-        else:
-            self = new(cls, name, gid, store, create, not read_only, *rest)
+        if data is not None and type(data) is not dict:
+            data = _pairs(data)
+        rest = (codec == "pickle", allow_pickle, max_entries, max_age, max_bytes, durable)
+        self = super().__new__(cls, name, gid, store, create, not read_only, *rest, data)
         self._group, self._store = gid, store
         self._forgotten = None
-        self._unlinks = os.getpid() if auto_unlink and made else None
-        if self._unlinks is not None:
-            _UNLINK_AT_EXIT.add(self)
-        if data is not None:
-            try:
-                self.update(data)
-            except BaseException:
-                if made:
-                    self.unlink()
-                raise
+        # Only who makes a map unlinks it by itself.
+        self._owed = owe(self, gid, store) if auto_unlink and self.made else None
         return self
 
     # dict ---------------------------------------------------------------------------------------------------------
@@ -211,9 +209,8 @@ class LiveMap(LiveHandle):
         pickles, allowed = self.pickles
         limits = (None, None, None, False)
         codec: Codec = "pickle" if pickles else "msgpack"
-        new = self._open(None, None, None, True, codec, allowed, False, limits)
+        new = self._open(None, None, None, True, codec, allowed, False, limits, data=self.snapshot())
         new._make_temporary()  # noqa: SLF001
-        new.put_many(self.snapshot().items())
         return new
 
     def _plain(self) -> dict[Any, Any]:
@@ -222,8 +219,9 @@ class LiveMap(LiveHandle):
 
     def _make_temporary(self) -> None:
         """Unlink the map when this object is collected, or when this process ends."""
-        self._unlinks = os.getpid()
-        self._forgotten = finalize(self, _unlink_forgotten, self.name, os.getpid())
+        self._owed = owe(self, self._group, self._store)
+        self._forgotten = finalize(self, unlink_owed, self._owed)
+        self._forgotten.atexit = False
 
     def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
         """The values of many keys in a list, aligned with them; `default` where missing. Nested ones are plain."""
@@ -234,7 +232,7 @@ class LiveMap(LiveHandle):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self._plain() == _as_dict(cast("Mapping[Any, Any]", other))
+        return _equal(self._plain(), _as_dict(cast("Mapping[Any, Any]", other)), self.pickles[0])
 
     # Compares by content and changes: no hash, like a dict.
     __hash__ = None  # type: ignore[assignment]
@@ -265,7 +263,10 @@ class LiveMap(LiveHandle):
         return self.add(key, by, default)
 
     def compare_and_set(self, key: Any, old: Any, new: Any) -> bool:
-        """Set a key to `new` if its value equals `old`, in one step; whether it did. `MISSING` stands for no entry."""
+        """Set a key to `new` if its value equals `old`, in one step; whether it did. `MISSING` stands for no entry.
+
+        Values that are stored alike are equal too, so one with a NaN in it can be replaced.
+        """
         present = None if old is MISSING else (old,)
         return self.replace(key, present, None if new is MISSING else (new,))
 
@@ -297,7 +298,8 @@ class LiveMap(LiveHandle):
         """Wait until others change something; the keys set or deleted, or an empty set after `timeout` seconds.
 
         Others are other processes and other threads. All changes since this handle was opened, or since its last
-        `wait`, are told. If there were so many that the map no longer knows them all, all present keys are in the set.
+        `wait`, are told. If so much was written meanwhile, by oneself too, that the map no longer knows all changes,
+        all present keys are in the set.
         """
         keys, more = self.wait_changes(check_seconds(timeout, "timeout"))
         if more:
@@ -311,17 +313,24 @@ class LiveMap(LiveHandle):
     def freeze(self, name: str, *, store: Store | str | None = None, **put: Any) -> Map:
         """Publish the entries as they are now as an immutable map of a store, and open it.
 
-        `store`: which one; None: the store that this map is in. Other keyword arguments are those of `Store.put_map`.
+        `store`: which one; None: the store that this map is in. Other keyword arguments are those of `Store.put_map`,
+        but `codec` and `allow_pickle`, which are as this map's handle has them.
+
+        A map of a store holds less: `SchemaError` for keys of different types, and for values that `Store.put_map`
+        does not take, such as sets.
         """
         from pheon._store import Store
 
+        for option in ("codec", "allow_pickle"):
+            if option in put:
+                raise TypeError(f"freeze takes no {option}: it is as this handle of the live map was opened with")
         if store is None:
             store = self._store
         if store is None:
             raise ValueError("this live map is in no store; name one with store=")
         opened = store if isinstance(store, Store) else Store(store)
         if self.pickles[0]:
-            put.setdefault("codec", "pickle")
+            put["codec"] = "pickle"
         return opened.put_map(name, dict(self.snapshot().items()), **put)
 
     # Life ---------------------------------------------------------------------------------------------------------
@@ -332,17 +341,16 @@ class LiveMap(LiveHandle):
 
     def close(self) -> None:
         """End the use of this handle: all but `unlink`, `name` and `path` raise `ClosedError` then. The map stays."""
-        if self._unlinks == os.getpid() and not self.closed:
-            self._unlink_quietly()
+        if self._owed is not None and not self.closed:
+            unlink_owed(self._owed)
+            self._owed = None
         super().close()
 
-    def _unlink_quietly(self) -> None:
-        self._unlinks = None
-        try:
-            super().unlink()
-        except (Error, OSError):
-            # Somebody else did.
-            return
+    def unlink(self) -> None:
+        """Remove the map's name: nobody can attach any more, and who has it open can go on reading, not writing."""
+        super().unlink()
+        settle(self._owed)
+        self._owed = None
 
     @staticmethod
     def unlink_by_name(name: str, *, group: str | int | None = None, ignore_missing: bool = False) -> bool:
@@ -373,10 +381,10 @@ class LiveMap(LiveHandle):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         if self.closed:
             raise ClosedError(f"the live map {self.name!r} was closed; pickle it before")
-        if self._forgotten is not None and self._forgotten.detach():
+        if self._forgotten is not None:
             # Others may have it now, so it stays until this process ends.
+            self._forgotten.detach()
             self._forgotten = None
-            _UNLINK_AT_EXIT.add(self)
         pickles, allowed = self.pickles
         return _reopen, (type(self), self.name, self._group, self._store, pickles, allowed, not self.writable)
 
@@ -388,25 +396,6 @@ class LiveMap(LiveHandle):
 
 
 MutableMapping.register(LiveMap)  # type: ignore[attr-defined] - every ABC has it; the stub shows a Protocol
-
-
-class _IdentitySet:
-    """Maps that this process unlinks when it ends. They compare by content, so a set cannot hold them."""
-
-    def __init__(self) -> None:
-        self._maps: dict[int, LiveMap] = {}
-
-    def add(self, live: LiveMap) -> None:
-        self._maps[id(live)] = live
-
-    def unlink_all(self) -> None:
-        for live in self._maps.values():
-            if live._unlinks == os.getpid():  # noqa: SLF001
-                live._unlink_quietly()  # noqa: SLF001
-
-
-_UNLINK_AT_EXIT = _IdentitySet()
-atexit.register(_UNLINK_AT_EXIT.unlink_all)
 
 
 def open_in_store(  # noqa: PLR0917
@@ -437,13 +426,6 @@ def _reopen(  # noqa: PLR0917 - what a pickle holds
     return cls._open(name, group, store, False, codec, allow_pickle, read_only, limits)
 
 
-def _unlink_forgotten(name: str, pid: int) -> None:
-    # A forked child has the object too, and not the map.
-    if pid == os.getpid():
-        with suppress(Error, OSError):
-            LiveHandle.remove(name, None, None)
-
-
 def _pairs(data: Any) -> Iterable[Any]:
     """The pairs of what `dict.update` takes."""
     if isinstance(data, LiveMap):
@@ -453,6 +435,24 @@ def _pairs(data: Any) -> Iterable[Any]:
     if hasattr(data, "keys"):
         return [(key, data[key]) for key in data.keys()]  # noqa: SIM118 - what dict.update does
     return data
+
+
+def _equal(one: dict[Any, Any], other: dict[Any, Any], pickles: bool) -> bool:
+    """Whether two dicts are equal, values that are stored alike counting as equal: those with a NaN in them."""
+    if one == other:
+        return True
+    if len(one) != len(other):
+        return False
+    for key, value in one.items():
+        if key not in other:
+            return False
+        if value != other[key]:
+            try:
+                if live_encode(value, pickles) != live_encode(other[key], pickles):
+                    return False
+            except (SchemaError, TypeError):
+                return False
+    return True
 
 
 def _as_dict(mapping: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from pheon._native import LiveHandle
 
 
+def _check_arguments(blocking: bool, timeout: float) -> None:
+    """What `threading.Lock.acquire` refuses."""
+    if not blocking and timeout != -1:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if timeout < 0 and timeout != -1:
+        raise ValueError("timeout value must be a non-negative number")
+
+
 class LiveLock:
     """A lock across processes, like `threading.RLock`: reentrant, released by the thread that took it.
 
@@ -27,9 +35,8 @@ class LiveLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it; whether it was free in time. `timeout` in seconds, -1: for ever."""
+        _check_arguments(blocking, timeout)
         if not blocking:
-            if timeout != -1:
-                raise ValueError("can't specify a timeout for a non-blocking call")
             return self._map.lock_acquire(0)
         return self._map.lock_acquire(None if timeout == -1 else timeout)
 
@@ -86,6 +93,7 @@ class LiveKeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it; whether it was free in time. `timeout` in seconds, -1: as the lock was made."""
+        _check_arguments(blocking, timeout)
         if not blocking:
             return self._map.key_acquire(self._key, 0)
         return self._map.key_acquire(self._key, self._timeout if timeout == -1 else timeout)

@@ -69,6 +69,9 @@ def _nested(entry: _Entry, path: tuple[Any, ...], plain: Any, seen: int | None) 
         return LiveDict._of(entry, path, cast("dict[Any, Any]", plain), seen)  # noqa: SLF001
     if type(plain) is list:
         return LiveList._of(entry, path, cast("list[Any]", plain), seen)  # noqa: SLF001
+    if type(plain) is tuple:
+        items = cast("tuple[Any, ...]", plain)
+        return tuple(_nested(entry, (*path, i), item, seen) for i, item in enumerate(items))
     return plain
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, KeysView, Mapping, ValuesView
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pheon._live_nested import plain_copy
 from pheon._live_views import LiveItemsView, LiveKeysView, LiveValuesView
 from pheon._native import SnapshotHandle
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class LiveSnapshot(SnapshotHandle):
@@ -38,6 +41,12 @@ class LiveSnapshot(SnapshotHandle):
         return dict(self.items()) == plain_copy(cast("Mapping[Any, Any]", other))
 
     __hash__ = None  # type: ignore[assignment] - compares by content
+
+    def __copy__(self) -> Self:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a snapshot is of this process; pickle dict(snapshot), or the live map itself")

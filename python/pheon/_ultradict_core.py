@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from pheon._errors import Error, NotFoundError, StoreFullError
 from pheon._live import LiveMap
 from pheon._live_nested import LiveDict, LiveList
+from pheon._live_owed import owe, settle
 from pheon._ultradict_errors import (
     AlreadyClosed,
     AlreadyExists,
@@ -31,8 +32,6 @@ SETTINGS_KEY = "\0pheon.ultradict"
 """The entry of a map that holds its `Settings`; handles do not show it."""
 
 _OPEN_ATTEMPTS_MAX = 100
-_UNWRITTEN_SEQUENCE = 1
-_SETTINGS_WAIT_SECONDS = 2.0
 _SMALL = frozenset((int, float, bool, NoneType))
 _PLAIN = frozenset((*_SMALL, str, bytes, tuple, LiveList))
 
@@ -88,10 +87,12 @@ class Core:
         "live",
         "lock",
         "name",
+        "owed",
         "plain",
         "register",
         "serializer",
         "settings",
+        "settings_first",
         "small",
     )
 
@@ -106,6 +107,8 @@ class Core:
         self.attached: dict[str, UltraDict] = {}
         self.creator_pid = 0
         self.dumps = 0
+        self.owed: int | None = None
+        self.settings_first: bool | None = None
         # Types of values that are given to the caller as they are, and those that are also written as they are.
         self.plain: frozenset[type] = frozenset()
         self.small: frozenset[type] = frozenset()
@@ -113,10 +116,26 @@ class Core:
             self.plain = _PLAIN if settings.recurse else _PLAIN | {LiveDict}
             self.small = _SMALL
 
+    def settings_lead(self) -> bool:
+        """Whether the settings are the map's first entry, as in any that an UltraDict made: others go before them."""
+        if self.settings_first is None:
+            self.settings_first = bool(next(iter(self.live), None) == SETTINGS_KEY)
+        return bool(self.settings_first)
+
+    def owe(self) -> None:
+        """Have the name removed at the process's end, or not, as `auto_unlink` says now."""
+        due = bool(self.auto_unlink) and self.creator_pid == os.getpid()
+        if due and self.owed is None:
+            self.owed = owe(self.live, None, None)
+        elif not due:
+            settle(self.owed)
+            self.owed = None
+
     def unlink(self, wanted: bool = False) -> None:
         """Remove the map's name if that is wanted, or due because this process made it."""
         if wanted or (self.auto_unlink and self.creator_pid == os.getpid()):
             self.creator_pid = 0
+            settle(self.owed)
             with suppress(Error, OSError):  # somebody else did
                 self.live.unlink()
 
@@ -154,9 +173,6 @@ def open_core(
     )
     live, created = _open_map(name, create, serializer, {SETTINGS_KEY: asdict(mine), **entries})
     try:
-        if not created and live.sequence == _UNWRITTEN_SEQUENCE:
-            # Its creator is about to write the settings, or was killed before.
-            live.wait(_SETTINGS_WAIT_SECONDS)
         # A map that was not made by an UltraDict has the first one's settings from now on.
         settings = mine if created else Settings(**live.setdefault(SETTINGS_KEY, asdict(mine)))
         if not created:

@@ -76,6 +76,7 @@ class Facts:
     @auto_unlink.setter
     def auto_unlink(self, value: bool | None) -> None:
         self._core.auto_unlink = value
+        self._core.owe()
 
     @property
     def live(self) -> LiveMap:

@@ -94,6 +94,8 @@ class UltraDict(Facts, UserDict[Any, Any], dict[Any, Any]):  # pyright: ignore[r
         recurse_register: UltraDict | str | None = None,
         **kwargs: Any,
     ) -> None:
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"name is a str or None, found {name!r}")
         if len(args) > 1:
             raise TypeError(f"UltraDict takes one positional argument at most; {len(args)} were given")
         if not 0 < buffer_size < _BUFFER_BYTES_LIMIT:
@@ -117,7 +119,8 @@ class UltraDict(Facts, UserDict[Any, Any], dict[Any, Any]):  # pyright: ignore[r
         self._set(core, core.live, None, path)
         if core.creator_pid:
             # Also at the end of the process. A lock taken from this handle may outlive it, so it is not closed.
-            weakref.finalize(self, core.unlink)
+            core.owe()
+            weakref.finalize(self, core.unlink).atexit = False
         if path:
             self._target = self._follow(path)
         if entries and (path or not core.creator_pid):
@@ -286,13 +289,13 @@ class UltraDict(Facts, UserDict[Any, Any], dict[Any, Any]):  # pyright: ignore[r
             key, value = self._target.popitem()
         else:
             with self._target.lock:
-                key, value = self._target.popitem()
-                if not _is_shown(key):  # the only one left, or a map that was not made here
-                    settings = value
-                    try:
-                        key, value = self._target.popitem()
-                    finally:
-                        self._target[SETTINGS_KEY] = settings
+                if not len(self):
+                    raise KeyError("popitem(): dictionary is empty")
+                if self._core.settings_lead():
+                    key, value = self._target.popitem()
+                else:
+                    key = next(reversed(self))
+                    value = self._target.pop(key)
         return key, self._decoded(key, value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
@@ -308,9 +311,9 @@ class UltraDict(Facts, UserDict[Any, Any], dict[Any, Any]):  # pyright: ignore[r
         if self._path:
             self._target.clear()
             return
-        with self._core.live.batch():
+        with self._core.live.batch() as batch:
             for key in list(self):
-                del self._target[key]
+                del batch[key]
 
     def copy(self) -> dict[Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The entries as a dict of this process alone."""
@@ -422,4 +425,4 @@ def _detached(value: Any) -> Any:
     """The value without its ties to a map."""
     if isinstance(value, UltraDict):
         return plain_copy(value._target) if value._path else value
-    return value.plain() if isinstance(value, (LiveDict, LiveList)) else value
+    return plain_copy(value) if isinstance(value, (LiveDict, LiveList, tuple)) else value

@@ -95,7 +95,7 @@ def test_nan(live: pheon.LiveMap) -> None:
     assert len(live) == 2
     assert live[float("nan")] == 2
     assert live != {"value": math.nan, math.nan: 2}
-    assert not live.compare_and_set("value", math.nan, 1)
+    assert live.compare_and_set("value", math.nan, 1)
     del live[math.nan]
     assert list(live) == ["value"]
 

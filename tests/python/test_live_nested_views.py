@@ -238,7 +238,7 @@ def test_what_is_put_in_comes_back_as_it_is_stored(live: pheon.LiveMap) -> None:
     }
     assert repr(nested) == repr(expected) == repr(elsewhere(live)["n"])
     assert type(next(key for key in nested if key == 1)) is int
-    assert type(nested["tuple"][0]) is dict, "in a tuple all is plain"
+    assert type(nested["tuple"][0]) is pheon.LiveDict
 
 
 def test_objects_of_other_classes_with_pickle(live: pheon.LiveMap) -> None:

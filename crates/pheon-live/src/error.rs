@@ -90,6 +90,16 @@ impl LiveError {
         Self::Io { operation, path: path.to_owned(), source }
     }
 
+    /// The error of a map that is being made in another folder than its own, as one of the map.
+    pub(crate) fn of_map(self, temporary: &Path, dir: &Path) -> Self {
+        match self {
+            Self::Full { path, problem, source } if path.starts_with(temporary) => {
+                Self::Full { path: dir.to_owned(), problem, source }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn corrupt(path: &Path, problem: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), problem: problem.into() }
     }

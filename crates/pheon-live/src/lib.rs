@@ -41,6 +41,7 @@ mod repair;
 mod shared;
 mod snapshot;
 mod sync;
+mod user;
 mod view;
 mod write;
 

@@ -16,6 +16,7 @@ use crate::place::Location;
 use crate::queue::Queue;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use crate::user::User;
 use crate::view::{Lost, View};
 use crate::write::Txn;
 
@@ -24,6 +25,7 @@ use crate::write::Txn;
 pub struct LiveMap {
     pub(crate) shared: Arc<Shared>,
     pub(crate) location: Location,
+    user: User,
 }
 
 /// A key's entry, in shared memory. It stays as it is however the map changes.
@@ -111,6 +113,17 @@ pub struct LiveInfo {
 }
 
 impl LiveMap {
+    pub(crate) fn of(shared: Arc<Shared>, location: Location) -> Self {
+        let user = User::new(&shared);
+        Self { shared, location, user }
+    }
+
+    /// Lets go of the memory of the entries unless another handle of this process uses it; what else a handle does can
+    /// be done still, and maps them again. Snapshots keep what they show.
+    pub fn close(&self) {
+        self.user.end();
+    }
+
     // Reading ---------------------------------------------------------------------------------------------------------
 
     /// Looks a key up and hands its entry to `read`. No lock, no allocation and, unless the map got new files since, no
@@ -197,9 +210,27 @@ impl LiveMap {
         self.shared.ctrl.block().entries
     }
 
-    /// Whether there is none.
+    /// Whether [`len`](Self::len) is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many entries there are that are not too old. Where entries have a greatest age this looks at each, unless none can
+    /// be left.
+    ///
+    /// # Errors
+    /// As [`get_with`](Self::get_with).
+    pub fn len_living(&self) -> Result<u64, LiveError> {
+        let block = self.shared.ctrl.block();
+        let age = self.shared.options.max_age.as_nanos() as u64;
+        if age == 0 || block.entries == 0 {
+            return Ok(block.entries);
+        }
+        // Orders are times of writing, and this is one more than the last.
+        if block.next_order <= now_ns().saturating_sub(age) {
+            return Ok(0);
+        }
+        self.snapshot()?.len()
     }
 
     /// The map as it is now, for good. Costs 8 bytes a slot; takes no lock.

@@ -15,7 +15,7 @@ use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::{Index, SLOTS_MIN_LOG2};
 use crate::layout::{Address, FILE_HEAD_BYTES};
-use crate::map::LiveMap;
+use crate::map::{Change, LiveMap};
 use crate::options::LiveOptions;
 use crate::recover;
 use crate::shared::{self, Shared};
@@ -173,29 +173,51 @@ impl LiveMap {
     /// [`LiveError::Exists`] if there is one of this name; [`LiveError::Options`], [`LiveError::Full`];
     /// [`LiveError::Corrupt`] if something else has its place.
     pub fn create(location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
-        Self::create_with(pheon_os::fs::real(), location, options)
+        Self::create_filled(location, options, std::iter::empty())
+    }
+
+    /// [`create`](Self::create) with changes that are made, in one transaction, before the name appears: nobody sees the map
+    /// without them, and if they fail there is no map. They may be asked for several times.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) and [`apply`](Self::apply).
+    pub fn create_filled<'c>(
+        location: &Location,
+        options: &LiveOptions,
+        changes: impl Iterator<Item = Change<'c>> + Clone,
+    ) -> Result<Self, LiveError> {
+        Self::create_at(&pheon_os::fs::real(), location, options, changes)
     }
 
     /// [`LiveMap::create`] on another file system: one that injects faults, in tests.
     #[doc(hidden)]
     pub fn create_with(fs: Arc<dyn FileSystem>, location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
+        Self::create_at(&fs, location, options, std::iter::empty())
+    }
+
+    fn create_at<'c>(
+        fs: &Arc<dyn FileSystem>,
+        location: &Location,
+        options: &LiveOptions,
+        changes: impl Iterator<Item = Change<'c>> + Clone,
+    ) -> Result<Self, LiveError> {
         let dir = location.dir()?;
         if options.durable && !location.is_in_store() {
             let problem = "a live map in memory cannot be durable; open one in a store".to_owned();
             return Err(LiveError::Options { problem });
         }
-        if exists(&*fs, &dir)? && !finish_unlinking(&*fs, location)? {
+        if exists(&**fs, &dir)? && !finish_unlinking(&**fs, location)? {
             // A map's folder gets its name whole and loses it whole.
-            if !exists(&*fs, &Ctrl::path_in(&dir))? && exists(&*fs, &dir)? {
+            if !exists(&**fs, &Ctrl::path_in(&dir))? && exists(&**fs, &dir)? {
                 return Err(LiveError::corrupt(&dir, "it is no live map: it has no CTRL; `pheon live rm` removes it"));
             }
             return Err(LiveError::Exists { path: dir });
         }
-        remove_leftovers(&*fs, location);
+        remove_leftovers(&**fs, location);
         let mut attempts = 1;
         loop {
             let temporary = location.temporary();
-            let made = build(&fs, location, &temporary, options).and_then(|lock| {
+            let made = build(fs, location, &temporary, options, changes.clone()).and_then(|lock| {
                 let renamed = fs.rename(&temporary, &dir);
                 drop(lock);
                 renamed.map_err(|e| match e.kind() {
@@ -211,10 +233,11 @@ impl LiveMap {
                         let (parent, _) = location.parent();
                         fs.sync_dir(&parent).map_err(|e| LiveError::io("sync", &parent, e))?;
                     }
-                    return Self::attach_with(fs, location, true);
+                    return Self::attach_with(fs.clone(), location, true);
                 }
                 Err(error) => {
                     let _ = fs.remove_dir_all(&temporary);
+                    let error = error.of_map(&temporary, &dir);
                     let removed =
                         matches!(&error, LiveError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
                     if !removed || attempts == ATTEMPTS_MAX {
@@ -284,7 +307,7 @@ impl LiveMap {
             Ok(Shared::new(fs.clone(), dir.clone(), ctrl, view, writable, mode))
         };
         let shared = shared::known((meta.dev, meta.ino), writable, open)?;
-        Ok(Self { shared, location: location.clone() })
+        Ok(Self::of(shared, location.clone()))
     }
 
     /// Opens a map, making it if it is not there. Any number of processes may do so at once: they get the same map.
@@ -293,15 +316,28 @@ impl LiveMap {
     /// # Errors
     /// As [`create`](Self::create) and [`attach`](Self::attach).
     pub fn open(location: &Location, options: &LiveOptions) -> Result<Self, LiveError> {
+        Ok(Self::open_filled(location, options, std::iter::empty())?.0)
+    }
+
+    /// [`open`](Self::open) that makes changes if it makes the map, as [`create_filled`](Self::create_filled) does; and whether
+    /// it made it.
+    ///
+    /// # Errors
+    /// As [`create_filled`](Self::create_filled) and [`attach`](Self::attach).
+    pub fn open_filled<'c>(
+        location: &Location,
+        options: &LiveOptions,
+        changes: impl Iterator<Item = Change<'c>> + Clone,
+    ) -> Result<(Self, bool), LiveError> {
         loop {
             match Self::attach(location, true) {
                 Err(LiveError::NotFound { .. }) => {}
-                other => return other,
+                other => return Ok((other?, false)),
             }
-            match Self::create(location, options) {
+            match Self::create_filled(location, options, changes.clone()) {
                 // Made, or unlinked again, by another process at the same time.
                 Err(LiveError::Exists { .. } | LiveError::NotFound { .. }) => {}
-                other => return other,
+                other => return Ok((other?, true)),
             }
         }
     }
@@ -403,12 +439,13 @@ fn exists(fs: &dyn FileSystem, path: &Path) -> Result<bool, LiveError> {
     }
 }
 
-/// Builds an empty map under a temporary name. The lock says that somebody is at it.
-fn build(
+/// Builds a map under a temporary name. The lock says that somebody is at it.
+fn build<'c>(
     fs: &Arc<dyn FileSystem>,
     location: &Location,
     temporary: &Path,
     options: &LiveOptions,
+    changes: impl Iterator<Item = Change<'c>>,
 ) -> Result<FileLock, LiveError> {
     let failed = |e| LiveError::io("make", temporary, e);
     match location {
@@ -436,12 +473,19 @@ fn build(
     ctrl.publish(&block);
     let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", temporary, e))?;
     ctrl.set_boot(boot);
+    let shared = Arc::new(Shared::new(fs.clone(), temporary.to_owned(), ctrl, view, true, mode));
     if location.is_in_store() {
-        let path = Ctrl::path_in(temporary);
-        fs.sync_shared(&path, ctrl.map()).map_err(|e| LiveError::io("sync", &path, e))?;
-        let shared = Shared::new(fs.clone(), temporary.to_owned(), ctrl, view, true, mode);
-        let view = shared.mapped_view();
-        sync::all(&shared, &view, &block)?;
+        let path = shared.ctrl.path();
+        fs.sync_shared(path, shared.ctrl.map()).map_err(|e| LiveError::io("sync", path, e))?;
+        sync::all(&shared, &shared.mapped_view(), &block)?;
+    }
+    let mut changes = changes.peekable();
+    if changes.peek().is_some() {
+        let map = LiveMap::of(shared, location.clone());
+        map.lock(None, &|| false)?;
+        let filled = map.apply(changes).and_then(|()| map.sync());
+        map.unlock()?;
+        filled?;
     }
     Ok(lock)
 }

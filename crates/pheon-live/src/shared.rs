@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) key_locks: OnceLock<KeyLocks>,
     /// Touched by the holder of the lock only.
     pub(crate) queue: Mutex<Option<Queue>>,
+    /// Handles that are not closed.
+    pub(crate) users: AtomicUsize,
 }
 
 /// Which thread of this process holds a mutex, and how often.
@@ -163,6 +165,7 @@ impl Shared {
             lock: Owner::default(),
             key_locks: OnceLock::new(),
             queue: Mutex::default(),
+            users: AtomicUsize::new(0),
         }
     }
 
@@ -208,6 +211,15 @@ impl Shared {
             Lost::Elsewhere if self.ctrl.is_unlinked() => LiveError::Unlinked { path: self.dir.clone() },
             Lost::Elsewhere => LiveError::corrupt(&self.dir, "a slot or record names a chunk that is not there"),
             Lost::Damaged => LiveError::corrupt(&self.dir, "a slot or record leads to no record"),
+        }
+    }
+
+    /// Lets go of the entries' memory. Whoever needs it again finds that the view is an old one, and maps the current one.
+    pub(crate) fn let_go(&self) {
+        let index = self.view.load().index.clone();
+        self.view.store(Arc::new(View::new(0, index, Vec::new())));
+        if let Ok(mut queue) = self.queue.try_lock() {
+            *queue = None;
         }
     }
 

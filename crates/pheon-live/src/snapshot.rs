@@ -101,14 +101,38 @@ impl Snapshot {
         Ok(None)
     }
 
+    /// How many entries it has: looks at each.
+    ///
+    /// # Errors
+    /// When the map's files are damaged.
+    pub fn len(&self) -> Result<u64, LiveError> {
+        let mut len = 0;
+        self.for_each(|_| len += 1)?;
+        Ok(len)
+    }
+
+    /// Whether it has none.
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool, LiveError> {
+        Ok(self.len()? == 0)
+    }
+
     /// All entries in the map's order: a copy of 16 bytes an entry, sorted.
     ///
     /// # Errors
     /// When the map's files are damaged.
     pub fn ordered(&self) -> Result<Ordered, LiveError> {
+        let mut entries = Vec::new();
+        self.for_each(|record| entries.push((record.order(), record.address())))?;
+        entries.sort_unstable_by_key(|entry| entry.0);
+        Ok(Ordered { view: self.view.clone(), addresses: entries.into_iter().map(|entry| entry.1).collect() })
+    }
+
+    fn for_each(&self, mut body: impl FnMut(Record<'_>)) -> Result<(), LiveError> {
         const AHEAD: usize = 16;
         let taken: Vec<u64> = self.slots.iter().copied().filter(|&word| word > FREED).collect();
-        let mut entries = Vec::with_capacity(taken.len());
         for (i, &word) in taken.iter().enumerate() {
             if let Some(&later) = taken.get(i + AHEAD) {
                 let address = Address::of_word(later);
@@ -117,11 +141,10 @@ impl Snapshot {
                 }
             }
             if let Some(record) = self.shown(word)? {
-                entries.push((record.order(), record.address()));
+                body(record);
             }
         }
-        entries.sort_unstable_by_key(|entry| entry.0);
-        Ok(Ordered { view: self.view.clone(), addresses: entries.into_iter().map(|entry| entry.1).collect() })
+        Ok(())
     }
 }
 

@@ -23,6 +23,21 @@ pub(super) struct Batch {
     mixed: bool,
 }
 
+/// By the number of a change: what takes the place of the value that is stored, and of its byte.
+type Kept = HashMap<usize, (u8, Vec<u8>)>;
+
+/// The changes that a new map begins with.
+pub(super) struct First<'a> {
+    batch: &'a Batch,
+    kept: Kept,
+}
+
+impl First<'_> {
+    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> + Clone {
+        self.batch.changes(&self.kept)
+    }
+}
+
 /// Where a change ends, and what it is.
 struct At {
     key_end: usize,
@@ -80,18 +95,23 @@ impl Batch {
 
     /// Makes the changes. The calling thread holds the map's lock.
     pub(super) fn commit(&self, py: Python<'_>, map: &LiveMap) -> PyResult<()> {
-        let kept = self.kept(py, map)?;
+        let kept = self.kept(py, Some(map))?;
         let apply = || map.apply(self.changes(&kept));
         let done = if self.places.len() < DETACH_MIN { apply() } else { py.detach(apply) };
         done.map_err(|e| live_error(py, &e))
     }
 
+    /// The changes of a map that is to be made with them, all at once.
+    pub(super) fn first(&self, py: Python<'_>) -> PyResult<First<'_>> {
+        Ok(First { batch: self, kept: self.kept(py, None)? })
+    }
+
     /// What takes the place of the stored value, and its byte, where a key that was first given in another form keeps that.
-    fn kept(&self, py: Python<'_>, map: &LiveMap) -> PyResult<HashMap<usize, (u8, Vec<u8>)>> {
+    fn kept(&self, py: Python<'_>, map: Option<&LiveMap>) -> PyResult<Kept> {
         let mut kept = HashMap::new();
         // The form of each key that is there, in the course of the changes.
         let mut forms: HashMap<&[u8], Option<Option<Vec<u8>>>> = HashMap::new();
-        if map.is_empty() && !self.mixed {
+        if map.is_none_or(LiveMap::is_empty) && !self.mixed {
             return Ok(kept);
         }
         for (i, (key, stored, at)) in self.each().enumerate() {
@@ -104,7 +124,7 @@ impl Batch {
             }
             let before = match forms.get(key) {
                 Some(form) => form.clone(),
-                None => given_key(py, map, key)?,
+                None => map.map_or(Ok(None), |map| given_key(py, map, key))?,
             };
             let form = match before {
                 Some(form) => {
@@ -122,7 +142,7 @@ impl Batch {
         Ok(kept)
     }
 
-    fn each(&self) -> impl Iterator<Item = (&[u8], &[u8], &At)> {
+    fn each(&self) -> impl Iterator<Item = (&[u8], &[u8], &At)> + Clone {
         let mut start = 0;
         self.places.iter().map(move |at| {
             let key = &self.bytes[start..at.key_end];
@@ -131,7 +151,7 @@ impl Batch {
         })
     }
 
-    fn changes<'a>(&'a self, kept: &'a HashMap<usize, (u8, Vec<u8>)>) -> impl Iterator<Item = Change<'a>> {
+    fn changes<'a>(&'a self, kept: &'a Kept) -> impl Iterator<Item = Change<'a>> + Clone {
         self.each().enumerate().map(move |(i, (key, value, at))| match kept.get(&i) {
             _ if at.deletes => Change::Delete { key },
             Some((meta, value)) => Change::Put { key, meta: *meta, value },

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use pheon_live::{Entry, LiveMap};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::codec;
 use crate::errors::{CorruptError, live_error};
@@ -151,7 +152,7 @@ pub(super) fn key_object<'py>(py: Python<'py>, entry: Entry<'_>, codec: Codec) -
     codec::decode(py, given.unwrap_or(entry.key()), codec.allow_pickle)
 }
 
-/// The value of an entry: plain, and whether it is a list or dict.
+/// The value of an entry: plain, and whether it is a list or dict or a tuple with one in it.
 #[inline]
 pub(super) fn value_object<'py>(
     py: Python<'py>,
@@ -159,5 +160,16 @@ pub(super) fn value_object<'py>(
     codec: Codec,
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
     let (_, value) = parts(entry.meta(), entry.value())?;
-    Ok((codec::decode(py, value, codec.allow_pickle)?, codec::is_container(value)))
+    let plain = codec::decode(py, value, codec.allow_pickle)?;
+    let nested = codec::is_container(value) || plain.cast_exact::<PyTuple>().is_ok_and(|tuple| holds_container(tuple));
+    Ok((plain, nested))
+}
+
+/// Whether a list or dict is in a tuple, or in a tuple in it.
+fn holds_container(tuple: &Bound<'_, PyTuple>) -> bool {
+    tuple.iter_borrowed().any(|item| {
+        item.is_exact_instance_of::<PyList>()
+            || item.is_exact_instance_of::<PyDict>()
+            || item.cast_exact::<PyTuple>().is_ok_and(|tuple| holds_container(&tuple))
+    })
 }

@@ -33,6 +33,8 @@ pub(crate) struct LiveHandle {
     dir: PathBuf,
     codec: Codec,
     closed: AtomicBool,
+    /// Whether this handle made the map.
+    made: bool,
     /// Up to where `wait` has told of changes.
     told: Mutex<Position>,
 }
@@ -143,9 +145,12 @@ fn wait_for(
 #[allow(clippy::too_many_arguments)]
 #[pymethods]
 impl LiveHandle {
-    /// `create`: None attaches or makes, True makes, False attaches.
+    /// `create`: None attaches or makes, True makes, False attaches. `pairs`, as for `put_many`, are encoded first; a new map
+    /// has them from the moment that others can find it.
     #[new]
-    #[pyo3(signature = (name, group, store, create, writable, pickle, allow_pickle, max_entries, max_age, max_bytes, durable))]
+    #[pyo3(signature = (
+        name, group, store, create, writable, pickle, allow_pickle, max_entries, max_age, max_bytes, durable, pairs=None
+    ))]
     fn new(
         py: Python<'_>,
         name: String,
@@ -159,6 +164,7 @@ impl LiveHandle {
         max_age: Option<f64>,
         max_bytes: Option<u64>,
         durable: bool,
+        pairs: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let location = location(name, group, store);
         let options = LiveOptions {
@@ -167,16 +173,26 @@ impl LiveHandle {
             max_bytes: max_bytes.unwrap_or(0),
             durable,
         };
+        let codec = Codec { pickle, allow_pickle };
+        let mut batch = Batch::new(codec);
+        if let Some(pairs) = &pairs {
+            batch.put_all(pairs)?;
+        }
+        let first = batch.first(py)?;
         let opened = py.detach(|| match create {
-            _ if !writable => LiveMap::attach(&location, false),
-            None => LiveMap::open(&location, &options),
-            Some(true) => LiveMap::create(&location, &options),
-            Some(false) => LiveMap::attach(&location, true),
+            _ if !writable => LiveMap::attach(&location, false).map(|map| (map, false)),
+            None => LiveMap::open_filled(&location, &options, first.changes()),
+            Some(true) => LiveMap::create_filled(&location, &options, first.changes()).map(|map| (map, true)),
+            Some(false) => LiveMap::attach(&location, true).map(|map| (map, false)),
         });
-        let map = opened.map_err(|e| live_error(py, &e))?;
+        let (map, made) = opened.map_err(|e| live_error(py, &e))?;
         let told = Mutex::new(map.position());
         let dir = location.dir().map_err(|e| live_error(py, &e))?;
-        Ok(Self { map, dir, codec: Codec { pickle, allow_pickle }, closed: AtomicBool::new(false), told })
+        let handle = Self { map, dir, codec, closed: AtomicBool::new(false), made, told };
+        if pairs.is_some() && !made {
+            handle.commit(py, &batch)?;
+        }
+        Ok(handle)
     }
 
     /// Names of the maps in memory, or in a store.
@@ -222,8 +238,9 @@ impl LiveHandle {
         self.map()?.contains(encoded.key()).map_err(|e| live_error(py, &e))
     }
 
-    fn __len__(&self) -> PyResult<usize> {
-        Ok(self.map()?.len() as usize)
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        let map = self.map()?;
+        Ok(map.len_living().map_err(|e| live_error(py, &e))? as usize)
     }
 
     fn __setitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -343,7 +360,7 @@ impl LiveHandle {
         let mut encoded = Encoded::key_of(key, self.codec)?;
         let equal = match (self.find_plain(py, &encoded)?, old) {
             (None, None) => true,
-            (Some(now), Some((old,))) => now.eq(&old)?,
+            (Some(now), Some((old,))) => now.eq(&old)? || self.is_stored_alike(&now, &old),
             _ => false,
         };
         if equal {
@@ -534,6 +551,12 @@ impl LiveHandle {
         self.map.is_writable()
     }
 
+    /// Whether this handle made the map.
+    #[getter]
+    fn made(&self) -> bool {
+        self.made
+    }
+
     #[getter]
     fn pickles(&self) -> (bool, bool) {
         (self.codec.pickle, self.codec.allow_pickle)
@@ -580,6 +603,7 @@ impl LiveHandle {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        self.map.close();
     }
 }
 
@@ -589,6 +613,16 @@ impl LiveHandle {
         let map = this.map()?;
         let ordered = py.detach(|| map.snapshot()?.ordered()).map_err(|e| live_error(py, &e))?;
         Ok(LiveIter::new(ordered, this.codec, what, backwards, Some(slf.as_any().clone().unbind())))
+    }
+
+    /// Whether two values have the same bytes, as those with a NaN in them have, which is unequal to itself.
+    fn is_stored_alike(&self, one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
+        let encoded = |value| {
+            let mut bytes = Vec::new();
+            codec::encode_value(value, self.codec.pickle, &mut bytes).map(|()| bytes)
+        };
+        // What cannot be stored is not there.
+        matches!((encoded(one), encoded(other)), (Ok(one), Ok(other)) if one == other)
     }
 
     fn commit(&self, py: Python<'_>, batch: &Batch) -> PyResult<()> {
