@@ -7,7 +7,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -457,3 +459,54 @@ def test_freezing_and_back(store_path: Path, live: pheon.LiveMap) -> None:
         with pickling:
             pickling.freeze("v2", store=store)
         assert store.map("v2", allow_pickle=True)["p"] == Path("/x")
+
+
+def test_locks_outlive_handles(tmp_path: Path) -> None:
+    """In a process of its own: with the memory gone, the next lock of any map would crash it."""
+    script = tmp_path / "locks.py"
+    script.write_text(
+        textwrap.dedent("""
+        import threading
+        import pheon
+
+        def take():
+            d = pheon.LiveMap(name=NAME)
+            d.lock.acquire()
+            d.lock_key("k").acquire()
+
+        def elsewhere():
+            d = pheon.LiveMap(name=NAME)
+            return d.lock.acquire(timeout=0.01), d.lock_key("k").acquire(timeout=0.01)
+
+        import sys
+        NAME = sys.argv[1]
+        take()
+        with pheon.LiveMap(auto_unlink=True) as other:
+            for i in range(100):
+                other[i] = i
+                with other.lock, other.lock_key(i):
+                    pass
+        found = []
+        thread = threading.Thread(target=lambda: found.append(elsewhere()))
+        thread.start()
+        thread.join()
+        assert found == [(False, False)], found
+        d = pheon.LiveMap(name=NAME)
+        d["x"] = 1
+        d.lock.release()
+        d.lock_key("k").release()
+        thread = threading.Thread(target=lambda: found.append(elsewhere()))
+        thread.start()
+        thread.join()
+        assert found[1] == (True, True), found
+        print("done")
+        """)
+    )
+    name = f"test-{uuid.uuid4().hex}"
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), name], check=False, capture_output=True, text=True, timeout=SECONDS_MAX
+        )
+    finally:
+        pheon.LiveMap.unlink_by_name(name, ignore_missing=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -57,6 +57,11 @@ impl KeyLocks {
         (hash(key) >> 32) as usize % LOCKS
     }
 
+    /// Whether some thread of this process has one.
+    pub(crate) fn any_held(&self) -> bool {
+        self.owners.iter().any(Owner::is_somebody)
+    }
+
     pub(crate) fn lock(&self, number: usize) -> (RobustMutex<'_>, &Owner) {
         (RobustMutex::at(&self.map, number * LOCK_BYTES), &self.owners[number])
     }

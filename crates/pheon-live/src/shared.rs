@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,11 @@ impl Owner {
         Ok(())
     }
 
+    /// Whether a thread of this process has it, or ended with it, or had it when this process was forked from its own.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) != 0
+    }
+
     /// How often this thread holds it.
     pub(crate) fn depth(&self) -> u32 {
         if self.is_me() { self.depth.load(Ordering::Relaxed) } else { 0 }
@@ -262,6 +267,11 @@ impl Shared {
     pub(crate) fn lock_depth(&self) -> u32 {
         self.lock.depth()
     }
+
+    /// Whether some thread of this process has the lock, or that of a key.
+    fn is_locked(&self) -> bool {
+        self.lock.is_somebody() || self.key_locks.get().is_some_and(KeyLocks::any_held)
+    }
 }
 
 /// Maps of this process by device and inode of their CTRL, so that two handles of one map share its lock's owner.
@@ -269,9 +279,25 @@ type Known = HashMap<(u64, u64), Weak<Shared>>;
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
-/// How long to wait for the table: a forked child may have inherited it locked, for ever, by a thread that it does not
-/// have; it then works without.
-const KNOWN_WAIT_MAX: Duration = Duration::from_millis(200);
+/// Maps without a handle whose lock, or a lock of a key, a thread of this process holds still. The C library has the mutex in
+/// a list of that thread's, and the kernel walks it when the thread ends: the memory must stay where it is.
+static LOCKED: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
+
+/// How long to wait for a table: a forked child may have inherited it locked, for ever, by a thread that it does not have;
+/// it then works without.
+const TABLE_WAIT_MAX: Duration = Duration::from_millis(200);
+
+fn lock_table<T>(table: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let began = Instant::now();
+    loop {
+        match table.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) if began.elapsed() > TABLE_WAIT_MAX => return None,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(100)),
+        }
+    }
+}
 
 /// The map of this process with this CTRL, or the one that `open` makes.
 pub(crate) fn known(
@@ -279,26 +305,40 @@ pub(crate) fn known(
     writable: bool,
     open: impl FnOnce() -> Result<Shared, LiveError>,
 ) -> Result<Arc<Shared>, LiveError> {
-    let began = Instant::now();
-    let mut guard = loop {
-        match KNOWN.try_lock() {
-            Ok(guard) => break guard,
-            Err(TryLockError::Poisoned(poisoned)) => break PoisonError::into_inner(poisoned),
-            Err(TryLockError::WouldBlock) if began.elapsed() > KNOWN_WAIT_MAX => return Ok(Arc::new(open()?)),
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(100)),
-        }
+    let find = |known: &Known| {
+        let shared = known.get(&id).and_then(Weak::upgrade)?;
+        (shared.writable == writable && !shared.ctrl.is_unlinked()).then_some(shared)
     };
-    let known = guard.get_or_insert_default();
-    if let Some(shared) = known.get(&id).and_then(Weak::upgrade)
-        && shared.writable == writable
-        && !shared.ctrl.is_unlinked()
-    {
+    if let Some(shared) = lock_table(&KNOWN).and_then(|mut guard| find(guard.get_or_insert_default())) {
         return Ok(shared);
     }
+    // Without the table: opening after a boot may take long, and others need the table meanwhile.
     let shared = Arc::new(open()?);
+    let Some(mut guard) = lock_table(&KNOWN) else { return Ok(shared) };
+    let known = guard.get_or_insert_default();
+    if let Some(earlier) = find(known) {
+        return Ok(earlier);
+    }
     known.retain(|_, weak| weak.strong_count() > 0);
     if writable {
         known.insert(id, Arc::downgrade(&shared));
     }
     Ok(shared)
+}
+
+/// Called for a map that lost its last handle: keeps its memory while a thread of this process holds a lock of it, and lets go
+/// of those that were given back meanwhile.
+pub(crate) fn keep_while_locked(shared: &Arc<Shared>) {
+    let Some(mut kept) = lock_table(&LOCKED) else {
+        if shared.is_locked() {
+            std::mem::forget(shared.clone());
+        }
+        return;
+    };
+    let free: Vec<_> = kept.extract_if(.., |other| !other.is_locked()).collect();
+    if shared.is_locked() && !kept.iter().any(|other| Arc::ptr_eq(other, shared)) {
+        kept.push(shared.clone());
+    }
+    drop(kept);
+    drop(free);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::shared::Shared;
+use crate::shared::{self, Shared};
 
 /// One handle's use of a map. The end of the last one lets go of the entries' memory.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ impl User {
 
     pub(crate) fn end(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) && self.shared.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared::keep_while_locked(&self.shared);
             self.shared.let_go();
         }
     }

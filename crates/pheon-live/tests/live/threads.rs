@@ -156,3 +156,62 @@ fn a_waiter_is_woken_by_a_change() {
         assert_eq!(waiter.join().unwrap().keys[0].key, b"woken");
     });
 }
+
+/// Lines of this process's memory map that name a file of the map.
+fn mapped(map: &pheon_live::Location) -> usize {
+    let pheon_live::Location::Memory { name, .. } = map else { panic!("not in memory") };
+    #[allow(clippy::disallowed_methods)] // not a file of the engine's
+    let lines = std::fs::read_to_string("/proc/self/maps").unwrap();
+    lines.lines().filter(|line| line.contains(name.as_str())).count()
+}
+
+#[test]
+fn a_lock_outlives_the_last_handle() {
+    let never = || false;
+    let others = [Scratch::new(), Scratch::new()];
+    let location = Scratch::new().location();
+    let map = LiveMap::create(&location, &pheon_live::LiveOptions::default()).unwrap();
+    put(&map, b"k", b"v").unwrap();
+    map.lock(None, &never).unwrap();
+    map.lock_key(b"k", None, &never).unwrap();
+    drop(map);
+    for other in &others {
+        // Each is entered into the thread's list of mutexes, beside those above.
+        put(&other.map, b"k", b"v").unwrap();
+    }
+    assert!(mapped(&location) > 0);
+    let again = LiveMap::attach(&location, true).unwrap();
+    assert_eq!(again.lock_depth(), 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let soon = Some(Duration::from_millis(10));
+            assert!(matches!(again.lock(soon, &never), Err(LiveError::LockTimeout { .. })));
+            assert!(matches!(again.lock_key(b"k", soon, &never), Err(LiveError::LockTimeout { .. })));
+        });
+    });
+    assert_eq!(again.get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
+    again.unlock_key(b"k").unwrap();
+    again.unlock().unwrap();
+    assert!(matches!(again.unlock(), Err(LiveError::NotHeld)));
+    again.unlink().unwrap();
+    drop(again);
+    assert_eq!(mapped(&location), 0, "and its memory is given back with the lock");
+}
+
+#[test]
+fn locks_of_a_thread_that_ends_are_free_though_it_dropped_a_handle_between() {
+    let (first, second) = (Scratch::new(), Scratch::new().location());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            first.map.lock(None, &|| false).unwrap();
+            let map = LiveMap::create(&second, &pheon_live::LiveOptions::default()).unwrap();
+            map.lock(None, &|| false).unwrap();
+        });
+    });
+    first.map.lock(Some(Duration::from_secs(5)), &|| false).unwrap();
+    first.map.unlock().unwrap();
+    let map = LiveMap::attach(&second, true).unwrap();
+    map.lock(Some(Duration::from_secs(5)), &|| false).unwrap();
+    map.unlock().unwrap();
+    map.unlink().unwrap();
+}
