@@ -9,6 +9,7 @@ use pheon_os::process;
 use crate::scratch::{Scratch, all, delete, locked, put, put_all};
 
 /// A small generator with a seed that a failure prints.
+#[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
-use pheon_os::fs::fault::{FaultFs, Lasts};
+use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 use pheon_os::fs::real;
 
+use crate::disk::Disk;
 use crate::scratch::{all, locked, put};
 
 const NO_SPACE: i32 = 28;
@@ -70,5 +71,40 @@ fn making_a_map_fails_whole() {
         }
         let left: Vec<_> = std::fs::read_dir(dir.path().join(".live")).map(|dir| dir.collect()).unwrap_or_default();
         assert!(left.is_empty(), "call {nth} left {left:?}");
+    }
+}
+
+#[test]
+fn every_durable_write_that_is_acknowledged_is_on_the_disk_whatever_failed_before() {
+    let options = LiveOptions { durable: true, ..LiveOptions::default() };
+    let value = vec![1; 3000];
+    for only in [None, Some(Op::CreateShared), Some(Op::MapShared), Some(Op::SyncShared), Some(Op::SyncDir)] {
+        for nth in 1..12 {
+            let dir = tempfile::tempdir().unwrap();
+            let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
+            drop(LiveMap::create(&location, &options).unwrap());
+            let faulty = FaultFs::new(real());
+            let disk = Disk::of(Arc::new(faulty.clone()), &location, nth);
+            let map = LiveMap::attach_with(Arc::new(disk.clone()), &location, true).unwrap();
+            // Several chunks, most often with a failure when one is added.
+            let mut acknowledged = Vec::new();
+            for i in 0u32..60 {
+                if i % 3 != 2 {
+                    faulty.fail_nth(nth, only, IO_FAILURE, Lasts::Once);
+                }
+                if put(&map, &i.to_le_bytes(), &value).is_ok() {
+                    acknowledged.push(i);
+                }
+                if i % 3 == 1 {
+                    faulty.heal();
+                }
+            }
+            drop(map);
+            disk.boot();
+            let map = LiveMap::attach(&location, true).unwrap();
+            for i in acknowledged {
+                assert!(map.contains(&i.to_le_bytes()).unwrap(), "{i}, with call {nth} of {only:?} failing");
+            }
+        }
     }
 }
