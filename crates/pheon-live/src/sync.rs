@@ -63,7 +63,7 @@ impl Synced {
     }
 
     /// The newest state that the file tells.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+    fn read(bytes: &[u8]) -> Option<Self> {
         let halves = bytes.chunks(HALF_BYTES).filter_map(Self::decode);
         halves.max_by_key(|synced| synced.count)
     }

@@ -87,8 +87,13 @@ impl View {
         Ok(Self::new(number, index, chunks))
     }
 
-    /// Writes the view's file. A file of that name is a leftover.
+    /// Writes the view's file, after telling a new chunk where the one before it ends. A file of that name is a leftover.
     pub(crate) fn write(&self, fs: &dyn FileSystem, dir: &Path, mode: u32) -> Result<(), LiveError> {
+        if let [.., last, tail] = self.chunks.as_slice()
+            && tail.used() == FILE_HEAD_BYTES
+        {
+            tail.set_before(last.used());
+        }
         let path = view_path(dir, self.number);
         let bytes = self.encode();
         let map = crate::files::create(fs, &path, bytes.len() as u64, mode)?;

@@ -56,6 +56,15 @@ impl Disk {
         Self { inner, dir, state: Arc::new(Mutex::new(state)) }
     }
 
+    /// The power goes at the `nth` call from now, before it does anything; the processes do not notice.
+    pub(crate) fn cut_at(&self, nth: u64) {
+        self.state.lock().unwrap().calls_left = Some(nth);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.lock().unwrap().image.is_some()
+    }
+
     /// Puts what is on the disk into the map's folder, as after a boot. Unless the power went before, it goes now.
     pub(crate) fn boot(&self) {
         let mut state = self.state.lock().unwrap();
