@@ -108,3 +108,38 @@ fn every_durable_write_that_is_acknowledged_is_on_the_disk_whatever_failed_befor
         }
     }
 }
+
+/// A writer that is killed after publishing a view does not remove what only the view before names.
+#[test]
+fn files_that_were_not_removed_are_removed_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
+    let faulty = FaultFs::new(real());
+    let map = LiveMap::create_with(Arc::new(faulty.clone()), &location, &LiveOptions::default()).unwrap();
+    for i in 0..400u32 {
+        if i % 40 == 20 {
+            faulty.fail_nth(1, Some(Op::Unlink), IO_FAILURE, Lasts::ForEver);
+        }
+        if i % 40 == 25 {
+            faulty.heal();
+        }
+        // New chunks, larger indexes, and dropped chunks.
+        put(&map, b"hot", &[1; 100_000]).unwrap();
+        let keys: Vec<_> = (0..50u32).map(|key| (i % 100 * 50 + key).to_le_bytes()).collect();
+        locked(&map, || map.apply(keys.iter().map(|key| Change::Put { key, meta: 0, value: b"" })).unwrap());
+    }
+    let info = map.info().unwrap();
+    assert!(faulty.calls_of(Op::Unlink) > 200 && info.chunks < 50, "{info:?}");
+    let mut names: Vec<_> = std::fs::read_dir(location.dir().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("log-"))
+        .collect();
+    names.sort();
+    assert!(
+        matches!(&names[..], [ctrl, lock, sync, index, view] if ctrl == "CTRL" && lock == "LOCK" && sync == "SYNC"
+            && index.starts_with("index-") && view.starts_with("view-")),
+        "{names:?}"
+    );
+    assert_eq!(std::fs::read_dir(location.dir().unwrap()).unwrap().count(), names.len() + info.chunks);
+}
