@@ -11,7 +11,7 @@ use pheon_os::fs::real;
 
 use crate::behaviour::Random;
 use crate::disk::{Disk, scrambled};
-use crate::scratch::{all, delete, locked, put};
+use crate::scratch::{all, delete, files_dir, locked, put};
 
 const BOOT_OFFSET: u64 = 32;
 
@@ -21,16 +21,18 @@ fn location(store: &Path) -> Location {
 
 /// Copies the map's files, as they are on the disk, into another store, as of an earlier boot.
 fn after_a_boot(from: &Location, to: &Location) {
-    let (from, to) = (from.dir().unwrap(), to.dir().unwrap());
-    let _ = fs::remove_dir_all(&to);
-    fs::create_dir_all(&to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    let target = to.dir().unwrap();
+    let _ = fs::remove_dir_all(&target);
+    let files = target.join(files_dir(from).file_name().unwrap());
+    fs::create_dir_all(&files).unwrap();
+    for (from, to) in [(from.dir().unwrap(), &target), (files_dir(from), &files)] {
+        for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
     }
-    fs::OpenOptions::new().write(true).open(to.join("CTRL")).unwrap().write_all_at(&[9; 16], BOOT_OFFSET).unwrap();
+    fs::OpenOptions::new().write(true).open(target.join("CTRL")).unwrap().write_all_at(&[9; 16], BOOT_OFFSET).unwrap();
     // What an index has after a power cut is anything.
-    for entry in fs::read_dir(&to).unwrap() {
+    for entry in fs::read_dir(&files).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name().to_string_lossy().starts_with("index-") {
             let bytes = fs::metadata(entry.path()).unwrap().len() as usize;
@@ -96,10 +98,10 @@ fn what_was_not_synced_may_be_torn_and_what_was_is_there() {
     locked(&map, || map.sync().unwrap());
     put(&map, b"later", b"2").unwrap();
     put(&map, b"last", b"3").unwrap();
-    let log = two.dir().unwrap().join("log-0");
     let used = usize::try_from(map.info().unwrap().entry_bytes).unwrap() + 64;
     for torn in (64 + 56..used).step_by(8) {
         after_a_boot(&one, &two);
+        let log = files_dir(&two).join("log-0");
         // From here on nothing reached the disk.
         let mut bytes = fs::read(&log).unwrap();
         bytes[torn..].fill(0);
@@ -114,6 +116,7 @@ fn what_was_not_synced_may_be_torn_and_what_was_is_there() {
     }
     // Damage before the synced end is told.
     after_a_boot(&one, &two);
+    let log = files_dir(&two).join("log-0");
     let mut bytes = fs::read(&log).unwrap();
     bytes[64 + 48] ^= 1;
     fs::write(&log, bytes).unwrap();
@@ -130,7 +133,7 @@ fn a_transaction_without_its_end_is_left_out() {
     let changes = [b"a", b"b", b"c"].map(|key| Change::Put { key, meta: 0, value: b"2" });
     locked(&map, || map.apply(changes).unwrap());
     after_a_boot(&one, &two);
-    let log = two.dir().unwrap().join("log-0");
+    let log = files_dir(&two).join("log-0");
     let mut bytes = fs::read(&log).unwrap();
     // Four records of 56 bytes: the last one of the transaction is missing.
     bytes[64 + 3 * 56..].fill(0);
@@ -163,7 +166,7 @@ fn two_places(dir: &Path, options: &LiveOptions) -> (LiveMap, Location, Location
 
 /// Changes the bytes of a map's first chunk from an offset on.
 fn change_log(of: &Location, from: usize, change: impl FnOnce(&mut [u8])) {
-    let log = of.dir().unwrap().join("log-0");
+    let log = files_dir(of).join("log-0");
     let mut bytes = fs::read(&log).unwrap();
     change(&mut bytes[from..]);
     fs::write(&log, bytes).unwrap();
@@ -223,7 +226,7 @@ fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (map, one, two) = two_places(dir.path(), &LiveOptions { max_bytes: 1000, ..LiveOptions::default() });
     put(&map, b"a", b"1").unwrap();
-    let sync = one.dir().unwrap().join("SYNC");
+    let sync = files_dir(&one).join("SYNC");
     let synced = fs::read(&sync).unwrap();
     let too_large = [0; 2000];
     let values: [&[u8]; 3] = [b"2", b"2", &too_large];
@@ -235,7 +238,7 @@ fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
         }
         for kept in 0..2 {
             after_a_boot(&one, &two);
-            fs::write(two.dir().unwrap().join("SYNC"), &synced).unwrap();
+            fs::write(files_dir(&two).join("SYNC"), &synced).unwrap();
             change_log(&two, 64 + RECORD, |bytes| {
                 assert_eq!((bytes[FLAGS], bytes[RECORD + FLAGS]), (ABORTED, ABORTED));
                 bytes[kept * RECORD + FLAGS] = 0;
@@ -275,10 +278,8 @@ fn a_transaction_in_two_chunks_needs_both_its_halves() {
 }
 
 fn files(of: &Location) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(of.dir().unwrap())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(files_dir(of)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

@@ -12,16 +12,29 @@ use pheon_os::map::ReadMap;
 use pheon_os::shared::SharedMap;
 
 use crate::behaviour::Random;
+use crate::scratch::files_dir;
 
 const SECTOR_BYTES: usize = 512;
 const BOOT_OFFSET: usize = 32;
 
-/// The folder of one map, which exists. Passes all calls on, and notes what they make durable.
+/// The folder of the files of one map, which exists, and its CTRL. Passes all calls on, and notes what they make durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     inner: Arc<dyn FileSystem>,
+    ctrl: PathBuf,
     dir: PathBuf,
     state: Arc<Mutex<State>>,
+    meanwhile: Arc<Mutex<Meanwhile>>,
+}
+
+/// What happens before the call after so many more.
+#[derive(Default)]
+struct Meanwhile(Option<(u64, Box<dyn FnOnce() + Send>)>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 /// Files by a number of their own, since names are used again.
@@ -42,18 +55,18 @@ struct State {
 impl Disk {
     /// All that is there is on the disk.
     pub(crate) fn of(inner: Arc<dyn FileSystem>, location: &Location, seed: u64) -> Self {
-        let dir = location.dir().unwrap();
+        let (ctrl, dir) = (location.dir().unwrap().join("CTRL"), files_dir(location));
         let (mut names, mut durable) = (Names::new(), HashMap::new());
-        for entry in std::fs::read_dir(&dir).unwrap() {
-            let entry = entry.unwrap();
+        let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        for path in files.chain([ctrl.clone()]) {
             let file = names.len() as u64;
-            names.insert(entry.file_name().into_string().unwrap(), file);
-            durable.insert(file, std::fs::read(entry.path()).unwrap());
+            names.insert(name(&path), file);
+            durable.insert(file, std::fs::read(path).unwrap());
         }
         let (files, durable_names) = (names.len() as u64, names.clone());
         let random = Random(scrambled(seed));
         let state = State { names, durable_names, durable, files, random, calls_left: None, image: None };
-        Self { inner, dir, state: Arc::new(Mutex::new(state)) }
+        Self { inner, ctrl, dir, state: Arc::new(Mutex::new(state)), meanwhile: Arc::default() }
     }
 
     /// The power goes at the `nth` call from now, before it does anything; the processes do not notice.
@@ -72,13 +85,28 @@ impl Disk {
         std::fs::remove_dir_all(&self.dir).unwrap();
         std::fs::create_dir(&self.dir).unwrap();
         for (name, bytes) in image {
-            std::fs::write(self.dir.join(&name), bytes).unwrap();
+            std::fs::write(path_of(&self.dir, &name), bytes).unwrap();
         }
-        let ctrl = std::fs::OpenOptions::new().write(true).open(self.dir.join("CTRL")).unwrap();
+        let ctrl = std::fs::OpenOptions::new().write(true).open(&self.ctrl).unwrap();
         ctrl.write_all_at(&[9; 16], BOOT_OFFSET as u64).unwrap();
     }
 
+    /// Who calls is stopped before its `nth` call from now, and goes on when this is done.
+    pub(crate) fn stop_at(&self, nth: u64, meanwhile: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Meanwhile(Some((nth, Box::new(meanwhile))));
+    }
+
     fn enter(&self) {
+        let due = {
+            let mut meanwhile = self.meanwhile.lock().unwrap();
+            if let Some((left, _)) = &mut meanwhile.0 {
+                *left -= 1;
+            }
+            meanwhile.0.take_if(|(left, _)| *left == 0)
+        };
+        if let Some((_, meanwhile)) = due {
+            meanwhile();
+        }
         let mut state = self.state.lock().unwrap();
         state.write_back(&self.dir);
         if let Some(left) = &mut state.calls_left {
@@ -99,14 +127,14 @@ impl State {
         }
         let at = self.random.below(self.names.len() as u64) as usize;
         if let Some((name, file)) = self.names.clone().into_iter().nth(at) {
-            let bytes = self.mix(file, Some(&dir.join(name)));
+            let bytes = self.mix(file, Some(&path_of(dir, &name)));
             self.durable.insert(file, bytes);
         }
     }
 
     /// Of each sector what is on the disk or what should be.
     fn mix(&mut self, file: u64, path: Option<&Path>) -> Vec<u8> {
-        let current = path.map(|path| std::fs::read(path).unwrap());
+        let current = path.and_then(|path| std::fs::read(path).ok());
         let mut bytes = self.durable.get(&file).cloned().unwrap_or_default();
         let Some(current) = current else { return bytes };
         bytes.resize(current.len(), 0);
@@ -140,7 +168,7 @@ impl State {
             let (now, before) = (self.names.get(&name).copied(), self.durable_names.get(&name).copied());
             let file = if now == before || self.random.below(2) == 0 { now } else { before };
             let Some(file) = file else { continue };
-            let path = dir.join(&name);
+            let path = path_of(dir, &name);
             let mut bytes = self.mix(file, (now == Some(file)).then_some(&*path));
             if name.starts_with("index-") {
                 bytes.fill(0xa5);
@@ -154,6 +182,10 @@ impl State {
 /// A start for random numbers that differs in many bits from the next one's.
 pub(crate) fn scrambled(seed: u64) -> u64 {
     (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn path_of(dir: &Path, name: &str) -> PathBuf {
+    if name == "CTRL" { dir.with_file_name(name) } else { dir.join(name) }
 }
 
 fn name(path: &Path) -> String {
