@@ -12,6 +12,9 @@ use crate::layout::{
 };
 
 const USED: usize = 24;
+const BEFORE: usize = 32;
+/// What is cleared at once: so much, or less, of a disk is read and written.
+const PAGE_BYTES: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -81,6 +84,31 @@ impl Chunk {
 
     pub(crate) fn set_used(&self, used: usize) {
         self.map.store(USED, used as u64);
+    }
+
+    /// The offset at which the chunk before this one ends; 0 in the first one.
+    pub(crate) fn before(&self) -> usize {
+        self.map.load(BEFORE) as usize
+    }
+
+    /// Set before the first record is written. It lies in the same sector as that one's head, so whoever finds a record there
+    /// after a power cut finds it too.
+    pub(crate) fn set_before(&self, used: usize) {
+        self.map.store(BEFORE, used as u64);
+    }
+
+    /// Clears all from an offset on. Nobody but a recovery may.
+    pub(crate) fn clear_from(&self, offset: usize) {
+        let mut at = offset;
+        while at < self.bytes() {
+            let end = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+            let bytes = end.min(self.bytes()) - at;
+            // Most of it was never written: to write zeros there would make as much to be synced.
+            if self.map.bytes(at, bytes).is_some_and(|found| found.iter().any(|&byte| byte != 0)) {
+                self.map.write(at, &[0; PAGE_BYTES][..bytes]);
+            }
+            at = end;
+        }
     }
 
     /// Writes a record after the used part, without publishing it.

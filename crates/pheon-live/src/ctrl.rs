@@ -1,6 +1,7 @@
 //! CTRL: the one page that is never replaced.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
@@ -12,6 +13,7 @@ use pheon_os::{futex, process};
 use crate::error::LiveError;
 use crate::layout::{Address, CTRL_MAGIC, FORMAT_VERSION, ctrl};
 use crate::options::LiveOptions;
+use crate::sync::SYNC_BYTES;
 
 /// The machine words that a mutex in shared memory depends on: the C library, the architecture and the mutex's size.
 fn abi() -> u64 {
@@ -64,6 +66,8 @@ impl Block {
 pub(crate) struct Ctrl {
     map: SharedMap,
     path: PathBuf,
+    /// SYNC, from when it is first needed.
+    sync: OnceLock<SharedMap>,
 }
 
 impl Ctrl {
@@ -81,7 +85,7 @@ impl Ctrl {
     ) -> Result<Self, LiveError> {
         let path = Self::path_in(dir);
         let map = crate::files::create(fs, &path, ctrl::BYTES, mode)?;
-        let ctrl = Self { map, path };
+        let ctrl = Self { map, path, sync: OnceLock::new() };
         ctrl.map.store(ctrl::ABI, abi());
         let id = u128::from_str_radix(&process::random_id(), 16).unwrap_or_default();
         ctrl.map.write(ctrl::UUID, &id.to_be_bytes());
@@ -117,7 +121,7 @@ impl Ctrl {
             );
             return Err(LiveError::corrupt(&path, problem));
         }
-        Ok(Self { map, path })
+        Ok(Self { map, path, sync: OnceLock::new() })
     }
 
     pub(crate) fn map(&self) -> &SharedMap {
@@ -126,6 +130,30 @@ impl Ctrl {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn sync_path(&self) -> PathBuf {
+        self.path.with_file_name("SYNC")
+    }
+
+    /// SYNC, mapped; made if it is not there. Like CTRL it is never replaced, so it stays mapped: then it can be written where
+    /// no file can be opened any more, and is this map's whatever its name may be by now.
+    pub(crate) fn sync_file(&self, fs: &dyn FileSystem, mode: u32) -> Result<&SharedMap, LiveError> {
+        if let Some(file) = self.sync.get() {
+            return Ok(file);
+        }
+        let path = self.sync_path();
+        let file = match fs.map_shared(&path, true) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => crate::files::create(fs, &path, SYNC_BYTES, mode)?,
+            other => other.map_err(|e| LiveError::io("open", &path, e))?,
+        };
+        if self.is_unlinked() {
+            return Err(LiveError::Unlinked { path: path.parent().unwrap_or(&path).to_owned() });
+        }
+        if file.len_bytes() as u64 != SYNC_BYTES {
+            return Err(LiveError::corrupt(&path, format!("expected {SYNC_BYTES} bytes, found {}", file.len_bytes())));
+        }
+        Ok(self.sync.get_or_init(|| file))
     }
 
     pub(crate) fn mutex(&self) -> RobustMutex<'_> {

@@ -34,6 +34,7 @@ mod keylock;
 mod layout;
 mod map;
 mod options;
+mod own;
 mod place;
 mod queue;
 mod recover;

@@ -17,6 +17,7 @@ use crate::index::{Index, SLOTS_MIN_LOG2};
 use crate::layout::{Address, FILE_HEAD_BYTES};
 use crate::map::{Change, LiveMap};
 use crate::options::LiveOptions;
+use crate::own::OwnFiles;
 use crate::recover;
 use crate::shared::{self, Shared};
 use crate::sync;
@@ -276,6 +277,7 @@ impl LiveMap {
             }
             let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", &dir, e))?;
             let mode = meta.mode & 0o666;
+            let own = Arc::new(OwnFiles::new(fs.clone(), &dir, &ctrl));
             if ctrl.boot() != boot {
                 if !writable {
                     let problem =
@@ -285,13 +287,13 @@ impl LiveMap {
                 let lock = FileLock::acquire(&dir.join("LOCK"), Some(RECOVERY_WAIT_MAX), &|| false)
                     .map_err(|e| LiveError::io("lock", &dir, io::Error::other(e.to_string())))?;
                 if ctrl.boot() != boot {
-                    recover::recover(&*fs, &dir, &ctrl, mode, boot)?;
+                    recover::recover(&*own, &dir, &ctrl, mode, boot)?;
                 }
                 drop(lock);
             }
             let view = loop {
                 let number = ctrl.view();
-                match View::open(&*fs, &dir, number, None, writable) {
+                match View::open(&*own, &dir, number, None, writable) {
                     Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                         if ctrl.is_unlinked() {
                             return Err(gone());
@@ -304,7 +306,7 @@ impl LiveMap {
                     other => break other?,
                 }
             };
-            Ok(Shared::new(fs.clone(), dir.clone(), ctrl, view, writable, mode))
+            Ok(Shared::new(own, dir.clone(), ctrl, view, writable, mode))
         };
         let shared = shared::known((meta.dev, meta.ino), writable, open)?;
         Ok(Self::of(shared, location.clone()))
@@ -448,35 +450,40 @@ fn build<'c>(
     changes: impl Iterator<Item = Change<'c>>,
 ) -> Result<FileLock, LiveError> {
     let failed = |e| LiveError::io("make", temporary, e);
-    match location {
-        Location::Memory { group, .. } => shm::create_live_dir(temporary, *group).map_err(failed)?,
-        Location::Store { .. } => {
-            let (parent, _) = location.parent();
-            match fs.create_dir(&parent, DIR_MODE) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(LiveError::io("make", &parent, e)),
-                _ => fs.create_dir(temporary, DIR_MODE).map_err(failed)?,
-            }
+    let make_dir = |dir: &Path| match location {
+        Location::Memory { group, .. } => shm::create_live_dir(dir, *group),
+        Location::Store { .. } => fs.create_dir(dir, DIR_MODE),
+    };
+    if location.is_in_store() {
+        let (parent, _) = location.parent();
+        match fs.create_dir(&parent, DIR_MODE) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(LiveError::io("make", &parent, e)),
+            _ => {}
         }
     }
+    make_dir(temporary).map_err(failed)?;
     let lock = FileLock::acquire(&temporary.join("LOCK"), Some(Duration::ZERO), &|| false)
         .map_err(|e| LiveError::io("lock", temporary, io::Error::new(io::ErrorKind::NotFound, e.to_string())))?;
     // Files are for whom the folder is for.
     let mode = fs.metadata(temporary).map_err(failed)?.mode & 0o666;
     let ctrl = Ctrl::create(&**fs, temporary, mode, options, location.is_in_store())?;
-    let chunk = Chunk::create(&**fs, temporary, 0, CHUNK_BYTES_MIN, mode)?;
-    let index = Index::create(&**fs, temporary, 0, SLOTS_MIN_LOG2, mode)?;
+    let own = OwnFiles::new(fs.clone(), temporary, &ctrl);
+    make_dir(own.folder()).map_err(failed)?;
+    let chunk = Chunk::create(&own, temporary, 0, CHUNK_BYTES_MIN, mode)?;
+    let index = Index::create(&own, temporary, 0, SLOTS_MIN_LOG2, mode)?;
     let view = View::new(1, Arc::new(index), vec![Arc::new(chunk)]);
-    view.write(&**fs, temporary, mode)?;
+    view.write(&own, temporary, mode)?;
     ctrl.set_view(view.number);
     let start = Address::new(0, FILE_HEAD_BYTES).bits();
     let block = Block { txn: 1, end: start, clean: start, next_order: 1, ..Block::default() };
     ctrl.publish(&block);
     let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", temporary, e))?;
     ctrl.set_boot(boot);
-    let shared = Arc::new(Shared::new(fs.clone(), temporary.to_owned(), ctrl, view, true, mode));
+    let shared = Arc::new(Shared::new(Arc::new(own), temporary.to_owned(), ctrl, view, true, mode));
     if location.is_in_store() {
         let path = shared.ctrl.path();
         fs.sync_shared(path, shared.ctrl.map()).map_err(|e| LiveError::io("sync", path, e))?;
+        fs.sync_dir(temporary).map_err(|e| LiveError::io("sync", temporary, e))?;
         sync::all(&shared, &shared.mapped_view(), &block)?;
     }
     let mut changes = changes.peekable();

@@ -1,20 +1,24 @@
 //! Rebuilding a map from its log: docs/live.md, "After a boot".
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use pheon_os::fs::FileSystem;
 
-use crate::chunk::{Chunk, chunk_path};
+use crate::chunk::{Chunk, Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::{Index, SLOTS_MIN_LOG2};
-use crate::layout::{Address, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, chunk_distance, hash, next_chunk, tag_bits};
-use crate::sync::{SYNC_BYTES, Synced};
+use crate::layout::{
+    ABORTED, Address, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, chunk_distance, hash, next_chunk, tag_bits,
+};
+use crate::repair::remove_leftovers;
+use crate::sync::{self, Synced};
 use crate::view::{Place, View};
 
 /// Rebuilds index, view, mutexes and commit block. The caller holds the map's `LOCK`, and the map has no boot's id that
-/// counts, so nobody uses it.
+/// counts, so nobody uses it. May be cut short anywhere, by a power cut too, and done again.
 pub(crate) fn recover(
     fs: &dyn FileSystem,
     dir: &Path,
@@ -22,13 +26,13 @@ pub(crate) fn recover(
     mode: u32,
     boot: [u8; 16],
 ) -> Result<(), LiveError> {
-    let path = dir.join("SYNC");
-    let bytes = fs.read(&path, SYNC_BYTES).map_err(|e| LiveError::io("read", &path, e))?;
-    let synced = Synced::read(&bytes).ok_or_else(|| LiveError::corrupt(&path, "neither half is a state of the log"))?;
+    let path = ctrl.sync_path();
+    let file = ctrl.sync_file(fs, mode)?;
+    let synced = Synced::of(file).ok_or_else(|| LiveError::corrupt(&path, "neither half is a state of the log"))?;
     ctrl.set_boot([0; 16]);
 
-    let chunks = open_chunks(fs, dir, &synced)?;
-    let log = Log::examine(dir, chunks, &synced)?;
+    let log = Log::examine(dir, open_chunks(fs, dir, &synced)?, &synced)?;
+    log.cut(fs, dir, synced.first)?;
     let (number, index_number) = (ctrl.view() + 1, leftover_index(fs, dir) + 1);
     let log2 = (log.records * 2).next_power_of_two().trailing_zeros().max(SLOTS_MIN_LOG2);
     let index = Index::create(fs, dir, index_number, log2, mode)?;
@@ -71,10 +75,12 @@ pub(crate) fn recover(
         }
     }
     view.write(fs, dir, mode)?;
+    Synced::after(Some(&synced), &view, &block).write(fs, &path, file)?;
     ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", ctrl.path(), e))?;
     let _ = fs.unlink(&dir.join("KEYLOCKS"));
     ctrl.set_view(number);
     ctrl.publish(&block);
+    remove_leftovers(fs, dir, &view);
     fs.sync_shared(ctrl.path(), ctrl.map()).map_err(|e| LiveError::io("sync", ctrl.path(), e))?;
     ctrl.set_boot(boot);
     Ok(())
@@ -92,7 +98,7 @@ fn open_chunks(fs: &dyn FileSystem, dir: &Path, synced: &Synced) -> Result<Vec<A
     let mut number = synced.first;
     while chunks.len() < CHUNK_NUMBERS as usize {
         let path = chunk_path(dir, number);
-        let must_be = (chunks.len() as u64) < synced.chunks;
+        let must_be = chunks.len() as u32 <= chunk_distance(synced.end.chunk(), synced.first);
         let opened = fs
             .metadata(&path)
             .map_err(|e| LiveError::io("examine", &path, e))
@@ -100,7 +106,14 @@ fn open_chunks(fs: &dyn FileSystem, dir: &Path, synced: &Synced) -> Result<Vec<A
         match opened {
             Ok(chunk) => chunks.push(Arc::new(chunk)),
             Err(error) if must_be => return Err(error),
-            Err(_) => break,
+            // Not there, or not all of it reached the disk. Any other error might hide records that count.
+            Err(LiveError::Corrupt { .. }) => break,
+            Err(LiveError::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
+            {
+                break;
+            }
+            Err(error) => return Err(error),
         }
         number = next_chunk(number);
     }
@@ -110,75 +123,137 @@ fn open_chunks(fs: &dyn FileSystem, dir: &Path, synced: &Synced) -> Result<Vec<A
 /// The part of a log that counts.
 struct Log {
     chunks: Vec<Arc<Chunk>>,
+    /// After the last record, in the last chunk.
     end: Address,
+    /// The last whole transaction, be it an aborted one.
     txn: u64,
     records: u64,
 }
 
-impl Log {
-    /// Checks every record. Up to the synced end a wrong one is damage; beyond it whole transactions count as long as each
-    /// record is right and the numbers ascend.
-    fn examine(dir: &Path, chunks: Vec<Arc<Chunk>>, synced: &Synced) -> Result<Self, LiveError> {
-        let first = synced.first;
-        let synced_end = (chunk_distance(synced.end.chunk(), first), synced.end.offset());
-        let (mut end, mut txn, mut records) = (synced.end, synced.txn, 0);
-        'log: for (i, chunk) in chunks.iter().enumerate() {
-            let mut at = FILE_HEAD_BYTES;
-            loop {
-                let is_synced = (i as u32, at) < synced_end;
-                if is_synced && (i as u32) < synced_end.0 && at >= chunk.used() {
-                    break;
-                }
-                let record = chunk.record(at).filter(|record| record.is_intact());
-                let follows = |record: &crate::chunk::Record<'_>| {
-                    is_synced || (record.txn() == txn || record.txn() == txn + 1) && record.txn() > synced.txn
-                };
-                let Some(record) = record.filter(follows) else {
-                    if is_synced {
-                        let problem = format!("the record at byte {at} is not as it was synced");
-                        return Err(LiveError::corrupt(&chunk_path(dir, chunk.number()), problem));
-                    }
-                    // The next chunk may go on with the transaction.
-                    let more = chunks.get(i + 1).and_then(|next| next.record(FILE_HEAD_BYTES));
-                    if more.is_some_and(|next| next.is_intact() && (next.txn() == txn || next.txn() == txn + 1)) {
-                        break;
-                    }
-                    break 'log;
-                };
-                at += record.bytes as usize;
-                records += 1;
-                if !is_synced {
-                    txn = record.txn();
-                    if record.is_last() || record.is_aborted() {
-                        end = Address::new(chunk.number(), at);
-                    }
-                }
-                if at >= chunk.bytes() {
-                    break;
-                }
-            }
-        }
-        Self::cut(chunks, first, end, txn, records)
+/// The records of a transaction that were found so far.
+struct Found {
+    txn: u64,
+    records: Vec<Address>,
+    /// After them.
+    end: Address,
+    aborted: bool,
+}
+
+impl Found {
+    fn begin(txn: u64) -> Self {
+        Self { txn, records: Vec::new(), end: Address::of_word(EMPTY), aborted: false }
     }
 
-    /// Forgets what is behind the end.
-    fn cut(mut chunks: Vec<Arc<Chunk>>, first: u32, end: Address, txn: u64, records: u64) -> Result<Self, LiveError> {
-        chunks.truncate(chunk_distance(end.chunk(), first) as usize + 1);
-        if let Some(tail) = chunks.last() {
-            tail.set_used(end.offset());
-        }
-        for chunk in &chunks {
-            // Beyond the synced end `used` need not have reached the disk.
+    fn add(&mut self, record: &Record<'_>) {
+        let address = record.address();
+        self.records.push(address);
+        self.end = Address::new(address.chunk(), address.offset() + record.bytes as usize);
+        self.aborted |= record.is_aborted();
+    }
+}
+
+impl Log {
+    /// Checks every record. Up to the synced end a wrong one is damage; beyond it whole transactions count as long as each
+    /// record is right, none is missing and the numbers ascend.
+    fn examine(dir: &Path, chunks: Vec<Arc<Chunk>>, synced: &Synced) -> Result<Self, LiveError> {
+        let mut log = Self { chunks, end: synced.end, txn: synced.txn, records: 0 };
+        log.take_synced(dir, chunk_distance(synced.end.chunk(), synced.first) as usize)?;
+        log.take_more(chunk_distance(synced.end.chunk(), synced.first) as usize);
+        log.chunks.truncate(chunk_distance(log.end.chunk(), synced.first) as usize + 1);
+        Ok(log)
+    }
+
+    /// Up to the synced end, which is in the chunk at `tail`.
+    fn take_synced(&mut self, dir: &Path, tail: usize) -> Result<(), LiveError> {
+        let mut found = Found::begin(0);
+        for i in 0..=tail {
+            let chunk = self.chunks[i].clone();
+            let end = if i == tail { self.end.offset() } else { chunk.used() };
             let mut at = FILE_HEAD_BYTES;
-            let tail = chunk.number() == end.chunk();
-            while let Some(record) = chunk.record(at).filter(|record| record.is_intact()) {
-                if tail && at >= end.offset() {
-                    break;
+            while at < end {
+                let record = chunk.record(at).filter(Record::is_intact).ok_or_else(|| {
+                    let problem = format!("the record at byte {at} is not as it was synced");
+                    LiveError::corrupt(&chunk_path(dir, chunk.number()), problem)
+                })?;
+                if record.txn() != found.txn {
+                    self.take(&found);
+                    found = Found::begin(record.txn());
                 }
+                found.add(&record);
                 at += record.bytes as usize;
             }
-            chunk.set_used(at);
+            if at != end {
+                let problem = format!("its records end at byte {at}, not {end}");
+                return Err(LiveError::corrupt(&chunk_path(dir, chunk.number()), problem));
+            }
         }
-        Ok(Self { chunks, end, txn, records })
+        self.take(&found);
+        Ok(())
+    }
+
+    /// What follows the synced end, which is in the chunk at `i`.
+    fn take_more(&mut self, mut i: usize) {
+        let mut at = self.end.offset();
+        let mut unfinished: Option<Found> = None;
+        loop {
+            // A later chunk with a record in it says where this one ends. What else is missing here would be missed.
+            let later =
+                self.chunks.get(i + 1).filter(|later| later.record(FILE_HEAD_BYTES).is_some_and(|r| r.is_intact()));
+            if later.is_some_and(|later| later.before() == at) {
+                self.chunks[i].set_used(at);
+                (i, at) = (i + 1, FILE_HEAD_BYTES);
+            }
+            let chunk = self.chunks[i].clone();
+            let Some(record) = chunk.record(at).filter(Record::is_intact) else { return };
+            if let Some(found) = unfinished.take_if(|found| found.txn != record.txn()) {
+                // Of an aborted transaction no record is flagged as the last one; the next one's first tells that it was all.
+                if !found.aborted {
+                    return;
+                }
+                (self.end, self.txn) = (found.end, found.txn);
+                self.take(&found);
+            }
+            if unfinished.is_none() && record.txn() != self.txn + 1 {
+                return;
+            }
+            let found = unfinished.get_or_insert_with(|| Found::begin(record.txn()));
+            found.add(&record);
+            at += record.bytes as usize;
+            if record.is_last()
+                && let Some(found) = unfinished.take()
+            {
+                (self.end, self.txn) = (found.end, found.txn);
+                self.take(&found);
+            }
+        }
+    }
+
+    /// Counts a whole transaction. If one of its records is aborted, all are: not every flag need have reached the disk.
+    fn take(&mut self, found: &Found) {
+        self.records += found.records.len() as u64;
+        for address in found.records.iter().filter(|_| found.aborted) {
+            let first = self.chunks[0].number();
+            self.chunks[chunk_distance(address.chunk(), first) as usize].flag(address.offset(), ABORTED);
+        }
+    }
+
+    /// Makes what is behind the end go for good, and what counts durable. Else the next boot would take what is there now for
+    /// what follows the records that are written from now on.
+    fn cut(&self, fs: &dyn FileSystem, dir: &Path, first: u32) -> Result<(), LiveError> {
+        if let Some(tail) = self.chunks.last() {
+            tail.set_used(self.end.offset());
+            tail.clear_from(self.end.offset());
+        }
+        let entries = fs.read_dir(dir).map_err(|e| LiveError::io("list", dir, e))?;
+        for number in entries.iter().filter_map(|entry| entry.name.strip_prefix("log-")?.parse().ok()) {
+            let path = chunk_path(dir, number);
+            if chunk_distance(number, first) as usize >= self.chunks.len() {
+                match fs.unlink(&path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(LiveError::io("remove", &path, e)),
+                    _ => {}
+                }
+            }
+        }
+        sync::files(fs, dir, &self.chunks)
     }
 }

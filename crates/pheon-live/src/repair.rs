@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::path::Path;
+
+use pheon_os::fs::FileSystem;
 
 use crate::chunk::{Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
@@ -43,13 +46,18 @@ pub(crate) fn repair(shared: &Shared, view: &View, committed: &Block) -> Result<
             chunk.flag(record.address().offset(), ABORTED);
         }
     }
+    if shared.ctrl.in_store() {
+        // Before the next transaction can be on the disk. After a power cut one flag aborts all of its transaction.
+        let from = view.chunks.iter().position(|chunk| chunk.number() == committed.end().chunk());
+        for chunk in &view.chunks[from.unwrap_or(0)..] {
+            crate::sync::contents(&*shared.fs, &shared.dir, chunk)?;
+        }
+    }
     let end = Address::new(view.tail().number(), view.tail().used());
     let block = Block { txn: committed.txn + 1, end: end.bits(), used_slots: view.index.used(), ..*committed };
     shared.ctrl.publish(&block);
-    remove_leftovers(shared, view);
-    if shared.ctrl.in_store() {
-        // Else the abort flags might be missing after a power cut.
-        crate::sync::all(shared, view, &block)?;
+    if shared.check_linked().is_ok() {
+        remove_leftovers(&*shared.fs, &shared.dir, view);
     }
     Ok(block)
 }
@@ -74,23 +82,20 @@ fn uncommitted<'a>(shared: &Shared, view: &'a View, committed: &Block) -> Result
     Ok(records)
 }
 
-/// Removes files that the current view does not name.
-pub(crate) fn remove_leftovers(shared: &Shared, view: &View) {
-    if shared.check_linked().is_err() {
-        return;
-    }
-    let mut named: HashSet<_> = view.chunks.iter().map(|chunk| chunk_path(&shared.dir, chunk.number())).collect();
-    named.insert(view_path(&shared.dir, view.number));
-    named.insert(index_path(&shared.dir, view.index.number()));
-    named.insert(Ctrl::path_in(&shared.dir));
+/// Removes files that the current view does not name. The thread holds the lock, or nobody uses the map.
+pub(crate) fn remove_leftovers(fs: &dyn FileSystem, dir: &Path, view: &View) {
+    let mut named: HashSet<_> = view.chunks.iter().map(|chunk| chunk_path(dir, chunk.number())).collect();
+    named.insert(view_path(dir, view.number));
+    named.insert(index_path(dir, view.index.number()));
+    named.insert(Ctrl::path_in(dir));
     for name in ["LOCK", "KEYLOCKS", "SYNC"] {
-        named.insert(shared.dir.join(name));
+        named.insert(dir.join(name));
     }
-    let Ok(entries) = shared.fs.read_dir(&shared.dir) else { return };
+    let Ok(entries) = fs.read_dir(dir) else { return };
     for entry in entries {
-        let path = shared.dir.join(OsStr::new(&entry.name));
+        let path = dir.join(OsStr::new(&entry.name));
         if !entry.is_dir && !named.contains(&path) {
-            crate::files::remove(&*shared.fs, &path);
+            crate::files::remove(fs, &path);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Making a map in a store durable: the log, and what SYNC says of it.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
+use pheon_os::fs::FileSystem;
+use pheon_os::shared::SharedMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::chunk::chunk_path;
+use crate::chunk::{Chunk, chunk_path};
 use crate::ctrl::Block;
 use crate::error::LiveError;
 use crate::layout::{Address, SYNC_MAGIC};
@@ -25,10 +28,6 @@ pub(crate) struct Synced {
     pub(crate) txn: u64,
     pub(crate) entries: u64,
     pub(crate) next_order: u64,
-}
-
-pub(crate) fn path(shared: &Shared) -> PathBuf {
-    shared.dir.join("SYNC")
 }
 
 impl Synced {
@@ -64,52 +63,81 @@ impl Synced {
     }
 
     /// The newest state that the file tells.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+    fn read(bytes: &[u8]) -> Option<Self> {
         let halves = bytes.chunks(HALF_BYTES).filter_map(Self::decode);
         halves.max_by_key(|synced| synced.count)
     }
 }
 
+impl Synced {
+    /// The state of a log that was `before`, and now is this one.
+    pub(crate) fn after(before: Option<&Self>, view: &View, block: &Block) -> Self {
+        Self {
+            count: before.map_or(0, |synced| synced.count) + 1,
+            first: view.oldest().number(),
+            chunks: view.chunks.len() as u64,
+            end: block.end(),
+            txn: block.txn,
+            entries: block.entries,
+            next_order: block.next_order,
+        }
+    }
+
+    /// What a mapped SYNC tells.
+    pub(crate) fn of(file: &SharedMap) -> Option<Self> {
+        file.bytes(0, file.len_bytes()).and_then(Self::read)
+    }
+
+    /// Makes it the newest state that SYNC tells. What it says must be on the disk.
+    pub(crate) fn write(&self, fs: &dyn FileSystem, path: &Path, file: &SharedMap) -> Result<(), LiveError> {
+        let half = if self.count.is_multiple_of(2) { 0 } else { HALF_BYTES };
+        file.write(half, &self.encode());
+        fs.sync_shared(path, file).map_err(|e| {
+            // Else who comes next takes it for being on the disk.
+            file.write(half, &[0; WORDS * 8]);
+            LiveError::io("sync", path, e)
+        })
+    }
+}
+
+/// Makes chunks, and all names in the map's folder, durable.
+pub(crate) fn files(fs: &dyn FileSystem, dir: &Path, chunks: &[Arc<Chunk>]) -> Result<(), LiveError> {
+    for chunk in chunks {
+        contents(fs, dir, chunk)?;
+    }
+    fs.sync_dir(dir).map_err(|e| LiveError::io("sync", dir, e))
+}
+
+/// Makes a chunk durable, if its name is.
+pub(crate) fn contents(fs: &dyn FileSystem, dir: &Path, chunk: &Chunk) -> Result<(), LiveError> {
+    let path = chunk_path(dir, chunk.number());
+    fs.sync_shared(&path, chunk.map()).map_err(|e| LiveError::io("sync", &path, e))
+}
+
 /// Makes all of the log up to `block` durable, and says so in SYNC. The thread holds the lock, or nobody knows the map yet.
 pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), LiveError> {
-    let path = path(shared);
-    let fs = &*shared.fs;
-    let map = match fs.map_shared(&path, true) {
-        Ok(map) => map,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => crate::files::create(fs, &path, SYNC_BYTES, shared.mode)?,
-        Err(e) => return Err(LiveError::io("open", &path, e)),
-    };
-    let before = map.bytes(0, map.len_bytes()).and_then(Synced::read);
-    let first = view.oldest().number();
-    if before.is_some_and(|synced| synced.txn >= block.txn && synced.first == first) {
-        return Ok(());
+    let (fs, path) = (&*shared.fs, shared.ctrl.sync_path());
+    let file = shared.ctrl.sync_file(fs, shared.mode)?;
+    let before = Synced::of(file);
+    if before.is_some_and(|synced| synced.txn >= block.txn && synced.first == view.oldest().number()) {
+        // Who wrote that may have been killed before it was on the disk.
+        return fs.sync_shared(&path, file).map_err(|e| LiveError::io("sync", &path, e));
     }
-    // Chunks before the one that was synced last have not changed since, but for abort flags of repairs.
+    // Chunks before the one that was synced last have not changed since.
     let from = before.and_then(|synced| view.chunks.iter().position(|chunk| chunk.number() == synced.end.chunk()));
-    for chunk in &view.chunks[from.unwrap_or(0)..] {
-        let path = chunk_path(&shared.dir, chunk.number());
-        fs.sync_shared(&path, chunk.map()).map_err(|e| LiveError::io("sync", &path, e))?;
-    }
-    fs.sync_dir(&shared.dir).map_err(|e| LiveError::io("sync", &shared.dir, e))?;
-    let synced = Synced {
-        count: before.map_or(0, |synced| synced.count) + 1,
-        first,
-        chunks: view.chunks.len() as u64,
-        end: block.end(),
-        txn: block.txn,
-        entries: block.entries,
-        next_order: block.next_order,
-    };
-    map.write(if synced.count.is_multiple_of(2) { 0 } else { HALF_BYTES }, &synced.encode());
-    fs.sync_shared(&path, &map).map_err(|e| LiveError::io("sync", &path, e))
+    files(fs, &shared.dir, &view.chunks[from.unwrap_or(0)..])?;
+    Synced::after(before.as_ref(), view, block).write(fs, &path, file)
 }
 
 /// Makes the transactions after `committed` durable: enough for a replay of the log to find them.
 pub(crate) fn chunks(shared: &Shared, view: &View, committed: &Block, block: &Block) -> Result<(), LiveError> {
-    if committed.end().chunk() != block.end().chunk() {
-        return all(shared, view, block);
-    }
     let tail = view.tail();
-    let path = chunk_path(&shared.dir, tail.number());
-    shared.fs.sync_shared(&path, tail.map()).map_err(|e| LiveError::io("sync", &path, e))
+    // Where SYNC names the last chunk, that chunk's name and all before it are on the disk. It does not if a sync failed
+    // since, of whatever process.
+    let is_told = |synced: Synced| synced.end.chunk() == tail.number();
+    let synced = Synced::of(shared.ctrl.sync_file(&*shared.fs, shared.mode)?);
+    if committed.end().chunk() == tail.number() && synced.is_some_and(is_told) {
+        return contents(&*shared.fs, &shared.dir, tail);
+    }
+    all(shared, view, block)
 }

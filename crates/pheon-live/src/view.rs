@@ -6,9 +6,9 @@ use std::sync::Arc;
 use pheon_os::fs::FileSystem;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::chunk::{Chunk, Record};
+use crate::chunk::{Chunk, Record, chunk_path};
 use crate::error::LiveError;
-use crate::index::{Index, SLOTS_MAX_LOG2};
+use crate::index::{Index, SLOTS_MAX_LOG2, index_path};
 use crate::layout::{
     Address, CHUNK_BYTES_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance, next_chunk,
     tag_bits,
@@ -67,9 +67,7 @@ impl View {
         known: Option<&View>,
         writable: bool,
     ) -> Result<Self, LiveError> {
-        let path = view_path(dir, number);
-        let bytes = fs.read(&path, VIEW_BYTES_MAX).map_err(|e| LiveError::io("read", &path, e))?;
-        let plan = Plan::decode(&bytes, number).map_err(|problem| LiveError::corrupt(&path, problem))?;
+        let plan = Plan::read(fs, dir, number)?;
         let index = match known.filter(|known| known.index.number() == plan.index) {
             Some(known) => known.index.clone(),
             None => Arc::new(Index::open(fs, dir, plan.index, plan.slots_log2, writable)?),
@@ -87,14 +85,46 @@ impl View {
         Ok(Self::new(number, index, chunks))
     }
 
-    /// Writes the view's file. A file of that name is a leftover.
+    /// Writes the view's file, after telling a new chunk where the one before it ends. A file of that name is a leftover.
     pub(crate) fn write(&self, fs: &dyn FileSystem, dir: &Path, mode: u32) -> Result<(), LiveError> {
+        if let [.., last, tail] = self.chunks.as_slice()
+            && tail.used() == FILE_HEAD_BYTES
+        {
+            tail.set_before(last.used());
+        }
         let path = view_path(dir, self.number);
         let bytes = self.encode();
         let map = crate::files::create(fs, &path, bytes.len() as u64, mode)?;
         map.write(0, &bytes);
         drop(map);
+        self.remove_left(fs, dir);
         Ok(())
+    }
+
+    /// Removes what writers left that were killed after publishing a view, or failed to remove the files of the one before:
+    /// the files that a view before the current one names, and neither that one nor this one, which follows it.
+    fn remove_left(&self, fs: &dyn FileSystem, dir: &Path) {
+        let current = self.number - 1;
+        let mut before =
+            (1..current).rev().map_while(|number| Some((number, Plan::read(fs, dir, number).ok()?))).peekable();
+        if before.peek().is_none() {
+            return;
+        }
+        let Ok(kept) = Plan::read(fs, dir, current) else { return };
+        for (number, left) in before {
+            let chunks = (0..left.chunks.len()).scan(left.first, |next, _| {
+                let chunk = *next;
+                *next = next_chunk(chunk);
+                Some(chunk)
+            });
+            for chunk in chunks.filter(|&chunk| self.chunk(chunk).is_none() && !kept.has_chunk(chunk)) {
+                crate::files::remove(fs, &chunk_path(dir, chunk));
+            }
+            if left.index != self.index.number() && left.index != kept.index {
+                crate::files::remove(fs, &index_path(dir, left.index));
+            }
+            crate::files::remove(fs, &view_path(dir, number));
+        }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -209,6 +239,16 @@ struct Plan {
 }
 
 impl Plan {
+    fn read(fs: &dyn FileSystem, dir: &Path, number: u64) -> Result<Self, LiveError> {
+        let path = view_path(dir, number);
+        let bytes = fs.read(&path, VIEW_BYTES_MAX).map_err(|e| LiveError::io("read", &path, e))?;
+        Self::decode(&bytes, number).map_err(|problem| LiveError::corrupt(&path, problem))
+    }
+
+    fn has_chunk(&self, number: u32) -> bool {
+        (chunk_distance(number, self.first) as usize) < self.chunks.len()
+    }
+
     fn decode(bytes: &[u8], number: u64) -> Result<Self, String> {
         let (words, rest) = bytes.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();

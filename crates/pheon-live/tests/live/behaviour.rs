@@ -6,9 +6,10 @@ use std::time::Duration;
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location, Place};
 use pheon_os::process;
 
-use crate::scratch::{Scratch, all, delete, locked, put, put_all};
+use crate::scratch::{Scratch, all, delete, files_dir, locked, put, put_all};
 
 /// A small generator with a seed that a failure prints.
+#[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -337,18 +338,21 @@ fn a_write_needs_the_lock() {
 #[test]
 fn damage_is_an_error() {
     let scratch = Scratch::new();
-    let dir = scratch.location().dir().unwrap();
+    let (dir, files) = (scratch.location().dir().unwrap(), files_dir(&scratch.location()));
     let name = format!("damaged-{}", process::random_id());
     let location = Location::Memory { name, group: None };
     let other = location.dir().unwrap();
     pheon_os::shm::create_live_dir(&other, None).unwrap();
+    let other_files = other.join(files.file_name().unwrap());
+    std::fs::create_dir(&other_files).unwrap();
     for (file, at) in [("CTRL", 0), ("CTRL", 8), ("view-1", 0), ("view-1", 20), ("index-0", 8), ("log-0", 16)] {
         for copied in ["CTRL", "view-1", "index-0", "log-0"] {
-            let mut bytes = std::fs::read(dir.join(copied)).unwrap();
+            let (from, to) = if copied == "CTRL" { (&dir, &other) } else { (&files, &other_files) };
+            let mut bytes = std::fs::read(from.join(copied)).unwrap();
             if copied == file {
                 bytes[at] ^= 0x40;
             }
-            std::fs::write(other.join(copied), bytes).unwrap();
+            std::fs::write(to.join(copied), bytes).unwrap();
         }
         let opened = LiveMap::attach(&location, true);
         assert!(matches!(opened, Err(LiveError::Corrupt { .. })), "{file} {at}: {opened:?}");

@@ -3,11 +3,15 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use pheon_live::{LiveError, LiveMap, LiveOptions, Location};
+use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
+use pheon_os::fs::fault::{FaultFs, Lasts};
+use pheon_os::fs::real;
 
 use crate::behaviour::Random;
-use crate::scratch::{all, delete, locked, put};
+use crate::disk::{Disk, scrambled};
+use crate::scratch::{all, delete, files_dir, locked, put};
 
 const BOOT_OFFSET: u64 = 32;
 
@@ -17,16 +21,18 @@ fn location(store: &Path) -> Location {
 
 /// Copies the map's files, as they are on the disk, into another store, as of an earlier boot.
 fn after_a_boot(from: &Location, to: &Location) {
-    let (from, to) = (from.dir().unwrap(), to.dir().unwrap());
-    let _ = fs::remove_dir_all(&to);
-    fs::create_dir_all(&to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    let target = to.dir().unwrap();
+    let _ = fs::remove_dir_all(&target);
+    let files = target.join(files_dir(from).file_name().unwrap());
+    fs::create_dir_all(&files).unwrap();
+    for (from, to) in [(from.dir().unwrap(), &target), (files_dir(from), &files)] {
+        for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
     }
-    fs::OpenOptions::new().write(true).open(to.join("CTRL")).unwrap().write_all_at(&[9; 16], BOOT_OFFSET).unwrap();
+    fs::OpenOptions::new().write(true).open(target.join("CTRL")).unwrap().write_all_at(&[9; 16], BOOT_OFFSET).unwrap();
     // What an index has after a power cut is anything.
-    for entry in fs::read_dir(&to).unwrap() {
+    for entry in fs::read_dir(&files).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name().to_string_lossy().starts_with("index-") {
             let bytes = fs::metadata(entry.path()).unwrap().len() as usize;
@@ -92,10 +98,10 @@ fn what_was_not_synced_may_be_torn_and_what_was_is_there() {
     locked(&map, || map.sync().unwrap());
     put(&map, b"later", b"2").unwrap();
     put(&map, b"last", b"3").unwrap();
-    let log = two.dir().unwrap().join("log-0");
     let used = usize::try_from(map.info().unwrap().entry_bytes).unwrap() + 64;
     for torn in (64 + 56..used).step_by(8) {
         after_a_boot(&one, &two);
+        let log = files_dir(&two).join("log-0");
         // From here on nothing reached the disk.
         let mut bytes = fs::read(&log).unwrap();
         bytes[torn..].fill(0);
@@ -110,6 +116,7 @@ fn what_was_not_synced_may_be_torn_and_what_was_is_there() {
     }
     // Damage before the synced end is told.
     after_a_boot(&one, &two);
+    let log = files_dir(&two).join("log-0");
     let mut bytes = fs::read(&log).unwrap();
     bytes[64 + 48] ^= 1;
     fs::write(&log, bytes).unwrap();
@@ -123,10 +130,10 @@ fn a_transaction_without_its_end_is_left_out() {
     fs::create_dir(dir.path().join("one")).unwrap();
     let map = LiveMap::open(&one, &LiveOptions::default()).unwrap();
     put(&map, b"a", b"1").unwrap();
-    let changes = [b"a", b"b", b"c"].map(|key| pheon_live::Change::Put { key, meta: 0, value: b"2" });
+    let changes = [b"a", b"b", b"c"].map(|key| Change::Put { key, meta: 0, value: b"2" });
     locked(&map, || map.apply(changes).unwrap());
     after_a_boot(&one, &two);
-    let log = two.dir().unwrap().join("log-0");
+    let log = files_dir(&two).join("log-0");
     let mut bytes = fs::read(&log).unwrap();
     // Four records of 56 bytes: the last one of the transaction is missing.
     bytes[64 + 3 * 56..].fill(0);
@@ -148,4 +155,259 @@ fn durable_writes_need_no_sync() {
     assert!(again.info().unwrap().options.durable);
     let memory = Location::Memory { name: "never-made".to_owned(), group: None };
     assert!(matches!(LiveMap::create(&memory, &options), Err(LiveError::Options { .. })));
+}
+
+/// Two stores' maps, the first one made.
+fn two_places(dir: &Path, options: &LiveOptions) -> (LiveMap, Location, Location) {
+    let (one, two) = (location(&dir.join("one")), location(&dir.join("two")));
+    fs::create_dir(dir.join("one")).unwrap();
+    (LiveMap::create(&one, options).unwrap(), one, two)
+}
+
+/// Changes the bytes of a map's first chunk from an offset on.
+fn change_log(of: &Location, from: usize, change: impl FnOnce(&mut [u8])) {
+    let log = files_dir(of).join("log-0");
+    let mut bytes = fs::read(&log).unwrap();
+    change(&mut bytes[from..]);
+    fs::write(&log, bytes).unwrap();
+}
+
+/// Small entries have records of this size.
+const RECORD: usize = 56;
+
+#[test]
+fn what_is_written_after_a_transaction_was_cut_off_is_there_after_the_next_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions { durable: true, ..LiveOptions::default() });
+    put(&map, b"a", b"1").unwrap();
+    locked(&map, || map.apply([b"b", b"c"].map(|key| Change::Put { key, meta: 0, value: b"2" })).unwrap());
+    after_a_boot(&one, &two);
+    change_log(&two, 64 + 2 * RECORD, |bytes| bytes.fill(0));
+    let again = LiveMap::attach(&two, true).unwrap();
+    assert_eq!(all(&again), [(b"a".to_vec(), b"1".to_vec())]);
+    for i in 0..50 {
+        put(&again, format!("{i}").as_bytes(), b"3").unwrap();
+    }
+    let expected = all(&again);
+    after_a_boot(&two, &one_more(dir.path()));
+    assert_eq!(all(&LiveMap::attach(&one_more(dir.path()), true).unwrap()), expected);
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"k", b"0").unwrap();
+    locked(&map, || map.sync().unwrap());
+    put(&map, b"x", b"1").unwrap();
+    put(&map, b"k", b"2").unwrap();
+    for value in 0..100 {
+        put(&map, b"k", &[value; 1000]).unwrap();
+    }
+    assert!(map.info().unwrap().chunks > 1);
+    after_a_boot(&one, &two);
+    // The record of "x" did not reach the disk, what follows it did.
+    change_log(&two, 64 + RECORD, |bytes| bytes[..RECORD].fill(0));
+    let again = LiveMap::attach(&two, true).unwrap();
+    assert_eq!(all(&again), [(b"k".to_vec(), b"0".to_vec())]);
+    let logs = |of: &Location| files(of).into_iter().filter(|name| name.starts_with("log-")).count();
+    assert_eq!(logs(&two), 1);
+    put(&again, b"k", b"3").unwrap();
+    locked(&again, || again.sync().unwrap());
+    after_a_boot(&two, &one_more(dir.path()));
+    let entries = all(&LiveMap::attach(&one_more(dir.path()), true).unwrap());
+    assert_eq!(entries, [(b"k".to_vec(), b"3".to_vec())]);
+}
+
+#[test]
+fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
+    const FLAGS: usize = 16 + 6;
+    const ABORTED: u8 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions { max_bytes: 1000, ..LiveOptions::default() });
+    put(&map, b"a", b"1").unwrap();
+    let sync = files_dir(&one).join("SYNC");
+    let synced = fs::read(&sync).unwrap();
+    let too_large = [0; 2000];
+    let values: [&[u8]; 3] = [b"2", b"2", &too_large];
+    let changes = [b"b", b"c", b"d"].into_iter().zip(values).map(|(key, value)| Change::Put { key, meta: 0, value });
+    assert!(matches!(locked(&map, || map.apply(changes)), Err(LiveError::Full { .. })));
+    for more in [false, true] {
+        if more {
+            put(&map, b"e", b"3").unwrap();
+        }
+        for kept in 0..2 {
+            after_a_boot(&one, &two);
+            fs::write(files_dir(&two).join("SYNC"), &synced).unwrap();
+            change_log(&two, 64 + RECORD, |bytes| {
+                assert_eq!((bytes[FLAGS], bytes[RECORD + FLAGS]), (ABORTED, ABORTED));
+                bytes[kept * RECORD + FLAGS] = 0;
+            });
+            for _ in 0..2 {
+                let entries = all(&LiveMap::attach(&two, true).unwrap());
+                let keys: Vec<_> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+                assert_eq!(
+                    keys,
+                    if more { vec![b"a", b"e"] } else { vec![b"a"] },
+                    "the flag of record {kept} is missing"
+                );
+                after_a_boot(&two, &one_more(dir.path()));
+                after_a_boot(&one_more(dir.path()), &two);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transaction_in_two_chunks_needs_both_its_halves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", b"1").unwrap();
+    // The first chunk has 64 KiB: it takes "b", and "c" goes to the second one.
+    let changes = [(b"b", 1), (b"c", 65_400)].map(|(key, bytes)| (key, vec![2; bytes]));
+    locked(&map, || {
+        map.apply(changes.iter().map(|(key, value)| Change::Put { key: *key, meta: 0, value })).unwrap();
+    });
+    assert_eq!(map.info().unwrap().chunks, 2);
+    after_a_boot(&one, &two);
+    assert_eq!(all(&LiveMap::attach(&two, true).unwrap()).len(), 3);
+    after_a_boot(&one, &two);
+    // "b" did not reach the disk.
+    change_log(&two, 64 + RECORD, |bytes| bytes.fill(0));
+    assert_eq!(all(&LiveMap::attach(&two, true).unwrap()), [(b"a".to_vec(), b"1".to_vec())]);
+}
+
+fn files(of: &Location) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(files_dir(of)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn boots_leave_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, mut one, mut two) = two_places(dir.path(), &LiveOptions::default());
+    random_changes(&map, &mut Random(5), 300);
+    for _ in 0..5 {
+        after_a_boot(&one, &two);
+        (one, two) = (two, one);
+        put(&LiveMap::attach(&one, true).unwrap(), b"a", b"1").unwrap();
+        let of = |prefix: &str| files(&one).iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!((of("index-"), of("view-")), (1, 1), "{:?}", files(&one));
+    }
+}
+
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+const MOST_BYTES: u64 = 1 << 20;
+/// The longest value; a fourth, a half and three fourths of it occur.
+const LARGEST: [u64; 4] = [200, 600, 2000, 60_000];
+/// Kinds of calls, from this one on.
+const BATCH: u64 = 5;
+const BATCH_THAT_FAILS: u64 = 7;
+
+/// One random transaction, sometimes one that fails, or a sync; whether it was one.
+fn random_call(map: &LiveMap, random: &mut Random, kind: u64, largest: u64) -> Result<bool, LiveError> {
+    let key = |random: &mut Random| format!("key {}", random.below(30)).into_bytes();
+    // Few lengths: so records begin again where others began that were lost.
+    let value = |random: &mut Random| vec![random.below(256) as u8; (random.below(4) * largest / 4) as usize];
+    match kind {
+        0 => locked(map, || map.delete(&key(random)).map(|_| false)),
+        1..=3 => put(map, &key(random), &value(random)).map(|()| false),
+        4 => locked(map, || map.sync().map(|()| true)),
+        _ => {
+            let mut batch: Vec<_> = (0..=random.below(6)).map(|_| (key(random), value(random))).collect();
+            if kind == BATCH_THAT_FAILS {
+                batch.push((b"too large".to_vec(), vec![0; MOST_BYTES as usize]));
+            }
+            let changes = batch.iter().map(|(key, value)| Change::Put { key, meta: 0, value });
+            locked(map, || map.apply(changes)).map(|()| false)
+        }
+    }
+}
+
+/// Writes, the power goes at any moment, the map is opened again, and so on: it must be as it was after some transaction,
+/// and not before the last one that was made durable.
+fn boots(seed: u64, durable: bool, largest: u64, faults: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(dir.path());
+    let options = LiveOptions { durable, max_bytes: MOST_BYTES, ..LiveOptions::default() };
+    drop(LiveMap::create(&location, &options).unwrap());
+    let mut random = Random(scrambled(seed));
+    let mut allowed = vec![Entries::new()];
+    for boot in 0..6 {
+        let faulty = FaultFs::new(real());
+        let disk = Disk::of(Arc::new(faulty.clone()), &location, seed * 100 + boot);
+        let attach = || LiveMap::attach_with(Arc::new(disk.clone()), &location, true);
+        match random.below(4) {
+            0 => disk.cut_at(random.below(40) + 1),
+            1 if faults => faulty.fail_nth(random.below(40) + 1, None, 5, Lasts::Once),
+            _ => {}
+        }
+        let mut map = attach();
+        faulty.heal();
+        if disk.is_cut() {
+            // In the midst of the recovery: nothing was lost by it.
+            drop(map);
+            disk.boot();
+            continue;
+        }
+        if map.is_err() && faults {
+            map = attach();
+        }
+        let map = map.unwrap_or_else(|e| panic!("seed {seed}, boot {boot}: {e}"));
+        let now = all(&map);
+        assert!(allowed.contains(&now), "seed {seed}, boot {boot}: {:?}", names(&now));
+        allowed = vec![now];
+        let last = random.below(40) + 1;
+        for i in 0..last {
+            let mut kind = random.below(8);
+            if i + 1 == last {
+                kind = kind.max(BATCH);
+                disk.cut_at(random.below(2) + 1);
+            }
+            if faults && random.below(2) == 0 {
+                let lasts = if random.below(2) == 0 { Lasts::Once } else { Lasts::ForEver };
+                faulty.fail_nth(random.below(8) + 1, None, 5, lasts);
+            }
+            let before = map.sequence();
+            let done = random_call(&map, &mut random, kind, largest);
+            faulty.heal();
+            let now = all(&map);
+            assert!(done.is_ok() || durable || allowed.last() == Some(&now), "seed {seed}, boot {boot}: {done:?}");
+            allowed.push(now);
+            // A call that changes nothing says nothing of the disk, unless it is a sync.
+            if done.is_ok_and(|is_sync| is_sync || durable && map.sequence() != before) && !disk.is_cut() {
+                allowed.drain(..allowed.len() - 1);
+            }
+        }
+        drop(map);
+        disk.boot();
+    }
+}
+
+fn names(entries: &Entries) -> Vec<String> {
+    entries.iter().map(|(key, value)| format!("{}: {}", String::from_utf8_lossy(key), value.len())).collect()
+}
+
+#[test]
+fn after_power_cuts_a_map_is_as_after_a_transaction_that_is_not_too_old() {
+    for seed in 0..40 {
+        boots(seed, false, LARGEST[seed as usize % LARGEST.len()], false);
+    }
+}
+
+#[test]
+fn after_power_cuts_a_durable_map_has_all_that_was_acknowledged() {
+    for seed in 0..40 {
+        boots(seed, true, LARGEST[seed as usize % LARGEST.len()], false);
+    }
+}
+
+#[test]
+fn after_power_cuts_and_failed_calls_it_has_too() {
+    for seed in 0..40 {
+        boots(seed, seed % 4 != 0, LARGEST[seed as usize % LARGEST.len()], true);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod boots;
+mod disk;
 mod faults;
 mod linearizable;
 mod scratch;

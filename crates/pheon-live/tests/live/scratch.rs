@@ -1,5 +1,7 @@
 //! Maps for tests, gone at the end.
 
+use std::path::PathBuf;
+
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
 use pheon_os::process;
 
@@ -27,6 +29,14 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = self.map.unlink();
     }
+}
+
+/// The folder inside a map's that has all its files but CTRL and LOCK.
+pub(crate) fn files_dir(location: &Location) -> PathBuf {
+    let entries = std::fs::read_dir(location.dir().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders[0].clone()
 }
 
 /// `body` under the map's lock.
