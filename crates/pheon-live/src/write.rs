@@ -40,6 +40,8 @@ pub(crate) struct Txn<'a> {
     /// The last record written.
     last: Option<Address>,
     written_bytes: u64,
+    /// Keys whose newest record is a deletion by this transaction: their slots are needed until it is committed.
+    deleted_keys: u64,
     ended: bool,
 }
 
@@ -54,6 +56,8 @@ struct Newest {
     bytes: u64,
     order: u64,
     deleted: bool,
+    /// Written by this transaction.
+    own: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -71,7 +75,7 @@ impl<'a> Txn<'a> {
         let used = view.tail().used();
         let block = Block { txn: committed.txn + 1, ..committed };
         let (_, writer) = thread_id::current();
-        Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, ended: false })
+        Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, deleted_keys: 0, ended: false })
     }
 
     /// Sets a key.
@@ -90,7 +94,8 @@ impl<'a> Txn<'a> {
                 self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
                 if self.shared.options.is_cache() { self.next_order() } else { newest.order }
             }
-            _ => {
+            newest => {
+                self.deleted_keys -= u64::from(newest.is_some_and(|newest| newest.own));
                 self.block.entries += 1;
                 self.block.used_slots += u64::from(found.before == EMPTY);
                 self.next_order()
@@ -120,6 +125,7 @@ impl<'a> Txn<'a> {
         let found = self.find(hash, key)?;
         let Some(newest) = found.newest.filter(|newest| !newest.deleted) else { return Ok(false) };
         self.reserve_log(bytes)?;
+        self.deleted_keys += 1;
         self.block.entries = self.block.entries.saturating_sub(1);
         self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
         self.append(found.slot, hash, found.before | DELETED, newest.order, key, b"", bytes);
@@ -130,8 +136,12 @@ impl<'a> Txn<'a> {
     fn find(&self, hash: u64, key: &[u8]) -> Result<Found, LiveError> {
         Ok(match self.view.place(hash, key).map_err(|lost| self.shared.lost(lost))? {
             Place::Taken { slot, record } => {
-                let newest =
-                    Newest { bytes: u64::from(record.bytes), order: record.order(), deleted: record.is_deleted() };
+                let newest = Newest {
+                    bytes: u64::from(record.bytes),
+                    order: record.order(),
+                    deleted: record.is_deleted(),
+                    own: record.txn() == self.block.txn,
+                };
                 Found { slot, before: record.address().bits(), newest: Some(newest) }
             }
             Place::Vacant { slot, was } => Found { slot, before: was, newest: None },
@@ -183,8 +193,13 @@ impl<'a> Txn<'a> {
         if self.block.used_slots < slots / 4 * 3 {
             return Ok(());
         }
-        // Twice as large if it is really full, not of deleted keys.
-        let log2 = self.view.index.log2() + u32::from(self.block.entries >= slots / 8 * 3);
+        // Larger if it is really full, not of keys that were deleted before: then there is room for at least as many again
+        // before the next time.
+        let kept = self.block.entries + self.deleted_keys;
+        let mut log2 = self.view.index.log2();
+        while kept > (1 << log2) / 8 * 3 {
+            log2 += 1;
+        }
         self.rebuild_index(log2)
     }
 

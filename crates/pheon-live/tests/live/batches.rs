@@ -1,9 +1,18 @@
 //! Transactions of many changes, and what a map does besides when it commits one.
 
-use crate::scratch::{Scratch, put, put_all};
+use pheon_live::{Change, LiveError, LiveMap, LiveOptions};
+
+use crate::scratch::{Scratch, all, locked, put, put_all};
 
 fn keys(from: u32, to: u32) -> Vec<[u8; 4]> {
     (from..to).map(u32::to_le_bytes).collect()
+}
+
+/// Takes `old` out and puts `new` in, in one transaction.
+fn replace(map: &LiveMap, old: &[[u8; 4]], new: &[[u8; 4]], value: &[u8]) -> Result<(), LiveError> {
+    let deleted = old.iter().map(|key| Change::Delete { key });
+    let changes = deleted.chain(new.iter().map(|key| Change::Put { key, meta: 0, value }));
+    locked(map, || map.apply(changes))
 }
 
 #[test]
@@ -26,4 +35,40 @@ fn updates_of_many_chunks_keep_the_files_bounded() {
     }
     let info = scratch.map.info().unwrap();
     assert!(info.file_bytes < 2 * info.entry_bytes + (2 << 20), "{info:?}");
+}
+
+#[test]
+fn a_batch_may_replace_all_keys_by_others() {
+    // As many as 1,024 slots take before they are made anew, and many times that.
+    for (count, added) in [(767, 400), (767, 2000), (20_000, 5000)] {
+        let scratch = Scratch::new();
+        let (old, new) = (keys(0, count), keys(1_000_000, 1_000_000 + added));
+        put_all(&scratch.map, old.iter().map(|key| (&key[..], &b"x"[..])));
+        replace(&scratch.map, &old, &new, b"y").unwrap();
+        let expected: Vec<_> = new.iter().map(|key| (key.to_vec(), b"y".to_vec())).collect();
+        assert_eq!(all(&scratch.map), expected, "{count} {added}");
+        let slots = scratch.map.info().unwrap().slots as u64;
+        assert!(slots <= 4 * u64::from(count + added).next_power_of_two(), "{slots} slots for {count} and {added}");
+    }
+}
+
+#[test]
+fn so_may_one_that_is_taken_back() {
+    let scratch = Scratch::with(&LiveOptions { max_bytes: 180_000, ..LiveOptions::default() });
+    let (old, new) = (keys(0, 767), keys(1_000_000, 1_000_400));
+    put_all(&scratch.map, old.iter().map(|key| (&key[..], &b"x"[..])));
+    let before = all(&scratch.map);
+    let error = replace(&scratch.map, &old, &new, &[0; 500]);
+    assert!(matches!(error, Err(LiveError::Full { .. })), "{error:?}");
+    assert_eq!(all(&scratch.map), before);
+}
+
+#[test]
+fn taking_one_key_out_and_in_again_does_not_grow_the_index() {
+    let scratch = Scratch::new();
+    let changes = [Change::Put { key: b"a", meta: 0, value: b"1" }, Change::Delete { key: b"a" }];
+    let others = keys(0, 1000);
+    let others = others.iter().map(|key| Change::Put { key, meta: 0, value: b"" });
+    locked(&scratch.map, || scratch.map.apply(changes.into_iter().cycle().take(20_000).chain(others)).unwrap());
+    assert_eq!((scratch.map.len(), scratch.map.info().unwrap().slots), (1000, 2048));
 }
