@@ -244,7 +244,7 @@ impl<'a> Txn<'a> {
 
     /// Room for a record; may add a chunk.
     fn reserve_log(&mut self, bytes: usize) -> Result<(), LiveError> {
-        if self.view.tail().bytes() - self.used >= bytes {
+        if self.view.tail().bytes().min(CHUNK_BYTES_MAX as usize).saturating_sub(self.used) >= bytes {
             return Ok(());
         }
         let shared = self.shared;

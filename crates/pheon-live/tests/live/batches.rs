@@ -72,3 +72,22 @@ fn taking_one_key_out_and_in_again_does_not_grow_the_index() {
     locked(&scratch.map, || scratch.map.apply(changes.into_iter().cycle().take(20_000).chain(others)).unwrap());
     assert_eq!((scratch.map.len(), scratch.map.info().unwrap().slots), (1000, 2048));
 }
+
+#[test]
+#[ignore = "needs 5 GiB of memory"]
+fn the_largest_entry_is_stored_and_one_more_byte_refused() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    put(map, b"precious", b"1").unwrap();
+    // A file of 2 GiB less 4096, its head and that of the record, the key.
+    let largest = (1usize << 31) - 4096 - 64 - 48 - 8;
+    let mut value = vec![7u8; largest + 1];
+    let error = put(map, b"big-key!", &value);
+    assert!(matches!(error, Err(LiveError::TooLarge { .. })), "{error:?}");
+    value.truncate(largest);
+    put(map, b"big-key!", &value).unwrap();
+    put(map, b"next", b"1").unwrap();
+    assert_eq!(map.get_with(b"big-key!", |entry| entry.value() == value).unwrap(), Some(true));
+    assert_eq!((map.get(b"precious").unwrap(), map.len()), (Some(b"1".to_vec()), 3));
+    assert_eq!(map.snapshot().unwrap().ordered().unwrap().len(), 3);
+}
