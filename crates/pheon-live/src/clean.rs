@@ -78,6 +78,14 @@ fn look_through_chunks(txn: &mut Txn<'_>, view: &View) {
     txn.block_mut().clean = Address::new(view.chunks[chunk].number(), at).bits();
 }
 
+/// Whether the last chunk was added after transaction `txn` was committed: its first record is of a later one. Then a snapshot
+/// of an earlier commit, which may need a slot that `txn` left, is told of the freed slot by the view that moved since. A
+/// chunk that `txn` itself added does not tell: its view may have been there when such a snapshot was begun.
+fn began_after(view: &View, txn: u64) -> bool {
+    let tail = view.tail();
+    tail.used() > FILE_HEAD_BYTES && tail.record(FILE_HEAD_BYTES).is_some_and(|record| record.txn() > txn)
+}
+
 /// Looks through a chunk from an offset on; where it ended.
 fn look_through(txn: &mut Txn<'_>, view: &View, oldest: &Chunk, mut at: usize, left: &mut u64) -> usize {
     let end = oldest.used();
@@ -99,6 +107,9 @@ fn look_through(txn: &mut Txn<'_>, view: &View, oldest: &Chunk, mut at: usize, l
                 && let Some(slot) = view.slot_of(record, *hash)
             {
                 if record.is_deleted() {
+                    if !began_after(txn.view(), record.txn()) {
+                        break 'all;
+                    }
                     // All that came before it is gone, so its key need not be remembered.
                     view.index.store(slot, FREED);
                 } else if !txn.move_record(record, slot, *hash) {
@@ -123,4 +134,51 @@ pub(crate) fn drop_oldest(shared: &Shared, view: &Arc<View>, block: &Block) -> R
         crate::sync::all(shared, &next, block)?;
     }
     publish_view(shared, view, &next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::Place;
+    use crate::{LiveMap, LiveOptions, Location};
+
+    /// A reader that took the view and the commit before `deleting` was committed, and looks at the slot of "a" later, finds
+    /// the entry as long as it does not see the view move.
+    #[test]
+    fn a_slot_is_freed_only_after_a_view_later_than_its_deletion() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let shared = &map.shared;
+        map.lock(None, &|| false).unwrap();
+        map.put(b"a", 0, b"1").unwrap();
+        // Each needs a chunk of its own, in which nearly a page is left.
+        let big = vec![3; (5 << 20) - 100];
+        let mut deleting = Txn::begin(shared).unwrap();
+        assert!(deleting.delete(b"a").unwrap());
+        for _ in 0..3 {
+            deleting.put(b"big", 0, &big).unwrap();
+        }
+        let (view, commit) = (Arc::clone(&*shared.view().unwrap()), shared.ctrl.commit());
+        deleting.commit().unwrap();
+        let mut looked = 0;
+        for _ in 0..200 {
+            map.put(b"c", 0, b"").unwrap();
+            if shared.ctrl.view() != view.number {
+                continue;
+            }
+            looked += 1;
+            let Ok(Place::Taken { record, .. }) = view.place(hash(b"a"), b"a") else {
+                panic!("the slot was freed after {looked} writes")
+            };
+            let before = view.as_of(record.address(), commit).unwrap().unwrap();
+            assert_eq!(before.value(), b"1");
+        }
+        assert!(looked > 0);
+        let now = shared.view().unwrap();
+        assert!(now.oldest().number() > view.oldest().number(), "cleaning went on");
+        assert!(matches!(now.place(hash(b"a"), b"a"), Ok(Place::Vacant { .. })));
+        drop(now);
+        map.unlock().unwrap();
+    }
 }
