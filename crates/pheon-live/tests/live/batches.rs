@@ -73,6 +73,38 @@ fn taking_one_key_out_and_in_again_does_not_grow_the_index() {
     assert_eq!((scratch.map.len(), scratch.map.info().unwrap().slots), (1000, 2048));
 }
 
+/// Dropped chunks of the map that this process has mapped.
+fn dropped_but_mapped(map: &LiveMap) -> usize {
+    let dir = map.location().dir().unwrap();
+    let prefix = format!("{}/log-", dir.display());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(&prefix) && line.ends_with("(deleted)")).count()
+}
+
+#[test]
+fn taking_from_the_end_does_not_keep_dropped_chunks() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    for key in 0..60u32 {
+        put(map, &key.to_le_bytes(), b"x").unwrap();
+        put_all(map, (0..600).map(|_| (&b"hot"[..], &[7; 1000][..])));
+        put(map, b"job", b"x").unwrap();
+        let last = locked(map, || {
+            let last = map.last_key().unwrap();
+            map.delete(last.as_ref().unwrap()).unwrap();
+            last
+        });
+        assert_eq!(last.as_deref(), Some(&b"job"[..]));
+    }
+    assert!(map.info().unwrap().file_bytes < 8 << 20);
+    assert_eq!(dropped_but_mapped(map), 0);
+    // Also of those whose records were moved since they were noted.
+    for key in (1..60u32).rev() {
+        assert_eq!(locked(map, || map.last_key().unwrap()).as_deref(), Some(&key.to_le_bytes()[..]));
+        locked(map, || assert!(map.delete(&key.to_le_bytes()).unwrap()));
+    }
+}
+
 #[test]
 #[ignore = "needs 5 GiB of memory"]
 fn the_largest_entry_is_stored_and_one_more_byte_refused() {
