@@ -426,23 +426,19 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn apply<'c>(&self, changes: impl IntoIterator<Item = Change<'c>>) -> Result<(), LiveError> {
+        // All of them first: the iterator is the caller's, and may write to the map itself.
+        let changes: Vec<_> = changes.into_iter().collect();
         self.transact(|txn| {
-            let mut changes = changes.into_iter();
-            let mut group = Vec::with_capacity(GROUP);
-            loop {
-                group.clear();
-                group.extend(changes.by_ref().take(GROUP));
-                if group.is_empty() {
-                    return Ok(());
-                }
+            for group in changes.chunks(GROUP) {
                 fetch(txn.view(), group.iter().map(Change::key));
-                for change in &group {
+                for change in group {
                     match *change {
                         Change::Put { key, meta, value } => txn.put(key, meta, value)?,
                         Change::Delete { key } => drop(txn.delete(key)?),
                     }
                 }
             }
+            Ok(())
         })
     }
 

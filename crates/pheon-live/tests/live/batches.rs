@@ -73,6 +73,25 @@ fn taking_one_key_out_and_in_again_does_not_grow_the_index() {
     assert_eq!((scratch.map.len(), scratch.map.info().unwrap().slots), (1000, 2048));
 }
 
+#[test]
+fn the_iterator_of_a_batch_may_write_to_the_map() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    let names = keys(0, 20);
+    let changes = names.iter().enumerate().map(|(i, key)| {
+        if i == 17 {
+            map.put(b"inner", 0, b"inner").unwrap();
+        }
+        Change::Put { key, meta: 0, value: b"v" }
+    });
+    locked(map, || map.apply(changes).unwrap());
+    put(map, b"next", b"1").unwrap();
+    let shown: Vec<_> = all(map).into_iter().map(|(key, _)| key).collect();
+    let expected = [b"inner".to_vec()].into_iter().chain(names.iter().map(|key| key.to_vec()));
+    assert_eq!(shown, expected.chain([b"next".to_vec()]).collect::<Vec<_>>());
+    assert_eq!(map.len(), 22);
+}
+
 /// Dropped chunks of the map that this process has mapped.
 fn dropped_but_mapped(map: &LiveMap) -> usize {
     let dir = map.location().dir().unwrap();
