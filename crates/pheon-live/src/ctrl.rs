@@ -90,7 +90,7 @@ impl Ctrl {
         let durable = if options.durable { ctrl::FLAG_DURABLE } else { 0 };
         ctrl.map.store(ctrl::FLAGS, in_store | durable);
         ctrl.map.store(ctrl::ENTRIES_MAX, options.max_entries);
-        ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age.as_nanos() as u64);
+        ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age_ns());
         ctrl.map.store(ctrl::BYTES_MAX, options.max_bytes);
         ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", &ctrl.path, e))?;
         ctrl.map.store(ctrl::MAGIC, CTRL_MAGIC);

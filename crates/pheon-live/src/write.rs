@@ -303,10 +303,7 @@ impl<'a> Txn<'a> {
             return Ok(());
         }
         let most = if options.max_entries > 0 { options.max_entries } else { u64::MAX };
-        let too_old = match options.max_age.as_nanos() as u64 {
-            0 => 0,
-            age => now_ns().saturating_sub(age),
-        };
+        let too_old = options.order_min();
         if self.block.entries <= most && too_old == 0 {
             return Ok(());
         }

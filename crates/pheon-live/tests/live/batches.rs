@@ -1,5 +1,7 @@
 //! Transactions of many changes, and what a map does besides when it commits one.
 
+use std::time::Duration;
+
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions};
 
 use crate::scratch::{Scratch, all, locked, put, put_all};
@@ -122,6 +124,18 @@ fn taking_from_the_end_does_not_keep_dropped_chunks() {
         assert_eq!(locked(map, || map.last_key().unwrap()).as_deref(), Some(&key.to_le_bytes()[..]));
         locked(map, || assert!(map.delete(&key.to_le_bytes()).unwrap()));
     }
+}
+
+#[test]
+fn an_age_that_does_not_fit_is_for_ever() {
+    // One nanosecond more than 64 bits have.
+    let age = Duration::new(18_446_744_073, 709_551_617);
+    let scratch = Scratch::with(&LiveOptions { max_age: age, ..LiveOptions::default() });
+    put(&scratch.map, b"a", b"1").unwrap();
+    std::thread::sleep(Duration::from_millis(2));
+    assert!(scratch.map.contains(b"a").unwrap());
+    assert_eq!(scratch.map.info().unwrap().options.max_age, Duration::from_nanos(u64::MAX));
+    assert_eq!(scratch.map.len_living().unwrap(), 1);
 }
 
 #[test]
