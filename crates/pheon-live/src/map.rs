@@ -439,7 +439,7 @@ impl LiveMap {
         })
     }
 
-    /// The key of the last entry in the map's order, as it is now.
+    /// The key of the last entry in the map's order, as it is now, unless that is too old.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -448,7 +448,8 @@ impl LiveMap {
             let mut queue = Queue::take(&self.shared, txn)?;
             let last = queue.last(txn)?;
             queue.give_back(&self.shared);
-            Ok(last.map(|(_, key)| key))
+            let order_min = self.shared.options.order_min();
+            Ok(last.filter(|(order, _)| *order >= order_min).map(|(_, key)| key))
         })
     }
 

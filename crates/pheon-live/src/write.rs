@@ -28,6 +28,11 @@ const CHUNK_BYTES_LARGE_MIN: u64 = 2 << 20;
 /// So many bytes of entries are a map that is not small.
 const LIVE_BYTES_LARGE_MIN: u64 = 16 << 20;
 
+/// Entries that a transaction evicts for their age: so many, and so many for each record that it wrote. More than one, so
+/// that they become fewer; bounded, so that a single write does not wait for the eviction of a map that nobody wrote for long.
+const EVICTED_MIN: u64 = 64;
+const EVICTED_PER_RECORD: u64 = 2;
+
 /// A transaction under way. The thread holds the map's lock. Dropped without [`commit`](Self::commit) it is undone.
 pub(crate) struct Txn<'a> {
     shared: &'a Shared,
@@ -40,6 +45,7 @@ pub(crate) struct Txn<'a> {
     /// The last record written.
     last: Option<Address>,
     written_bytes: u64,
+    records: u64,
     /// Keys whose newest record is a deletion by this transaction: their slots are needed until it is committed.
     deleted_keys: u64,
     ended: bool,
@@ -75,7 +81,19 @@ impl<'a> Txn<'a> {
         let used = view.tail().used();
         let block = Block { txn: committed.txn + 1, ..committed };
         let (_, writer) = thread_id::current();
-        Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, deleted_keys: 0, ended: false })
+        Ok(Self {
+            shared,
+            view,
+            block,
+            committed,
+            writer,
+            used,
+            last: None,
+            written_bytes: 0,
+            records: 0,
+            deleted_keys: 0,
+            ended: false,
+        })
     }
 
     /// Sets a key.
@@ -185,6 +203,7 @@ impl<'a> Txn<'a> {
         self.used += bytes;
         self.last = Some(address);
         self.written_bytes += bytes as u64;
+        self.records += 1;
     }
 
     /// Room for one more slot; may rebuild the index.
@@ -296,7 +315,8 @@ impl<'a> Txn<'a> {
         &self.committed
     }
 
-    /// Evicts what the map's limits do not allow any more, at most so many.
+    /// Evicts what the map's limits do not allow any more: all entries that are too many, which are no more than this
+    /// transaction added, and some of those that are too old.
     fn evict(&mut self) -> Result<(), LiveError> {
         let options = &self.shared.options;
         if !options.is_cache() {
@@ -308,11 +328,13 @@ impl<'a> Txn<'a> {
             return Ok(());
         }
         let mut queue = Queue::take(self.shared, self)?;
+        let mut left = EVICTED_MIN + EVICTED_PER_RECORD * self.records;
         while let Some((order, key)) = queue.first(self)? {
-            if self.block.entries <= most && order >= too_old {
+            if self.block.entries <= most && (order >= too_old || left == 0) {
                 break;
             }
             self.delete(&key)?;
+            left = left.saturating_sub(1);
         }
         queue.give_back(self.shared);
         Ok(())

@@ -127,6 +127,26 @@ fn taking_from_the_end_does_not_keep_dropped_chunks() {
 }
 
 #[test]
+fn one_write_evicts_some_of_what_is_too_old_and_none_of_it_is_shown() {
+    let age = Duration::from_millis(300);
+    let scratch = Scratch::with(&LiveOptions { max_age: age, ..LiveOptions::default() });
+    let map = &scratch.map;
+    let names = keys(0, 5000);
+    put_all(map, names.iter().map(|key| (&key[..], &b"x"[..])));
+    std::thread::sleep(age + Duration::from_millis(50));
+    put(map, b"new", b"1").unwrap();
+    assert!((4000..5000).contains(&map.len()), "{}", map.len());
+    assert!(!map.contains(&names[4999]).unwrap() && map.snapshot().unwrap().get(&names[4999]).unwrap().is_none());
+    locked(map, || assert!(map.delete(b"new").unwrap()));
+    assert_eq!(locked(map, || map.last_key().unwrap()), None, "what is left is too old");
+    assert!(all(map).is_empty());
+    for _ in 0..200 {
+        put(map, b"new", b"1").unwrap();
+    }
+    assert!(map.len() <= 1, "{}", map.len());
+}
+
+#[test]
 fn an_age_that_does_not_fit_is_for_ever() {
     // One nanosecond more than 64 bits have.
     let age = Duration::new(18_446_744_073, 709_551_617);
