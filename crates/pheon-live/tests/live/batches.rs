@@ -159,6 +159,23 @@ fn an_age_that_does_not_fit_is_for_ever() {
 }
 
 #[test]
+fn changes_have_the_newest_value() {
+    let scratch = Scratch::new();
+    let map = &scratch.map;
+    let from = map.position();
+    locked(map, || {
+        map.put(b"k", 1, b"old").unwrap();
+        map.put(b"gone", 1, b"x").unwrap();
+        map.put(b"k", 2, b"new").unwrap();
+        map.delete(b"gone").unwrap();
+        map.put(b"zero", 0, b"value").unwrap();
+    });
+    let changes = map.changes_since(from, false).unwrap().0.keys;
+    let changes: Vec<_> = changes.iter().map(|c| (c.key.as_slice(), c.meta, c.value.as_slice())).collect();
+    assert_eq!(changes, [(&b"k"[..], 2, &b"new"[..]), (b"gone", 0, b""), (b"zero", 0, b"value")]);
+}
+
+#[test]
 #[ignore = "needs 5 GiB of memory"]
 fn the_largest_entry_is_stored_and_one_more_byte_refused() {
     let scratch = Scratch::new();
