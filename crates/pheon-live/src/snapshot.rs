@@ -52,7 +52,7 @@ impl Snapshot {
         let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
         // After the last slot: a later view may lack what this commit has, and the slots may name records, or have been
         // freed of records, that only it has.
-        if shared.ctrl.view() != view.number && !shared.ctrl.is_unlinked() {
+        if shared.ctrl.view() != view.number {
             return Ok(None);
         }
         let order_min = shared.options.order_min();
