@@ -260,7 +260,9 @@ impl Ctrl {
     /// Sleeps until a transaction after `seen` is committed or the time is over; may return early.
     pub(crate) fn sleep(&self, seen: u64, timeout: std::time::Duration) -> Result<(), LiveError> {
         let change = self.map.u32_at(ctrl::CHANGE);
-        let value = change.load(Acquire);
+        // Relaxed and a fence: the page may be mapped read-only.
+        let value = change.load(Relaxed);
+        fence(Acquire);
         if self.map.is_writable() {
             self.map.u32_at(ctrl::SLEEPERS).swap(SOMEBODY, AcqRel);
         }
