@@ -1,7 +1,8 @@
 //! Which keys changed between two commits, read from the log.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
+use crate::chunk::Record;
 use crate::error::LiveError;
 use crate::layout::{Address, FILE_HEAD_BYTES};
 use crate::shared::Shared;
@@ -23,8 +24,7 @@ impl Position {
 /// What changed since a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Each key once, with its caller's byte and, of a key that is set, the first bytes of its newest record's value, in
-    /// order of the first change.
+    /// Each key once, in order of the first change, with what the last change gave it: the caller's byte and the value.
     pub keys: Vec<ChangedKey>,
     /// Whether the log did not go back to the position: then `keys` may lack any.
     pub truncated: bool,
@@ -39,6 +39,14 @@ pub struct ChangedKey {
     pub meta: u8,
     /// The record's value, empty for a deletion.
     pub value: Vec<u8>,
+}
+
+impl ChangedKey {
+    fn of(record: &Record<'_>) -> Self {
+        let meta = if record.is_deleted() { 0 } else { record.meta() };
+        // The value of a deletion has no bytes.
+        Self { key: record.key().to_vec(), meta, value: record.value().to_vec() }
+    }
 }
 
 pub(crate) fn position(shared: &Shared) -> Position {
@@ -58,7 +66,9 @@ pub(crate) fn since(shared: &Shared, from: Position, but_by: Option<u32>) -> Res
         }
         let first = view.chunks.iter().position(|chunk| chunk.number() == from.end.chunk());
         changes.truncated = first.is_none();
-        let mut seen = HashSet::new();
+        // The newest record of each key, at the place of its first one.
+        let mut records = Vec::new();
+        let mut places = HashMap::new();
         for (i, chunk) in view.chunks.iter().enumerate().skip(first.unwrap_or(0)) {
             let mut at = if Some(i) == first { from.end.offset() } else { FILE_HEAD_BYTES };
             while at < chunk.used() {
@@ -69,13 +79,17 @@ pub(crate) fn since(shared: &Shared, from: Position, but_by: Option<u32>) -> Res
                     && !record.is_aborted()
                     && !record.is_moved()
                     && but_by != Some(record.writer());
-                if counts && seen.insert(record.key()) {
-                    let meta = if record.is_deleted() { 0 } else { record.meta() };
-                    let value = if meta == 0 { Vec::new() } else { record.value().to_vec() };
-                    changes.keys.push(ChangedKey { key: record.key().to_vec(), meta, value });
+                if counts {
+                    let place = *places.entry(record.key()).or_insert(records.len());
+                    if place < records.len() {
+                        records[place] = record;
+                    } else {
+                        records.push(record);
+                    }
                 }
             }
         }
+        changes.keys = records.iter().map(ChangedKey::of).collect();
         // A later view may have the chunks of this commit that this one lacks.
         if shared.ctrl.view() == view.number || view.chunk(now.end.chunk()).is_some() {
             return Ok((changes, now));

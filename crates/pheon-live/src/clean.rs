@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::chunk::Chunk;
 use crate::ctrl::Block;
 use crate::error::LiveError;
-use crate::layout::{Address, FILE_HEAD_BYTES, FREED, hash};
+use crate::layout::{Address, FILE_HEAD_BYTES, FREED, chunk_distance, hash};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::write::{Txn, publish_view};
@@ -23,18 +24,23 @@ fn log_bytes_allowed(live_bytes: u64) -> u64 {
     live_bytes + live_bytes.min(RESERVE_BYTES_LARGE + live_bytes / 8).max(RESERVE_BYTES_MIN)
 }
 
-/// Where to go on looking, if there is anything to clean.
-fn position(view: &View, block: &Block, committed: &Block) -> Option<usize> {
-    if view.log_bytes() <= log_bytes_allowed(block.live_bytes) {
-        return None;
+/// Up to where old records were looked through: a chunk's place in the view, and an offset in it.
+fn looked_through(view: &View, block: &Block) -> (usize, usize) {
+    let clean = Address::of_word(block.clean);
+    let at = chunk_distance(clean.chunk(), view.oldest().number()) as usize;
+    // Else it tells nothing: its chunk is gone, or it is no place of a record.
+    if at < view.chunks.len() && clean.offset() >= FILE_HEAD_BYTES {
+        (at, clean.offset())
+    } else {
+        (0, FILE_HEAD_BYTES)
     }
-    let oldest = view.oldest().number();
-    // What this transaction wrote is not looked at, nor is the chunk that it began in.
-    if oldest == committed.end().chunk() || oldest == view.tail().number() {
-        return None;
-    }
-    let at = Address::of_word(block.clean);
-    Some(if at.chunk() == oldest && at.offset() >= FILE_HEAD_BYTES { at.offset() } else { FILE_HEAD_BYTES })
+}
+
+/// The place in the view of the first chunk that is not looked through: what this transaction wrote is not looked at, nor is
+/// the chunk that it began in, nor the last one.
+fn first_left_alone(view: &View, committed: &Block) -> usize {
+    let began_in = chunk_distance(committed.end().chunk(), view.oldest().number()) as usize;
+    began_in.min(view.chunks.len() - 1)
 }
 
 /// Records looked at together, so that their slots are on the way before they are needed.
@@ -43,25 +49,54 @@ const GROUP: usize = 8;
 /// Looks through some of the oldest records and moves those that are live.
 #[inline]
 pub(crate) fn some(txn: &mut Txn<'_>) {
-    let (view, block, committed) = (txn.view(), txn.block(), txn.committed());
-    if let Some(at) = position(view, block, committed) {
-        let view = Arc::clone(view);
-        look_through(txn, &view, at);
+    if txn.view().log_bytes() > log_bytes_allowed(txn.block().live_bytes) {
+        let view = Arc::clone(txn.view());
+        look_through_chunks(txn, &view);
     }
 }
 
-fn look_through(txn: &mut Txn<'_>, view: &View, mut at: usize) {
-    let oldest = view.oldest();
-    let end = oldest.used();
+/// Chunk by chunk, until enough is free or as much was looked through as this transaction should.
+fn look_through_chunks(txn: &mut Txn<'_>, view: &View) {
+    let (mut chunk, mut at) = looked_through(view, txn.block());
+    let end = first_left_alone(view, txn.committed());
     let mut left = (txn.written_bytes() * SCANNED_PER_WRITTEN).max(SCANNED_BYTES_MIN);
+    let mut freed: u64 = view.chunks[..chunk].iter().map(|chunk| chunk.bytes() as u64).sum();
+    while chunk < end && left > 0 {
+        let oldest = &view.chunks[chunk];
+        at = look_through(txn, view, oldest, at, &mut left);
+        if at < oldest.used() {
+            break;
+        }
+        // A chunk that is through is told by a place in the next one.
+        (chunk, at) = (chunk + 1, FILE_HEAD_BYTES);
+        freed += oldest.bytes() as u64;
+        // With what was moved.
+        if txn.view().log_bytes().saturating_sub(freed) <= log_bytes_allowed(txn.block().live_bytes) {
+            break;
+        }
+    }
+    txn.block_mut().clean = Address::new(view.chunks[chunk].number(), at).bits();
+}
+
+/// Whether the last chunk was added after transaction `txn` was committed: its first record is of a later one. Then a snapshot
+/// of an earlier commit, which may need a slot that `txn` left, is told of the freed slot by the view that moved since. A
+/// chunk that `txn` itself added does not tell: its view may have been there when such a snapshot was begun.
+fn began_after(view: &View, txn: u64) -> bool {
+    let tail = view.tail();
+    tail.used() > FILE_HEAD_BYTES && tail.record(FILE_HEAD_BYTES).is_some_and(|record| record.txn() > txn)
+}
+
+/// Looks through a chunk from an offset on; where it ended.
+fn look_through(txn: &mut Txn<'_>, view: &View, oldest: &Chunk, mut at: usize, left: &mut u64) -> usize {
+    let end = oldest.used();
     let mut group = Vec::with_capacity(GROUP);
-    'all: while at < end && left > 0 {
+    'all: while at < end && *left > 0 {
         group.clear();
         let mut next = at;
-        while next < end && left > 0 && group.len() < GROUP {
+        while next < end && *left > 0 && group.len() < GROUP {
             // A damaged record ends the cleaning, not the write.
             let Some(record) = oldest.record(next) else { break 'all };
-            left = left.saturating_sub(u64::from(record.bytes));
+            *left = left.saturating_sub(u64::from(record.bytes));
             next += record.bytes as usize;
             let hash = hash(record.key());
             view.index.prefetch(view.index.home(hash));
@@ -72,6 +107,9 @@ fn look_through(txn: &mut Txn<'_>, view: &View, mut at: usize) {
                 && let Some(slot) = view.slot_of(record, *hash)
             {
                 if record.is_deleted() {
+                    if !began_after(txn.view(), record.txn()) {
+                        break 'all;
+                    }
                     // All that came before it is gone, so its key need not be remembered.
                     view.index.store(slot, FREED);
                 } else if !txn.move_record(record, slot, *hash) {
@@ -81,24 +119,66 @@ fn look_through(txn: &mut Txn<'_>, view: &View, mut at: usize) {
             at += record.bytes as usize;
         }
     }
-    txn.block_mut().clean = Address::new(oldest.number(), at).bits();
+    at
 }
 
-/// Drops the oldest chunk if all of it was looked through, after the commit that says so.
+/// Drops the chunks that were looked through to their end, after the commit that says so.
 pub(crate) fn drop_oldest(shared: &Shared, view: &Arc<View>, block: &Block) -> Result<(), LiveError> {
-    let oldest = view.oldest();
-    let done = Address::of_word(block.clean);
-    if done.chunk() != oldest.number()
-        || done.offset() < oldest.used()
-        || oldest.number() == view.tail().number()
-        || oldest.number() == block.end().chunk()
-    {
+    let through = looked_through(view, block).0;
+    if through == 0 {
         return Ok(());
     }
-    let next = Arc::new(View::new(view.number + 1, view.index.clone(), view.chunks[1..].to_vec()));
+    let next = Arc::new(View::new(view.number + 1, view.index.clone(), view.chunks[through..].to_vec()));
     if shared.ctrl.in_store() {
         // The last synced state needs this chunk until what was moved out of it is durable.
         crate::sync::all(shared, &next, block)?;
     }
     publish_view(shared, view, &next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::Place;
+    use crate::{LiveMap, LiveOptions, Location};
+
+    /// A reader that took the view and the commit before `deleting` was committed, and looks at the slot of "a" later, finds
+    /// the entry as long as it does not see the view move.
+    #[test]
+    fn a_slot_is_freed_only_after_a_view_later_than_its_deletion() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let shared = &map.shared;
+        map.lock(None, &|| false).unwrap();
+        map.put(b"a", 0, b"1").unwrap();
+        // Each needs a chunk of its own, in which nearly a page is left.
+        let big = vec![3; (5 << 20) - 100];
+        let mut deleting = Txn::begin(shared).unwrap();
+        assert!(deleting.delete(b"a").unwrap());
+        for _ in 0..3 {
+            deleting.put(b"big", 0, &big).unwrap();
+        }
+        let (view, commit) = (Arc::clone(&*shared.view().unwrap()), shared.ctrl.commit());
+        deleting.commit().unwrap();
+        let mut looked = 0;
+        for _ in 0..200 {
+            map.put(b"c", 0, b"").unwrap();
+            if shared.ctrl.view() != view.number {
+                continue;
+            }
+            looked += 1;
+            let Ok(Place::Taken { record, .. }) = view.place(hash(b"a"), b"a") else {
+                panic!("the slot was freed after {looked} writes")
+            };
+            let before = view.as_of(record.address(), commit).unwrap().unwrap();
+            assert_eq!(before.value(), b"1");
+        }
+        assert!(looked > 0);
+        let now = shared.view().unwrap();
+        assert!(now.oldest().number() > view.oldest().number(), "cleaning went on");
+        assert!(matches!(now.place(hash(b"a"), b"a"), Ok(Place::Vacant { .. })));
+        drop(now);
+        map.unlock().unwrap();
+    }
 }

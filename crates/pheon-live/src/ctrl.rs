@@ -94,7 +94,7 @@ impl Ctrl {
         let durable = if options.durable { ctrl::FLAG_DURABLE } else { 0 };
         ctrl.map.store(ctrl::FLAGS, in_store | durable);
         ctrl.map.store(ctrl::ENTRIES_MAX, options.max_entries);
-        ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age.as_nanos() as u64);
+        ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age_ns());
         ctrl.map.store(ctrl::BYTES_MAX, options.max_bytes);
         ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", &ctrl.path, e))?;
         ctrl.map.store(ctrl::MAGIC, CTRL_MAGIC);
@@ -288,7 +288,9 @@ impl Ctrl {
     /// Sleeps until a transaction after `seen` is committed or the time is over; may return early.
     pub(crate) fn sleep(&self, seen: u64, timeout: std::time::Duration) -> Result<(), LiveError> {
         let change = self.map.u32_at(ctrl::CHANGE);
-        let value = change.load(Acquire);
+        // Relaxed and a fence: the page may be mapped read-only.
+        let value = change.load(Relaxed);
+        fence(Acquire);
         if self.map.is_writable() {
             self.map.u32_at(ctrl::SLEEPERS).swap(SOMEBODY, AcqRel);
         }

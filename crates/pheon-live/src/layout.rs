@@ -19,8 +19,10 @@ const CHUNK_SHIFT: u32 = 28;
 pub(crate) const CHUNK_NUMBERS: u32 = 1 << 20;
 const OFFSET_MASK: u64 = (1 << CHUNK_SHIFT) - 1;
 pub(crate) const ADDRESS_MASK: u64 = (1 << 48) - 1;
-/// The longest chunk: offsets count 8 bytes.
-pub(crate) const CHUNK_BYTES_MAX: u64 = 1 << (CHUNK_SHIFT + 3);
+/// The longest chunk that is made: offsets count 8 bytes, and that of its end must fit too.
+pub(crate) const CHUNK_BYTES_MAX: u64 = CHUNK_BYTES_OPENED_MAX - 4096;
+/// The longest chunk of an older map. Nothing is written to it beyond [`CHUNK_BYTES_MAX`].
+pub(crate) const CHUNK_BYTES_OPENED_MAX: u64 = 1 << (CHUNK_SHIFT + 3);
 
 /// In a slot or as the address before a record: no record, and a slot that may be used again.
 pub(crate) const EMPTY: u64 = 0;
@@ -40,7 +42,7 @@ pub(crate) struct Address(u64);
 
 impl Address {
     pub(crate) fn new(chunk: u32, offset: usize) -> Self {
-        debug_assert!(chunk < CHUNK_NUMBERS && offset.is_multiple_of(8));
+        debug_assert!(chunk < CHUNK_NUMBERS && offset.is_multiple_of(8) && offset as u64 / 8 <= OFFSET_MASK);
         Self((u64::from(chunk) << CHUNK_SHIFT) | (offset as u64 / 8))
     }
 
@@ -165,6 +167,17 @@ mod tests {
             assert!(address.is_some() && address.bits() <= ADDRESS_MASK);
         }
         assert!(!Address::of_word(EMPTY).is_some() && !Address::of_word(FREED).is_some());
+    }
+
+    #[test]
+    fn the_end_of_the_longest_chunk_is_an_address() {
+        for chunk in [0, 7, CHUNK_NUMBERS - 1] {
+            let end = Address::new(chunk, CHUNK_BYTES_MAX as usize);
+            assert_eq!((end.chunk(), end.offset()), (chunk, CHUNK_BYTES_MAX as usize));
+        }
+        let largest = CHUNK_BYTES_MAX as usize - FILE_HEAD_BYTES;
+        assert_eq!(record_bytes(8, largest - RECORD_HEAD_BYTES - 8), Some(largest));
+        assert_eq!(record_bytes(8, largest - RECORD_HEAD_BYTES - 7), None);
     }
 
     #[test]

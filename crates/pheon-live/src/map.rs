@@ -7,7 +7,6 @@ use pheon_os::thread_id;
 
 use crate::changes::{self, Changes, Position};
 use crate::chunk::Record;
-use crate::ctrl::now_ns;
 use crate::error::LiveError;
 use crate::keylock::KeyLocks;
 use crate::layout::{Address, EMPTY, FREED, hash, tag_bits};
@@ -201,8 +200,7 @@ impl LiveMap {
 
     #[inline]
     fn is_too_old(&self, record: &Record<'_>) -> bool {
-        let age = self.shared.options.max_age;
-        !age.is_zero() && record.order() < now_ns().saturating_sub(age.as_nanos() as u64)
+        record.order() < self.shared.options.order_min()
     }
 
     /// How many entries there are, those that are too old but not yet evicted among them.
@@ -222,12 +220,11 @@ impl LiveMap {
     /// As [`get_with`](Self::get_with).
     pub fn len_living(&self) -> Result<u64, LiveError> {
         let block = self.shared.ctrl.block();
-        let age = self.shared.options.max_age.as_nanos() as u64;
-        if age == 0 || block.entries == 0 {
+        if self.shared.options.max_age.is_zero() || block.entries == 0 {
             return Ok(block.entries);
         }
         // Orders are times of writing, and this is one more than the last.
-        if block.next_order <= now_ns().saturating_sub(age) {
+        if block.next_order <= self.shared.options.order_min() {
             return Ok(0);
         }
         self.snapshot()?.len()
@@ -426,27 +423,23 @@ impl LiveMap {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn apply<'c>(&self, changes: impl IntoIterator<Item = Change<'c>>) -> Result<(), LiveError> {
+        // All of them first: the iterator is the caller's, and may write to the map itself.
+        let changes: Vec<_> = changes.into_iter().collect();
         self.transact(|txn| {
-            let mut changes = changes.into_iter();
-            let mut group = Vec::with_capacity(GROUP);
-            loop {
-                group.clear();
-                group.extend(changes.by_ref().take(GROUP));
-                if group.is_empty() {
-                    return Ok(());
-                }
+            for group in changes.chunks(GROUP) {
                 fetch(txn.view(), group.iter().map(Change::key));
-                for change in &group {
+                for change in group {
                     match *change {
                         Change::Put { key, meta, value } => txn.put(key, meta, value)?,
                         Change::Delete { key } => drop(txn.delete(key)?),
                     }
                 }
             }
+            Ok(())
         })
     }
 
-    /// The key of the last entry in the map's order, as it is now.
+    /// The key of the last entry in the map's order, as it is now, unless that is too old.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -455,7 +448,8 @@ impl LiveMap {
             let mut queue = Queue::take(&self.shared, txn)?;
             let last = queue.last(txn)?;
             queue.give_back(&self.shared);
-            Ok(last.map(|(_, key)| key))
+            let order_min = self.shared.options.order_min();
+            Ok(last.filter(|(order, _)| *order >= order_min).map(|(_, key)| key))
         })
     }
 

@@ -4,19 +4,17 @@
 //! Entries are checked against the map when they are used, so a stale one costs a look and nothing else.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::chunk::{Chunk, Record};
 use crate::error::LiveError;
-use crate::layout::{Address, FILE_HEAD_BYTES, FREED, hash};
+use crate::layout::{Address, EMPTY, FILE_HEAD_BYTES, FREED, hash, tag_bits};
 use crate::shared::Shared;
-use crate::view::{Place, View};
+use crate::view::View;
 use crate::write::Txn;
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// (order, address of a record of the key), ascending by order. The record may be an old one.
-    entries: VecDeque<(u64, Address, Arc<Chunk>)>,
+    /// (order, hash of the key), ascending by order. No address: records are moved, and chunks dropped, meanwhile.
+    entries: VecDeque<(u64, u64)>,
     /// Up to where the log was followed.
     upto: Option<(u32, usize)>,
 }
@@ -50,9 +48,8 @@ impl Queue {
             if word > FREED
                 && let Ok(record) = view.record(Address::of_word(word))
                 && !record.is_deleted()
-                && let Some(chunk) = view.chunk(record.address().chunk())
             {
-                entries.push((record.order(), record.address(), chunk.clone()));
+                entries.push((record.order(), hash(record.key())));
             }
         }
         entries.sort_unstable_by_key(|entry| entry.0);
@@ -70,7 +67,7 @@ impl Queue {
                 at += record.bytes as usize;
                 let newest = self.entries.back().map_or(0, |entry| entry.0);
                 if !record.is_aborted() && !record.is_moved() && !record.is_deleted() && record.order() > newest {
-                    self.entries.push_back((record.order(), record.address(), chunk.clone()));
+                    self.entries.push_back((record.order(), hash(record.key())));
                 }
             }
             self.upto = Some((chunk.number(), at));
@@ -81,9 +78,9 @@ impl Queue {
 
     /// The live key of least order.
     pub(crate) fn first(&mut self, txn: &Txn<'_>) -> Result<Option<(u64, Vec<u8>)>, LiveError> {
-        while let Some((order, address, chunk)) = self.entries.front() {
-            match live_key(txn, *order, chunk.record(address.offset())) {
-                Some(key) => return Ok(Some((*order, key))),
+        while let Some(&(order, hash)) = self.entries.front() {
+            match live_key(txn, order, hash) {
+                Some(key) => return Ok(Some((order, key))),
                 None => self.entries.pop_front(),
             };
         }
@@ -92,9 +89,9 @@ impl Queue {
 
     /// The live key of greatest order.
     pub(crate) fn last(&mut self, txn: &Txn<'_>) -> Result<Option<(u64, Vec<u8>)>, LiveError> {
-        while let Some((order, address, chunk)) = self.entries.back() {
-            match live_key(txn, *order, chunk.record(address.offset())) {
-                Some(key) => return Ok(Some((*order, key))),
+        while let Some(&(order, hash)) = self.entries.back() {
+            match live_key(txn, order, hash) {
+                Some(key) => return Ok(Some((order, key))),
                 None => self.entries.pop_back(),
             };
         }
@@ -102,11 +99,24 @@ impl Queue {
     }
 }
 
-/// The record's key, if it is live and still has this order.
-fn live_key(txn: &Txn<'_>, order: u64, record: Option<Record<'_>>) -> Option<Vec<u8>> {
-    let key = record?.key();
-    match txn.view().place(hash(key), key) {
-        Ok(Place::Taken { record, .. }) if !record.is_deleted() && record.order() == order => Some(key.to_vec()),
-        _ => None,
+/// The live key with this order, which no two have, and this hash.
+fn live_key(txn: &Txn<'_>, order: u64, hash: u64) -> Option<Vec<u8>> {
+    let view = txn.view();
+    let mut slot = view.index.home(hash);
+    for _ in 0..view.index.slots() {
+        let word = view.index.load(slot);
+        if word == EMPTY {
+            return None;
+        }
+        if word > FREED
+            && tag_bits(word) == tag_bits(hash)
+            && let Ok(record) = view.record(Address::of_word(word))
+            && record.order() == order
+            && !record.is_deleted()
+        {
+            return Some(record.key().to_vec());
+        }
+        slot = view.index.next(slot);
     }
+    None
 }

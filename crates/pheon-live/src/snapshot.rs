@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chunk::Record;
-use crate::ctrl::now_ns;
 use crate::error::LiveError;
 use crate::layout::{Address, EMPTY, FREED, hash, tag_bits};
 use crate::map::Entry;
@@ -53,11 +52,10 @@ impl Snapshot {
         let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
         // After the last slot: a later view may lack what this commit has, and the slots may name records, or have been
         // freed of records, that only it has.
-        if shared.ctrl.view() != view.number && !shared.ctrl.is_unlinked() {
+        if shared.ctrl.view() != view.number {
             return Ok(None);
         }
-        let age = shared.options.max_age.as_nanos() as u64;
-        let order_min = if age == 0 { 0 } else { now_ns().saturating_sub(age) };
+        let order_min = shared.options.order_min();
         Ok(Some(Self { shared: shared.clone(), view, commit, slots, order_min }))
     }
 

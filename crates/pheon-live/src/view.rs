@@ -10,8 +10,8 @@ use crate::chunk::{Chunk, Record, chunk_path};
 use crate::error::LiveError;
 use crate::index::{Index, SLOTS_MAX_LOG2, index_path};
 use crate::layout::{
-    Address, CHUNK_BYTES_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance, next_chunk,
-    tag_bits,
+    Address, CHUNK_BYTES_OPENED_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance,
+    next_chunk, tag_bits,
 };
 
 /// 7 words and one a chunk.
@@ -258,7 +258,7 @@ impl Plan {
         if !rest.is_empty() || *sum != xxh3_64(&bytes[..bytes.len() - 8]) {
             return Err("its checksum is wrong".to_owned());
         }
-        let good_chunk = |&bytes: &u64| (FILE_HEAD_BYTES as u64..=CHUNK_BYTES_MAX).contains(&bytes);
+        let good_chunk = |&bytes: &u64| (FILE_HEAD_BYTES as u64..=CHUNK_BYTES_OPENED_MAX).contains(&bytes);
         if *of != number
             || *count != chunks.len() as u64
             || chunks.is_empty()

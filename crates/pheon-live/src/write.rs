@@ -28,6 +28,11 @@ const CHUNK_BYTES_LARGE_MIN: u64 = 2 << 20;
 /// So many bytes of entries are a map that is not small.
 const LIVE_BYTES_LARGE_MIN: u64 = 16 << 20;
 
+/// Entries that a transaction evicts for their age: so many, and so many for each record that it wrote. More than one, so
+/// that they become fewer; bounded, so that a single write does not wait for the eviction of a map that nobody wrote for long.
+const EVICTED_MIN: u64 = 64;
+const EVICTED_PER_RECORD: u64 = 2;
+
 /// A transaction under way. The thread holds the map's lock. Dropped without [`commit`](Self::commit) it is undone.
 pub(crate) struct Txn<'a> {
     shared: &'a Shared,
@@ -40,6 +45,9 @@ pub(crate) struct Txn<'a> {
     /// The last record written.
     last: Option<Address>,
     written_bytes: u64,
+    records: u64,
+    /// Keys whose newest record is a deletion by this transaction: their slots are needed until it is committed.
+    deleted_keys: u64,
     ended: bool,
 }
 
@@ -54,6 +62,8 @@ struct Newest {
     bytes: u64,
     order: u64,
     deleted: bool,
+    /// Written by this transaction.
+    own: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -71,7 +81,19 @@ impl<'a> Txn<'a> {
         let used = view.tail().used();
         let block = Block { txn: committed.txn + 1, ..committed };
         let (_, writer) = thread_id::current();
-        Ok(Self { shared, view, block, committed, writer, used, last: None, written_bytes: 0, ended: false })
+        Ok(Self {
+            shared,
+            view,
+            block,
+            committed,
+            writer,
+            used,
+            last: None,
+            written_bytes: 0,
+            records: 0,
+            deleted_keys: 0,
+            ended: false,
+        })
     }
 
     /// Sets a key.
@@ -90,7 +112,8 @@ impl<'a> Txn<'a> {
                 self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
                 if self.shared.options.is_cache() { self.next_order() } else { newest.order }
             }
-            _ => {
+            newest => {
+                self.deleted_keys -= u64::from(newest.is_some_and(|newest| newest.own));
                 self.block.entries += 1;
                 self.block.used_slots += u64::from(found.before == EMPTY);
                 self.next_order()
@@ -120,6 +143,7 @@ impl<'a> Txn<'a> {
         let found = self.find(hash, key)?;
         let Some(newest) = found.newest.filter(|newest| !newest.deleted) else { return Ok(false) };
         self.reserve_log(bytes)?;
+        self.deleted_keys += 1;
         self.block.entries = self.block.entries.saturating_sub(1);
         self.block.live_bytes = self.block.live_bytes.saturating_sub(newest.bytes);
         self.append(found.slot, hash, found.before | DELETED, newest.order, key, b"", bytes);
@@ -130,8 +154,12 @@ impl<'a> Txn<'a> {
     fn find(&self, hash: u64, key: &[u8]) -> Result<Found, LiveError> {
         Ok(match self.view.place(hash, key).map_err(|lost| self.shared.lost(lost))? {
             Place::Taken { slot, record } => {
-                let newest =
-                    Newest { bytes: u64::from(record.bytes), order: record.order(), deleted: record.is_deleted() };
+                let newest = Newest {
+                    bytes: u64::from(record.bytes),
+                    order: record.order(),
+                    deleted: record.is_deleted(),
+                    own: record.txn() == self.block.txn,
+                };
                 Found { slot, before: record.address().bits(), newest: Some(newest) }
             }
             Place::Vacant { slot, was } => Found { slot, before: was, newest: None },
@@ -175,6 +203,7 @@ impl<'a> Txn<'a> {
         self.used += bytes;
         self.last = Some(address);
         self.written_bytes += bytes as u64;
+        self.records += 1;
     }
 
     /// Room for one more slot; may rebuild the index.
@@ -183,8 +212,13 @@ impl<'a> Txn<'a> {
         if self.block.used_slots < slots / 4 * 3 {
             return Ok(());
         }
-        // Twice as large if it is really full, not of deleted keys.
-        let log2 = self.view.index.log2() + u32::from(self.block.entries >= slots / 8 * 3);
+        // Larger if it is really full, not of keys that were deleted before: then there is room for at least as many again
+        // before the next time.
+        let kept = self.block.entries + self.deleted_keys;
+        let mut log2 = self.view.index.log2();
+        while kept > (1 << log2) / 8 * 3 {
+            log2 += 1;
+        }
         self.rebuild_index(log2)
     }
 
@@ -229,7 +263,7 @@ impl<'a> Txn<'a> {
 
     /// Room for a record; may add a chunk.
     fn reserve_log(&mut self, bytes: usize) -> Result<(), LiveError> {
-        if self.view.tail().bytes() - self.used >= bytes {
+        if self.view.tail().bytes().min(CHUNK_BYTES_MAX as usize).saturating_sub(self.used) >= bytes {
             return Ok(());
         }
         let shared = self.shared;
@@ -281,26 +315,26 @@ impl<'a> Txn<'a> {
         &self.committed
     }
 
-    /// Evicts what the map's limits do not allow any more, at most so many.
+    /// Evicts what the map's limits do not allow any more: all entries that are too many, which are no more than this
+    /// transaction added, and some of those that are too old.
     fn evict(&mut self) -> Result<(), LiveError> {
         let options = &self.shared.options;
         if !options.is_cache() {
             return Ok(());
         }
         let most = if options.max_entries > 0 { options.max_entries } else { u64::MAX };
-        let too_old = match options.max_age.as_nanos() as u64 {
-            0 => 0,
-            age => now_ns().saturating_sub(age),
-        };
+        let too_old = options.order_min();
         if self.block.entries <= most && too_old == 0 {
             return Ok(());
         }
         let mut queue = Queue::take(self.shared, self)?;
+        let mut left = EVICTED_MIN + EVICTED_PER_RECORD * self.records;
         while let Some((order, key)) = queue.first(self)? {
-            if self.block.entries <= most && order >= too_old {
+            if self.block.entries <= most && (order >= too_old || left == 0) {
                 break;
             }
             self.delete(&key)?;
+            left = left.saturating_sub(1);
         }
         queue.give_back(self.shared);
         Ok(())

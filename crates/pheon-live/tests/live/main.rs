@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // tests damage, copy and count files behind the maps' back
 
+mod batches;
 mod behaviour;
 mod boots;
 mod disk;

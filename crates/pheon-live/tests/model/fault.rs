@@ -22,6 +22,7 @@ pub(crate) enum Fault {
     // Cleaning.
     DropBeforeCommit,
     CleanLastChunk,
+    FreeInOwnChunk,
     // Reader.
     CommitAfterSlot,
     CommitNotAcquired,

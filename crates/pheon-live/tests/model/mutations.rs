@@ -30,6 +30,7 @@ noticed! {
     no_repair: COMMIT, NoRepair, "not the state of transaction";
     drop_before_commit: CLEANING_ONLY, DropBeforeCommit, "unknown chunk in the current view";
     clean_last_chunk: CLEANING_LAST, CleanLastChunk, "not the state of transaction";
+    free_in_own_chunk: CLEANING_SPANNING, FreeInOwnChunk, "not the state of transaction";
     commit_after_slot: COMMIT, CommitAfterSlot, "not the state of transaction";
     commit_not_acquired: COMMIT, CommitNotAcquired, "not the state of transaction";
     slot_not_acquired: COMMIT, SlotNotAcquired, "torn record";

@@ -25,6 +25,8 @@ holds! {
     get_while_the_index_is_rebuilt: REBUILD_AND_GET;
     rebuild_without_a_deleted_key: REBUILD_WITHOUT;
     new_chunk: NEW_CHUNK;
+    chunk_between_changes: CHUNK_BETWEEN;
+    cleaning_after_a_transaction_of_two_chunks: CLEANING_SPANNING;
     cleaning: CLEANING;
     cleaning_of_a_deleted_key: CLEANING_DELETED;
     get_while_a_slot_is_freed: CLEANING_AND_GET;

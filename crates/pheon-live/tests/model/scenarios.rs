@@ -52,8 +52,15 @@ pub(crate) struct Scenario {
 
 /// Enough for each mutation to be noticed; without a bound these scenarios take minutes each.
 const BOUND: Option<usize> = Some(3);
-const NOTHING: Plan =
-    Plan { changes: &[], new_chunk: false, rebuild: false, rebuild_between: false, drop_first: false, clean: false };
+const NOTHING: Plan = Plan {
+    changes: &[],
+    new_chunk: false,
+    chunk_between: false,
+    rebuild: false,
+    rebuild_between: false,
+    drop_first: false,
+    clean: false,
+};
 const PUT: Plan = Plan { changes: &[(1, 1), (2, 1)], ..NOTHING };
 const UPDATE: Plan = Plan { changes: &[(1, 2), (2, 2)], ..NOTHING };
 const UPDATE_AND_DELETE: Plan = Plan { changes: &[(1, 2), (2, 0)], ..NOTHING };
@@ -134,6 +141,22 @@ pub(crate) const REBUILD_WITHOUT: Scenario = Scenario {
 /// A new chunk in a new view, then two updates.
 pub(crate) const NEW_CHUNK: Scenario =
     Scenario { name: "new chunk", sizes: [2, 2], first: Plan { new_chunk: true, ..UPDATE }, ..REBUILD };
+/// A transaction goes on in the next chunk.
+pub(crate) const CHUNK_BETWEEN: Scenario = Scenario {
+    name: "new chunk between changes",
+    sizes: [3, 1],
+    first: Plan { chunk_between: true, ..UPDATE },
+    ..REBUILD
+};
+/// One that deletes a key does, and the next one cleans: the view does not move after the deletion, so its slot must stay.
+pub(crate) const CLEANING_SPANNING: Scenario = Scenario {
+    name: "cleaning after a transaction of two chunks",
+    sizes: [3, 2],
+    first: Plan { changes: &[(2, 0), (1, 2)], chunk_between: true, ..NOTHING },
+    kill: Kill::Nobody,
+    after: &[CLEAN],
+    ..REBUILD
+};
 /// A chunk is cleaned, again by the next writer, and dropped.
 pub(crate) const CLEANING: Scenario = Scenario {
     name: "cleaning",

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) changes: &'static [(u64, u64)],
     /// Starts a chunk.
     pub(crate) new_chunk: bool,
+    /// Starts one after the first change.
+    pub(crate) chunk_between: bool,
     /// Makes the index anew, without deleted keys, before the first change.
     pub(crate) rebuild: bool,
     /// The same after the first change, which the new index has too.
@@ -79,8 +81,9 @@ impl<'a> Writer<'a> {
             self.commit(transaction, self.end(), state)?;
         }
         for (i, &(key, value)) in plan.changes.iter().enumerate() {
-            if i == 1 && plan.rebuild_between {
-                self.rotate(Plan { rebuild: true, ..Plan::default() })?;
+            if i == 1 && (plan.rebuild_between || plan.chunk_between) {
+                let (rebuild, new_chunk) = (plan.rebuild_between, plan.chunk_between);
+                self.rotate(Plan { rebuild, new_chunk, ..Plan::default() })?;
             }
             self.append(Body { transaction, key, value })?;
             state[key as usize - 1] = value;
@@ -237,6 +240,9 @@ impl<'a> Writer<'a> {
                 continue;
             }
             if body.value == 0 {
+                if !self.last_chunk_began_after(body.transaction) {
+                    break;
+                }
                 self.store(slot, FREED, Release)?;
             } else {
                 self.append(Body { transaction, ..body })?;
@@ -248,15 +254,28 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Whether the first record of the last chunk is of a later transaction.
+    fn last_chunk_began_after(&self, transaction: u64) -> bool {
+        let last = &self.memory.chunks[self.view().last];
+        let began = || Body::unpack(last.records[0].body.held()).transaction;
+        [Fault::FreeInOwnChunk, Fault::CleanLastChunk].contains(&self.fault)
+            || last.used.held() > 0 && began() > transaction
+    }
+
     /// "Killed writers" of docs/live.md.
     fn repair(&self) -> Result<(), Killed> {
         let (from, to) = (self.committed_end(), self.end());
         if from == to || self.fault == Fault::NoRepair {
             return Ok(());
         }
-        // A new chunk starts where no record is, and a transaction never continues in the next one.
-        let from = if chunk_of(from) == chunk_of(to) { from } else { address(chunk_of(to), 0) };
-        let mut records: Vec<u64> = (from..to).rev().collect();
+        let mut records: Vec<u64> = if chunk_of(from) == chunk_of(to) {
+            (from..to).rev().collect()
+        } else {
+            // The transaction went on in the next chunk, or began there.
+            let used = self.memory.chunks[chunk_of(from)].used.held() as usize;
+            let before = from..address(chunk_of(from), used);
+            before.chain(address(chunk_of(to), 0)..to).rev().collect()
+        };
         if self.fault == Fault::RepairForward {
             records.reverse();
         }
