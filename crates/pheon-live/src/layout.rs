@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-pub(crate) const FORMAT_VERSION: u64 = 1;
+pub(crate) const FORMAT_VERSION: u64 = 2;
 
 pub(crate) const CTRL_MAGIC: u64 = u64::from_le_bytes(*b"PHEONLIV");
 pub(crate) const LOG_MAGIC: u64 = u64::from_le_bytes(*b"PHEONLOG");
