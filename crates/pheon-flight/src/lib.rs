@@ -1,0 +1,1 @@
+//! Pheon stores over Arrow Flight and Flight SQL: server and client.
