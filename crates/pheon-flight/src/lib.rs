@@ -1,1 +1,3 @@
 //! Pheon stores over Arrow Flight and Flight SQL: server and client.
+
+pub mod client;

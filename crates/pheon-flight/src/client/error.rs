@@ -83,6 +83,8 @@ pub enum Refusal {
     Corrupt,
     /// The server was built without it.
     Unimplemented,
+    /// Another writer holds a lock, or the server is about to end: later it may work.
+    Busy,
     /// The call was ended by the server.
     Aborted,
     /// Anything else.
@@ -101,6 +103,7 @@ impl Refusal {
             Code::ResourceExhausted => Self::Exhausted,
             Code::DataLoss => Self::Corrupt,
             Code::Unimplemented => Self::Unimplemented,
+            Code::Unavailable => Self::Busy,
             Code::Aborted | Code::Cancelled => Self::Aborted,
             _ => Self::Internal,
         }
@@ -114,8 +117,8 @@ impl ClientError {
         match status.code() {
             Code::DeadlineExceeded => return Self::Deadline { operation, uri: uri.to_owned(), timeout: None },
             // A server's own refusals have no source; those that this side's transport made have.
-            Code::Unavailable => {}
-            Code::Unknown | Code::Internal | Code::Cancelled if std::error::Error::source(status).is_some() => {}
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+                if std::error::Error::source(status).is_some() => {}
             code => {
                 let message = status.message().to_owned();
                 return Self::Refused { operation, reason: Refusal::of(code), detail, message };
