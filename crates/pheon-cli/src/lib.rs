@@ -48,6 +48,9 @@ enum Verb {
     Get(verbs::get::Args),
     /// Print rows in key order.
     Scan(verbs::scan::Args),
+    /// Execute one SQL statement.
+    #[cfg(feature = "sql")]
+    Sql(verbs::sql::Args),
     /// Check every byte of a dataset (default: of all datasets).
     Verify(verbs::verify::Args),
     /// Merge a dataset's segments into one.
@@ -103,6 +106,8 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Info(args) => verbs::info::run(&args, out),
         Verb::Get(args) => verbs::get::run(&args, out),
         Verb::Scan(args) => verbs::scan::run(&args, out),
+        #[cfg(feature = "sql")]
+        Verb::Sql(args) => verbs::sql::run(&args, out),
         Verb::Verify(args) => verbs::verify::run(&args, out),
         Verb::Compact(args) => verbs::compact::run(&args, out),
         Verb::Gc(args) => verbs::gc::run(&args, out),

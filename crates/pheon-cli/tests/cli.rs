@@ -14,6 +14,9 @@ mod lookup;
 mod pipes;
 #[path = "cli/scan.rs"]
 mod scan;
+#[cfg(feature = "sql")]
+#[path = "cli/sql.rs"]
+mod sql;
 #[path = "cli/store.rs"]
 mod store;
 #[path = "cli/usage.rs"]

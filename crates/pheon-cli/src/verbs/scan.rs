@@ -5,10 +5,9 @@ use std::ops::Bound;
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
-use clap::ValueEnum;
 use pheon::Table;
 
-use super::scan_format::{ArrowRows, CsvRows, JsonRows, RowWriter, TableRows};
+use super::scan_format::Format;
 use super::{DatasetArgs, open_table, read_store};
 use crate::failure::Failure;
 use crate::key_text::{Key, parse_bytes, parse_key};
@@ -47,14 +46,6 @@ pub(crate) struct Args {
     version: Option<u64>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Table,
-    Csv,
-    Json,
-    Arrow,
-}
-
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = read_store(&args.dataset.store)?;
     let table = open_table(&store, &args.dataset.name, args.version)?;
@@ -73,13 +64,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if columns.is_empty() {
         columns = (0..schema.fields().len()).collect();
     }
-    let mut writer: Box<dyn RowWriter> = match args.format {
-        _ if args.json => Box::new(JsonRows::default()),
-        Format::Json => Box::new(JsonRows::default()),
-        Format::Table => Box::new(TableRows::default()),
-        Format::Csv => Box::new(CsvRows::default()),
-        Format::Arrow => Box::new(ArrowRows::default()),
-    };
+    let mut writer = if args.json { Format::Json } else { args.format }.writer();
     let chunk = |start: usize| -> Result<RecordBatch, Failure> {
         Ok(rows.slice(start, CHUNK_ROWS).to_batch()?.project(&columns)?)
     };
