@@ -73,10 +73,10 @@ fn types_are_inferred_and_values_converted() {
         assert_eq!(types, [DataType::LargeUtf8, DataType::Int32]);
         let given = values(vec![Arc::new(StringArray::from(vec!["a1"])), Arc::new(StringArray::from(vec!["7"]))]);
         assert_eq!(query(&statement, Some(given)).await.unwrap(), ["a1|7|1970-04-18"]);
-        // A number that the key's type cannot hold is no key.
+        // A number that the column cannot hold.
         let given = values(vec![Arc::new(StringArray::from(vec!["a1"])), ints(&[1 << 40])]);
         let rows = query(&statement, Some(given)).await;
-        assert!(matches!(&rows, Err(SqlError::Parameters { .. })) || rows == Ok(vec![]), "{rows:?}");
+        assert!(matches!(&rows, Err(SqlError::Parameters { .. })), "{rows:?}");
         let wrong = query(&statement, Some(values(vec![ints(&[1])]))).await;
         assert!(matches!(wrong, Err(SqlError::Parameters { .. })), "{wrong:?}");
         assert!(matches!(query(&statement, None).await, Err(SqlError::Parameters { .. })));
