@@ -156,7 +156,7 @@ impl From<DataFusionError> for SqlError {
             D::SchemaError(e, _) => Self::Plan { problem: e.to_string() },
             D::Configuration(problem) => Self::Plan { problem },
             D::NotImplemented(problem) => Self::Unsupported { problem },
-            D::ResourcesExhausted(problem) => Self::Limit { problem },
+            D::ResourcesExhausted(problem) => Self::Limit { problem: format!("out of memory: {problem}") },
             D::Execution(problem) => Self::Value { problem },
             D::ArrowError(e, _) => Self::from_arrow(*e),
             e => Self::Internal { problem: e.to_string() },
@@ -188,7 +188,9 @@ impl SqlError {
                 (_, Some(e)) => e.clone().into(),
                 _ => Self::Internal { problem: e.to_string() },
             },
-            DataFusionError::ResourcesExhausted(problem) => Self::Limit { problem: problem.clone() },
+            DataFusionError::ResourcesExhausted(problem) => {
+                Self::Limit { problem: format!("out of memory: {problem}") }
+            }
             DataFusionError::Execution(problem) => Self::Value { problem: problem.clone() },
             DataFusionError::Plan(problem) => Self::Plan { problem: problem.clone() },
             DataFusionError::NotImplemented(problem) => Self::Unsupported { problem: problem.clone() },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, FieldRef};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -84,7 +84,7 @@ impl Guarded {
     fn check(&self, count: &ColumnarValue, rows: usize) -> Result<()> {
         let refused = |found: i64, max: i64| {
             let problem = format!("{}: {found} is too much in one go, at most {max} is allowed", self.inner.name());
-            Err(DataFusionError::ResourcesExhausted(problem))
+            Err(SqlError::Limit { problem }.into_datafusion())
         };
         let number = |value: &ScalarValue| match value.cast_to(&DataType::Int64) {
             Ok(ScalarValue::Int64(Some(n))) => n.unsigned_abs().min(i64::MAX as u64) as i64,

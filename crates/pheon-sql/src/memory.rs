@@ -67,7 +67,7 @@ impl MemoryPool for QueryMemory {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let refused = |whose: &str, used: usize, bytes_max: usize| {
             DataFusionError::ResourcesExhausted(format!(
-                "out of memory: {} asked for {additional} bytes more, {whose} {used} of {bytes_max} bytes in use",
+                "{} asked for {additional} bytes more, {whose} {used} of {bytes_max} bytes in use",
                 reservation.consumer().name()
             ))
         };

@@ -6,9 +6,14 @@ use arrow_schema::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{Constraint as TableConstraint, Constraints, Result, Statistics};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, Constraint as TableConstraint, Constraints, DFSchema, Result, Statistics};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use pheon::Table;
 
 use crate::error::read_failed;
@@ -100,7 +105,20 @@ impl TableProvider for PheonTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let constraints: Vec<Constraint> = filters.iter().filter_map(|f| Constraint::of(f, &self.key)).collect();
+        let mut constraints = Vec::new();
+        let mut left = Vec::new();
+        for filter in filters {
+            match Constraint::of(filter, &self.key) {
+                Some(c) => {
+                    // That of a key of several columns is checked above the scan, as it was announced.
+                    if !c.exact && self.key.len() == 1 {
+                        left.push(filter.clone());
+                    }
+                    constraints.push(c);
+                }
+                None => left.push(filter.clone()),
+            }
+        }
         let selection = select(&self.table, &self.key, &constraints).map_err(read_failed)?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let scan = Scan {
@@ -112,6 +130,48 @@ impl TableProvider for PheonTable {
             key: self.key_columns.clone(),
             constraints: self.constraints.clone(),
         };
-        Ok(Arc::new(PheonScan::new(scan, state.config().target_partitions())?))
+        let partitions = state.config().target_partitions();
+        match conjunction(left) {
+            None => Ok(Arc::new(PheonScan::new(scan, partitions)?)),
+            Some(predicate) => self.filtered(state, scan, predicate, partitions),
+        }
+    }
+}
+
+impl PheonTable {
+    /// A scan under a filter that was announced as answered by the index and then simplified to what the index knows
+    /// nothing of, such as a constant.
+    fn filtered(
+        &self,
+        state: &dyn Session,
+        scan: Scan,
+        predicate: Expr,
+        partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let wanted = scan.projection.len();
+        let mut projection = scan.projection.clone();
+        for column in predicate.column_refs() {
+            let at = self.schema.index_of(&column.name)?;
+            if !projection.contains(&at) {
+                projection.push(at);
+            }
+        }
+        let schema = DFSchema::try_from(self.schema.project(&projection)?)?;
+        let predicate = predicate.transform(|e| match e {
+            Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
+            other => Ok(Transformed::no(other)),
+        })?;
+        let predicate = state.create_physical_expr(predicate.data, &schema)?;
+        let scan = PheonScan::new(Scan { projection, limit: None, ..scan }, partitions)?;
+        let filtered: Arc<dyn ExecutionPlan> = Arc::new(FilterExec::try_new(predicate, Arc::new(scan))?);
+        let fields = filtered.schema();
+        if fields.fields().len() == wanted {
+            return Ok(filtered);
+        }
+        let columns = (0..wanted).map(|at| {
+            let name = fields.field(at).name().clone();
+            (Arc::new(PhysicalColumn::new(&name, at)) as Arc<dyn PhysicalExpr>, name)
+        });
+        Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), filtered)?))
     }
 }

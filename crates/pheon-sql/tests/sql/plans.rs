@@ -110,4 +110,6 @@ fn nothing_is_pushed_where_the_comparison_is_another() {
     assert_eq!(scratch.rows("select b from pairs where b = 5000000000").unwrap().len(), 0);
     assert_eq!(scratch.rows("select n from numbers where n not in (2, null)").unwrap().len(), 0);
     assert_eq!(scratch.rows("select n from numbers where not (n = null)").unwrap().len(), 0);
+    // A filter that is simplified to a constant only after it was pushed down.
+    assert_eq!(scratch.rows("select half from numbers where not (n in (null))").unwrap().len(), 0);
 }
