@@ -79,11 +79,8 @@ pub(super) async fn primary_keys(session: &Session, command: &CommandGetPrimaryK
     let ours = command.catalog.as_ref().is_none_or(|c| c.is_empty() || c == CATALOG)
         && command.db_schema.as_ref().is_none_or(|s| s.is_empty() || s == SCHEMA);
     let facts = if ours { facts(session).await? } else { Vec::new() };
-    let key: Vec<String> = facts
-        .into_iter()
-        .find(|t| t.name == command.table && t.unique)
-        .map(|t| t.key)
-        .unwrap_or_default();
+    let key: Vec<String> =
+        facts.into_iter().find(|t| t.name == command.table && t.unique).map(|t| t.key).unwrap_or_default();
     let same = |text: &str| Arc::new(StringArray::from(vec![text; key.len()])) as ArrayRef;
     let columns = vec![
         same(CATALOG),

@@ -3,11 +3,8 @@
 use arrow_array::RecordBatch;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::CommandStatementIngest;
-use arrow_flight::sql::command_statement_ingest::{
-    TableDefinitionOptions, TableExistsOption, TableNotExistOption,
-};
 use arrow_flight::sql::server::PeekableFlightDataStream;
+use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
 use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
 use futures::stream::BoxStream;

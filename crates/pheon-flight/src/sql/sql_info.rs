@@ -50,8 +50,9 @@ pub(super) static TYPE_INFO: LazyLock<XdbcTypeInfoData> = LazyLock::new(|| {
         ("timestamp", X::XdbcTimestamp, 29, true, None),
     ] {
         let quote = quoted.then(|| "'".to_owned());
+        // The subcode of dates is 1, which FlightSql.proto calls a year.
         let (sql_data_type, datetime_subcode) = match data_type {
-            X::XdbcDate => (X::XdbcDatetime, Some(XdbcDatetimeSubcode::XdbcSubcodeDate)),
+            X::XdbcDate => (X::XdbcDatetime, Some(XdbcDatetimeSubcode::XdbcSubcodeYear)),
             X::XdbcTime => (X::XdbcDatetime, Some(XdbcDatetimeSubcode::XdbcSubcodeTime)),
             X::XdbcTimestamp => (X::XdbcDatetime, Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp)),
             other => (other, None),
