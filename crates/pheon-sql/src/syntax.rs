@@ -48,9 +48,22 @@ pub(crate) fn parse(sql: &str, bytes_max: usize) -> Result<Parsed, SqlError> {
         (None, _) => return Err(SqlError::Syntax { problem: "there is no statement".to_owned() }),
         _ => return Err(SqlError::Unsupported { problem: "more than one statement; send one at a time".to_owned() }),
     };
+    check_kind(&statement)?;
     let (statement, conflict) = rewrite(statement)?;
     check_relations(&statement)?;
     Ok(Parsed { statement, parameters, conflict })
+}
+
+/// Refuses what reaches files before the planner looks at it.
+fn check_kind(statement: &Statement) -> Result<(), SqlError> {
+    let refused = match statement {
+        Statement::CopyTo(_) => "COPY",
+        Statement::CreateExternalTable(_) => "CREATE EXTERNAL TABLE",
+        Statement::Reset(_) => "RESET",
+        Statement::Explain(explain) => return check_kind(&explain.statement),
+        Statement::Statement(_) => return Ok(()),
+    };
+    Err(SqlError::Unsupported { problem: format!("{refused} is not supported") })
 }
 
 /// Bounds how deep the tree of a statement can become, before there is one: dropping a tree takes stack for each level.

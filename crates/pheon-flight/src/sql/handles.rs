@@ -35,15 +35,15 @@ impl Default for HandleLimits {
 pub(super) struct Held {
     pub(super) statement: Statement,
     pub(super) bound: Option<RecordBatch>,
-    /// A change is executed by the first who fetches it, and never again.
-    pub(super) once: bool,
+    /// It may be executed many times.
+    pub(super) prepared: bool,
     /// Says true when it is cancelled.
     pub(super) cancel: Arc<watch::Sender<bool>>,
 }
 
 impl Held {
-    pub(super) fn new(statement: Statement, once: bool) -> Self {
-        Self { statement, bound: None, once, cancel: Arc::new(watch::Sender::new(false)) }
+    pub(super) fn new(statement: Statement, prepared: bool) -> Self {
+        Self { statement, bound: None, prepared, cancel: Arc::new(watch::Sender::new(false)) }
     }
 }
 

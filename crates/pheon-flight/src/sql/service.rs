@@ -44,6 +44,9 @@ const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 const CANCELLED: i32 = 1;
 const NOT_CANCELLABLE: i32 = 3;
 
+/// The handle of a change that is executed already.
+const DONE: &[u8] = b"done";
+
 type DataStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// Flight SQL over an engine.
@@ -77,18 +80,20 @@ impl SqlService {
         self.handles.statement(self.gate.as_ref(), caller, handle)
     }
 
-    /// The rows of a statement that a client holds. A change is executed, and has none.
+    /// The rows of a statement that a client holds.
     async fn rows(&self, caller: &Caller, handle: &[u8]) -> Result<Response<DataStream>, Status> {
-        let held = self.held(caller, handle)?;
-        if held.once {
-            self.handles.close(self.gate.as_ref(), caller, handle)?;
+        if self.gate.open(handle).is_some_and(|payload| payload == DONE) {
+            return Ok(empty(&SchemaRef::new(Schema::empty())));
         }
+        let held = self.held(caller, handle)?;
         let schema = held.statement.schema();
         if !held.statement.is_query() {
             held.statement.update(held.bound).await.map_err(failed)?;
             return Ok(encoded(schema, futures::stream::empty().boxed()));
         }
-        held.cancel.send_replace(false);
+        if held.prepared {
+            held.cancel.send_replace(false);
+        }
         let mut cancelled = held.cancel.subscribe();
         let rows: SendableRecordBatchStream = tokio::select! {
             rows = held.statement.query(held.bound.clone()) => rows.map_err(failed)?,
@@ -117,10 +122,6 @@ impl SqlService {
             let Some(handle) = handle_of(&any)? else { continue };
             if let Ok(held) = self.held(caller, &handle) {
                 held.cancel.send_replace(true);
-                // What was not begun yet must not begin any more.
-                if held.once {
-                    self.handles.close(self.gate.as_ref(), caller, &handle)?;
-                }
                 found = true;
             }
         }
@@ -194,8 +195,13 @@ impl FlightSqlService for SqlService {
         let session = self.session(&caller, query.transaction_id.as_ref())?;
         let statement = session.prepare(&query.query).await.map_err(failed)?;
         let schema = statement.schema();
-        let once = !statement.is_query();
-        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, once))?;
+        let handle = if statement.is_query() {
+            self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, false))?
+        } else {
+            // Now, and not when the client fetches the rows that there are not, which some do late or never.
+            statement.update(None).await.map_err(failed)?;
+            self.gate.sign(DONE).into()
+        };
         let ticket = TicketStatementQuery { statement_handle: handle };
         command_info(&ticket, &schema, request)
     }
@@ -207,7 +213,12 @@ impl FlightSqlService for SqlService {
     ) -> Result<Response<FlightInfo>, Status> {
         let caller = self.caller(request.extensions())?;
         let held = self.held(&caller, &query.prepared_statement_handle)?;
-        command_info(&query, &held.statement.schema(), request)
+        if held.statement.is_query() {
+            return command_info(&query, &held.statement.schema(), request);
+        }
+        held.statement.update(held.bound).await.map_err(failed)?;
+        let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
+        command_info(&ticket, &Schema::empty(), request)
     }
 
     async fn do_get_statement(
@@ -287,9 +298,9 @@ impl FlightSqlService for SqlService {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, query.transaction_id.as_ref())?;
         let statement = session.prepare(&query.query).await.map_err(failed)?;
-        let dataset_schema = if statement.is_query() { ipc(&statement.schema())? } else { Bytes::new() };
+        let dataset_schema = ipc(&statement.schema())?;
         let parameter_schema = ipc(&statement.parameter_schema())?;
-        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, false))?;
+        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, true))?;
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle, dataset_schema, parameter_schema })
     }
 
