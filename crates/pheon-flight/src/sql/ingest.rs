@@ -15,7 +15,9 @@ use tonic::Status;
 use super::sql_status::failed;
 
 fn decoded(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
-    FlightRecordBatchStream::new_from_flight_data(stream.map_err(FlightError::from))
+    // A message that has only the descriptor is no part of the stream of data.
+    let data = stream.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
+    FlightRecordBatchStream::new_from_flight_data(data.map_err(FlightError::from))
 }
 
 fn broken(error: FlightError) -> Status {
