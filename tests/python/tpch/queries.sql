@@ -1,4 +1,4 @@
--- The 22 queries of TPC-H with the parameters of its validation, in this order; one that is a view there is a CTE here.
+-- The 22 queries of TPC-H with the parameters of its validation, in this order, one that is a view there being a CTE here.
 select l_returnflag, l_linestatus, sum(l_quantity) as sum_qty, sum(l_extendedprice) as sum_base_price,
     sum(l_extendedprice * (1 - l_discount)) as sum_disc_price,
     sum(l_extendedprice * (1 - l_discount) * (1 + l_tax)) as sum_charge, avg(l_quantity) as avg_qty,
