@@ -2,7 +2,7 @@
 
 use pheon_sql::{EngineOptions, SqlError};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, query, runtime};
 
 #[test]
 fn no_statement_reaches_files_or_settings() {
@@ -83,6 +83,43 @@ fn deep_and_long_statements_are_refused_or_answered() {
     let list = (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     assert_eq!(scratch.one(&format!("select count(*) from numbers where n in ({list})")), "1000");
     assert_eq!(scratch.one(&format!("select count(*) from numbers where half not in ({list})")), "500");
+}
+
+/// What the limits let through fits into the stack of a server's threads, 2 MiB.
+#[test]
+fn the_deepest_statements_fit_a_common_stack() {
+    let scratch = Scratch::new();
+    let chain = |op: &str, n: usize| format!("select 1{}", format!("{op} 1").repeat(n));
+    let nested = |open: &str, close: &str, n: usize| format!("select {}1{}", open.repeat(n), close.repeat(n));
+    let statements = [
+        chain(" +", 990),
+        chain(" = 1 or 1", 490),
+        chain(" union all select", 300),
+        nested("(", ")", 45),
+        nested("abs(", ")", 40),
+        nested("(select ", ")", 20),
+        nested("case when true then ", " end", 30),
+        format!("select 1{}", "::int".repeat(900)),
+        format!("select count(*) from plain {}", "cross join (select 1) ".repeat(60)),
+        format!("select n from numbers where {}", vec!["n = 4"; 490].join(" or ")),
+    ];
+    runtime().block_on(async {
+        for sql in statements {
+            let session = scratch.engine.session();
+            let answered = tokio::spawn(async move {
+                match session.prepare(&sql).await {
+                    Ok(statement) => query(&statement, None).await.map(|rows| rows.len()),
+                    Err(e) => Err(e),
+                }
+            });
+            let answered = answered.await.unwrap();
+            let fine = matches!(
+                answered,
+                Ok(1..) | Err(SqlError::Limit { .. } | SqlError::Syntax { .. } | SqlError::Plan { .. })
+            );
+            assert!(fine, "{answered:?}");
+        }
+    });
 }
 
 #[test]
