@@ -12,7 +12,6 @@
 mod cells;
 mod failure;
 mod group;
-mod key_text;
 mod listing;
 mod msgpack;
 mod size;
