@@ -132,12 +132,8 @@ mod tests {
     fn the_wire_is_protobufs() {
         let large = Bytes::from(vec![7; PIECE_BYTES_MIN]);
         let body = vec![Bytes::from_static(b"abc"), large.clone(), Bytes::from_static(b"x"), large.clone()];
-        let message = Message {
-            header: Bytes::from_static(b"header"),
-            app_metadata: Bytes::from_static(b"meta"),
-            body,
-            rows: 0,
-        };
+        let message =
+            Message { header: Bytes::from_static(b"header"), app_metadata: Bytes::from_static(b"meta"), body, rows: 0 };
         let expected = message.clone().into_flight_data();
         let wire = wire(message);
         assert_eq!(wire.len(), 4, "large pieces stay as they are");

@@ -54,9 +54,7 @@ impl Stream for Fallback {
 pub type FlightDataStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// A response that streams these messages, without a copy behind a [`ZeroCopy`] layer.
-pub fn response(
-    messages: impl Stream<Item = Result<Message, Status>> + Send + 'static,
-) -> Response<FlightDataStream> {
+pub fn response(messages: impl Stream<Item = Result<Message, Status>> + Send + 'static) -> Response<FlightDataStream> {
     let slot = Slot(Arc::new(Mutex::new(Some(messages.boxed()))));
     let mut response = Response::new(Fallback { slot: slot.clone(), messages: None }.boxed());
     response.extensions_mut().insert(slot);
