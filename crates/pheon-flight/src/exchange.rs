@@ -173,7 +173,7 @@ pub(crate) async fn lookup(
             if let Some(last) = messages.last_mut() {
                 last.app_metadata = app_metadata;
             }
-            Ok(stream::iter(messages.into_iter().map(Ok)))
+            Ok::<_, Status>(stream::iter(messages.into_iter().map(Ok)))
         })
         .try_flatten();
     Ok(response(stream::iter([Ok(first_answer)]).chain(answers)))

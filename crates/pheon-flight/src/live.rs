@@ -257,9 +257,10 @@ fn add<T>(
 ) {
     for key in keys {
         scratch.clear();
-        match key {
-            Some(key) if write(key, scratch) => out.append_value(&scratch),
-            _ => out.append_null(),
+        if key.is_some_and(|key| write(key, scratch)) {
+            out.append_value(&scratch);
+        } else {
+            out.append_null();
         }
     }
 }

@@ -131,7 +131,7 @@ impl Iterator for Batches {
                     picked.push(piece.start..piece.start + taken);
                     piece.start += taken;
                     room -= taken;
-                    if piece.is_empty() {
+                    if piece.start == piece.end {
                         self.next += 1;
                     }
                 }
@@ -227,7 +227,10 @@ pub(crate) fn messages(encoder: &mut Encoder, batch: &RecordBatch, out: &mut Vec
 }
 
 /// A stream of a schema and batches. Each step is taken on a thread that may block, one ahead of what is being sent.
-pub(crate) fn stream<B>(schema: &SchemaRef, batches: B) -> Result<impl Stream<Item = Result<Message, Status>>, Status>
+pub(crate) fn stream<B>(
+    schema: &SchemaRef,
+    batches: B,
+) -> Result<impl Stream<Item = Result<Message, Status>> + use<B>, Status>
 where
     B: Iterator<Item = Result<Vec<RecordBatch>, Status>> + Send + 'static,
 {

@@ -13,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 mod scan_format;
+pub(crate) mod serve;
 pub(crate) mod verify;
 pub(crate) mod versions;
 pub(crate) mod warm;
