@@ -12,7 +12,6 @@
 mod cells;
 mod failure;
 mod group;
-mod key_text;
 mod listing;
 mod msgpack;
 mod size;
@@ -69,6 +68,8 @@ enum Verb {
     Memory(verbs::memory::Args),
     /// List, examine and remove live maps.
     Live(verbs::live::Args),
+    /// Serve a store to other hosts over Arrow Flight, until SIGTERM or Ctrl-C.
+    Serve(verbs::serve::Args),
 }
 
 /// Runs the command with these arguments, the program's name first, and returns its exit code. Never exits the process
@@ -117,5 +118,6 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Warm(args) => verbs::warm::run(&args, out),
         Verb::Memory(args) => verbs::memory::run(&args, out),
         Verb::Live(args) => verbs::live::run(&args, out),
+        Verb::Serve(args) => verbs::serve::run(&args),
     }
 }

@@ -1,4 +1,31 @@
-//! Pheon stores over Arrow Flight and Flight SQL: server and client.
+//! Pheon stores over Arrow Flight and Flight SQL: server and client. The wire contract is docs/flight.md.
 
+mod action;
+pub mod auth;
+mod body;
+mod command;
+mod config;
+mod encode;
+mod exchange;
+mod limits;
+mod live;
+mod live_action;
+mod put;
+mod router;
+mod scan;
+mod server;
+mod service;
 #[cfg(feature = "sql")]
 pub mod sql;
+mod status;
+mod ticket;
+mod wire;
+
+pub use command::{KeyScalar, KeyValue, ScanCommand};
+pub use config::ServeConfig;
+pub use encode::Message;
+pub use limits::Limits;
+pub use router::FlightRouter;
+pub use server::{ServeError, Server};
+pub use service::PlainService;
+pub use wire::{FlightDataStream, ZeroCopy, ZeroCopyLayer, response};

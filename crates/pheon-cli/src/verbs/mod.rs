@@ -13,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 mod scan_format;
+pub(crate) mod serve;
 #[cfg(feature = "sql")]
 pub(crate) mod sql;
 pub(crate) mod verify;

@@ -5,12 +5,11 @@ use std::ops::Bound;
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
-use pheon::Table;
+use pheon::{OwnedKey, Table, parse_bytes, parse_key};
 
 use super::scan_format::Format;
 use super::{DatasetArgs, open_table, read_store};
 use crate::failure::Failure;
-use crate::key_text::{Key, parse_bytes, parse_key};
 
 /// So many rows are in memory at a time.
 const CHUNK_ROWS: usize = 8192;
@@ -91,7 +90,7 @@ fn select(table: &Table, args: &Args) -> Result<Table, Failure> {
     if let Some(prefix) = &args.prefix {
         let prefix = match data_type {
             DataType::LargeUtf8 => prefix.as_bytes().to_vec(),
-            DataType::LargeBinary | DataType::FixedSizeBinary(_) => parse_bytes(prefix).map_err(Failure::Usage)?,
+            DataType::LargeBinary | DataType::FixedSizeBinary(_) => parse_bytes(prefix)?,
             other => {
                 return Err(Failure::Usage(format!(
                     "keys of {:?} are {other} and have no prefix; use --from and --to",
@@ -101,8 +100,8 @@ fn select(table: &Table, args: &Args) -> Result<Table, Failure> {
         };
         return Ok(table.prefix(&prefix)?);
     }
-    let key = |text: &Option<String>| -> Result<Option<Key>, Failure> {
-        text.as_ref().map(|text| parse_key(text, data_type).map_err(Failure::Usage)).transpose()
+    let key = |text: &Option<String>| -> Result<Option<OwnedKey>, Failure> {
+        Ok(text.as_ref().map(|text| parse_key(text, data_type)).transpose()?)
     };
     let (from, to) = (key(&args.from)?, key(&args.to)?);
     let start = from.as_ref().map_or(Bound::Unbounded, |k| Bound::Included(k.as_ref()));
