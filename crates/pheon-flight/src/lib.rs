@@ -1,1 +1,9 @@
 //! Pheon stores over Arrow Flight and Flight SQL: server and client.
+
+pub mod audit;
+pub mod auth;
+pub mod connection;
+mod files;
+pub mod limits;
+pub mod logs;
+pub mod metrics;
