@@ -66,6 +66,9 @@ enum Verb {
     Memory(verbs::memory::Args),
     /// List, examine and remove live maps.
     Live(verbs::live::Args),
+    /// Make a token for a server's token file.
+    #[cfg(feature = "serve")]
+    Token(verbs::token::Args),
 }
 
 /// Runs the command with these arguments, the program's name first, and returns its exit code. Never exits the process
@@ -112,5 +115,7 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Warm(args) => verbs::warm::run(&args, out),
         Verb::Memory(args) => verbs::memory::run(&args, out),
         Verb::Live(args) => verbs::live::run(&args, out),
+        #[cfg(feature = "serve")]
+        Verb::Token(args) => verbs::token::run(&args, out),
     }
 }

@@ -2,8 +2,10 @@
 
 pub mod audit;
 pub mod auth;
+pub mod config;
 pub mod connection;
 mod files;
+pub mod ipc;
 pub mod limits;
 pub mod logs;
 pub mod metrics;

@@ -13,6 +13,8 @@ pub(crate) mod memory;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 mod scan_format;
+#[cfg(feature = "serve")]
+pub(crate) mod token;
 pub(crate) mod verify;
 pub(crate) mod versions;
 pub(crate) mod warm;
