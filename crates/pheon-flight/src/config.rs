@@ -21,7 +21,6 @@ const PORT: u16 = 8815;
 /// What one source says: the flags, the environment or the file. What it does not name is up to the next one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct ServeOptions {
     /// The store.
     pub store: Option<PathBuf>,
