@@ -70,6 +70,8 @@ enum Verb {
     Live(verbs::live::Args),
     /// Serve a store to other hosts over Arrow Flight, until SIGTERM or Ctrl-C.
     Serve(verbs::serve::Args),
+    /// Make a token for a server's token file.
+    Token(verbs::token::Args),
 }
 
 /// Runs the command with these arguments, the program's name first, and returns its exit code. Never exits the process
@@ -119,5 +121,6 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Memory(args) => verbs::memory::run(&args, out),
         Verb::Live(args) => verbs::live::run(&args, out),
         Verb::Serve(args) => verbs::serve::run(&args),
+            Verb::Token(args) => verbs::token::run(&args, out),
     }
 }

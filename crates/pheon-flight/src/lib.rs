@@ -1,16 +1,24 @@
 //! Pheon stores over Arrow Flight and Flight SQL: server and client. The wire contract is docs/flight.md.
 
 mod action;
+pub mod audit;
 pub mod auth;
 mod body;
 mod command;
-mod config;
+pub mod config;
+pub mod connection;
 mod encode;
 mod exchange;
-mod limits;
+mod files;
+pub mod http;
+pub mod ipc;
+pub mod limits;
 mod live;
 mod live_action;
+pub mod logs;
+pub mod metrics;
 mod put;
+pub mod queries;
 mod router;
 mod scan;
 mod server;

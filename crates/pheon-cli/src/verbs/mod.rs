@@ -16,6 +16,7 @@ mod scan_format;
 pub(crate) mod serve;
 #[cfg(feature = "sql")]
 pub(crate) mod sql;
+pub(crate) mod token;
 pub(crate) mod verify;
 pub(crate) mod versions;
 pub(crate) mod warm;
