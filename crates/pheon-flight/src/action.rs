@@ -30,8 +30,11 @@ const ACTIONS: [(&str, &str); 15] = [
     ("drop", "remove a dataset with all its versions"),
     ("live", "operations on a live map, in one transaction"),
     ("live-drop", "remove a live map"),
-    ("CancelFlightInfo", "cancel a query"),
+    (CANCEL, "cancel a query"),
 ];
+
+/// Flight's own action to cancel what a FlightInfo tells of.
+pub(crate) const CANCEL: &str = "CancelFlightInfo";
 
 /// Whether an action is one of ours rather than Flight SQL's.
 pub(crate) fn is_known(name: &str) -> bool {
@@ -93,7 +96,7 @@ pub(crate) fn facts(info: &Info) -> Value {
 pub(crate) fn run(caller: &Caller, store: &Store, sql: bool, action: &Action) -> Result<Vec<Bytes>, Status> {
     match action.r#type.as_str() {
         "live" => return Ok(vec![live_action::run(caller, store, &action.body)?.into()]),
-        "CancelFlightInfo" => {
+        CANCEL => {
             // Nothing runs between GetFlightInfo and DoGet of a scan.
             let result = CancelFlightInfoResult::new(CancelStatus::NotCancellable);
             return Ok(vec![result.encode_to_vec().into()]);

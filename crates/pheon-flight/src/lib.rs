@@ -10,6 +10,8 @@ pub mod connection;
 mod encode;
 mod exchange;
 mod files;
+#[cfg(feature = "sql")]
+mod gate;
 pub mod http;
 pub mod ipc;
 pub mod limits;

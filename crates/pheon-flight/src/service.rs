@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use pheon::Store;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::auth::{Principal, Signer};
 use crate::command::{ScanCommand, dataset_and_version};
@@ -91,7 +91,11 @@ impl PlainService {
     }
 
     pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let principal = request.extensions().get::<Principal>().cloned();
+        self.caller_of(request.extensions())
+    }
+
+    pub(crate) fn caller_of(&self, extensions: &Extensions) -> Result<Caller, Status> {
+        let principal = extensions.get::<Principal>().cloned();
         let principal = principal.ok_or_else(|| Status::unauthenticated("nobody said who calls"))?;
         Ok(Caller { principal, read_only: self.read_only })
     }

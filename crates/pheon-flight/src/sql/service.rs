@@ -76,6 +76,25 @@ impl SqlService {
         Ok(session.with_access(caller.access.clone()))
     }
 
+    /// The schema of what a command streams. Runs nothing.
+    pub(crate) async fn schema_of(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        let malformed = |e: &dyn std::fmt::Display| Status::invalid_argument(format!("malformed command: {e}"));
+        let any = Any::decode(&*request.get_ref().cmd).map_err(|e| malformed(&e))?;
+        let caller = self.caller(request.extensions())?;
+        let schema = if let Some(query) = any.unpack::<CommandStatementQuery>().map_err(|e| malformed(&e))? {
+            let session = self.session(&caller, query.transaction_id.as_ref())?;
+            ipc(&*session.prepare(&query.query).await.map_err(failed)?.schema())?
+        } else if let Some(query) = any.unpack::<CommandPreparedStatementQuery>().map_err(|e| malformed(&e))? {
+            ipc(&*self.held(&caller, &query.prepared_statement_handle)?.statement.schema())?
+        } else {
+            FlightService::get_flight_info(self, request).await?.into_inner().schema
+        };
+        Ok(Response::new(SchemaResult { schema }))
+    }
+
     fn held(&self, caller: &Caller, handle: &[u8]) -> Result<Held, Status> {
         self.handles.statement(self.gate.as_ref(), caller, handle)
     }
