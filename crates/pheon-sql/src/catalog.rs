@@ -42,6 +42,11 @@ impl Pinned {
         Ok(Some(table))
     }
 
+    /// Forgets which names were not there, before a statement is planned.
+    pub(crate) fn forget_missing(&self) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// One of the names that were not there.
     pub(crate) fn missing(&self) -> Option<String> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()

@@ -129,6 +129,7 @@ impl Statement {
 impl Planned {
     async fn new(session: &Session, parsed: &Parsed, types: Option<&Schema>) -> Result<Self, SqlError> {
         let pinned = session.pinned();
+        pinned.forget_missing();
         let state = session.engine().state(session.access().clone(), pinned.clone());
         let planned = catch_panics(state.statement_to_plan(parsed.statement.clone())).await;
         let plan = planned.map_err(|e| match (SqlError::from(e), pinned.missing()) {

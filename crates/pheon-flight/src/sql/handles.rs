@@ -88,7 +88,11 @@ impl Handles {
             entries.retain(|_, entry| entry.used.elapsed() < self.limits.idle_max);
         }
         if entries.len() >= self.limits.count_max {
-            return Err(Status::resource_exhausted("too many open statements; close some"));
+            // A statement that was not prepared is fetched at once, if ever, and never closed.
+            let plain = entries.iter().filter(|(_, e)| matches!(&e.kept, Kept::Statement(held) if !held.prepared));
+            let oldest = plain.min_by_key(|(_, e)| e.used).map(|(&number, _)| number);
+            let oldest = oldest.ok_or_else(|| Status::resource_exhausted("too many open statements; close some"))?;
+            entries.remove(&oldest);
         }
         *next += 1;
         entries.insert(*next, Entry { kept, owner: caller.name.clone(), used: Instant::now() });
