@@ -16,6 +16,9 @@ mod pipes;
 mod scan;
 #[path = "cli/store.rs"]
 mod store;
+#[cfg(feature = "serve")]
+#[path = "cli/token.rs"]
+mod token;
 #[path = "cli/usage.rs"]
 mod usage;
 
