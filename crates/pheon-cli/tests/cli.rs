@@ -19,6 +19,9 @@ mod scan;
 mod sql;
 #[path = "cli/store.rs"]
 mod store;
+#[cfg(feature = "serve")]
+#[path = "cli/token.rs"]
+mod token;
 #[path = "cli/usage.rs"]
 mod usage;
 
