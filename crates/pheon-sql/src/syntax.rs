@@ -11,9 +11,9 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use crate::error::SqlError;
 
 /// Operators, joins and set operations of a statement: each may make its tree a level deeper.
-const OPERATORS_MAX: usize = 1000;
+const OPERATORS_MAX: usize = 200;
 /// How deep parentheses, subqueries and the like may nest.
-const NESTING_MAX: usize = 48;
+const NESTING_MAX: usize = 32;
 /// Tables that a statement may name, each time that it names one.
 const RELATIONS_MAX: usize = 200;
 /// Placeholders of a statement.

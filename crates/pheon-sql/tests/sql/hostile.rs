@@ -78,7 +78,7 @@ fn deep_and_long_statements_are_refused_or_answered() {
         let refused = matches!(e, SqlError::Limit { .. } | SqlError::Syntax { .. } | SqlError::Plan { .. });
         assert!(refused, "{}: {e:?}", &sql[..40]);
     }
-    assert_eq!(scratch.one(&chain(" +", 900)), "901");
+    assert_eq!(scratch.one(&chain(" +", 190)), "191");
     assert_eq!(scratch.one(&nested("(", ")", 20)), "1");
     let list = (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     assert_eq!(scratch.one(&format!("select count(*) from numbers where n in ({list})")), "1000");
@@ -92,16 +92,16 @@ fn the_deepest_statements_fit_a_common_stack() {
     let chain = |op: &str, n: usize| format!("select 1{}", format!("{op} 1").repeat(n));
     let nested = |open: &str, close: &str, n: usize| format!("select {}1{}", open.repeat(n), close.repeat(n));
     let statements = [
-        chain(" +", 990),
-        chain(" = 1 or 1", 490),
-        chain(" union all select", 300),
-        nested("(", ")", 45),
-        nested("abs(", ")", 40),
+        chain(" +", 195),
+        chain(" = 1 or 1", 95),
+        chain(" union all select", 95),
+        nested("(", ")", 30),
+        nested("abs(", ")", 30),
         nested("(select ", ")", 20),
         nested("case when true then ", " end", 30),
-        format!("select 1{}", "::int".repeat(900)),
+        format!("select 1{}", "::int".repeat(190)),
         format!("select count(*) from plain {}", "cross join (select 1) ".repeat(60)),
-        format!("select n from numbers where {}", vec!["n = 4"; 490].join(" or ")),
+        format!("select n from numbers where {}", vec!["n = 4"; 95].join(" or ")),
     ];
     runtime().block_on(async {
         for sql in statements {
