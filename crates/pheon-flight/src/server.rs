@@ -27,6 +27,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// The largest HTTP/2 frame that clients may send.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 
+/// Of each thread: planning a query nests deeply.
+const STACK_BYTES: usize = 16 << 20;
+
 /// Why a server does not start, or ended.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -256,8 +259,11 @@ impl Server {
     /// # Errors
     /// As [`Server::run`].
     pub fn run_blocking(self) -> Result<(), ServeError> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(start("start threads"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(start("start threads"))?;
         let done = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(start("listen for SIGTERM"))?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(start("listen for SIGINT"))?;
@@ -305,11 +311,9 @@ fn sql_service(
     signer: &Signer,
 ) -> Result<crate::sql::SqlService, ServeError> {
     let limits = &config.limits;
-    let options = pheon_sql::EngineOptions {
-        query_memory_bytes_max: usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX),
-        memory_bytes_max: usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX),
-        ..pheon_sql::EngineOptions::default()
-    };
+    let mut options = pheon_sql::EngineOptions::default();
+    options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
+    options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
     let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
     Ok(crate::sql::SqlService::new(engine, gate, crate::sql::HandleLimits::default()))

@@ -18,7 +18,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor,
-    FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+    FlightEndpoint, FlightInfo, SchemaResult, IpcMessage, SchemaAsIpc, Ticket,
 };
 use arrow_ipc::writer::{DictionaryHandling, IpcWriteOptions};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
