@@ -163,7 +163,7 @@ def every_type() -> pa.Table:
 
 def test_every_type_at_odd_offsets(client: flight.FlightClient, store: pheon.Store) -> None:
     store.put("t", every_type(), key="id")
-    whole = store.table("t").to_arrow()
+    whole = store.table("t").to_pyarrow()
     streamed = get(client, path("t"))
     streamed.validate(full=True)
     assert streamed.to_pylist() == whole.to_pylist()
@@ -198,7 +198,7 @@ def test_put_that_fails_publishes_nothing(client: flight.FlightClient, store: ph
     with pytest.raises(pa.ArrowException):
         put(client, path("../evil"), twice)
     assert [v.version for v in store.versions("m")] == [1]
-    assert store.datasets() == ["m"]
+    assert list(store) == ["m"]
 
 
 BROKEN_PUT = """
@@ -220,7 +220,7 @@ def test_killed_client_publishes_nothing(server: FlightServer, client: flight.Fl
     child.communicate()
     # The next writer gets the dataset's lock, so the broken one has given up.
     assert put(client, path("broken"), pa.table({"v": [1]})) == {"dataset": "broken", "version": 1, "rows": 1}
-    assert store.table("broken").to_arrow()["v"].to_pylist() == [1]
+    assert store.table("broken").to_pyarrow()["v"].to_pylist() == [1]
 
 
 def test_lookups_are_aligned_and_pipelined(client: flight.FlightClient, store: pheon.Store) -> None:

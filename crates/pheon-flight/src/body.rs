@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(wire.len(), 4, "large pieces stay as they are");
         assert_eq!(wire[1].as_ptr(), large.as_ptr());
         let all = wire.concat();
-        assert_eq!(all[..5], [0, 0, 0, 0x80, 0x19]);
+        assert_eq!(all[..5], [0, 0, 0, 0x80, 0x17]);
         assert_eq!(all.len() - 5, u32::from_be_bytes(all[1..5].try_into().unwrap()) as usize);
         assert_eq!(FlightData::decode(&all[5..]).unwrap(), expected);
         assert_eq!(expected.encoded_len(), all.len() - 5);

@@ -20,6 +20,8 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 const OPERATIONS_MAX: u32 = 1_000_000;
 
 type Bytes<'a> = &'a [u8];
+/// What a key becomes (the outer `None`: it stays), whether it was there or the operation was done, and the value to tell.
+type Outcome = (Option<Option<Vec<u8>>>, bool, Option<Vec<u8>>);
 
 /// A key in its canonical form, and as it was given where that differs.
 #[derive(Clone, Copy)]
@@ -207,7 +209,7 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
             None => (key.given, None),
         };
         // What to store; the outer None: nothing changes.
-        let (after, done, result): (Option<Option<Vec<u8>>>, bool, Option<Vec<u8>>) = match operation {
+        let (after, done, result): Outcome = match operation {
             Operation::Set(_, new) => (Some(Some(new.to_vec())), value.is_some(), None),
             Operation::Delete(_) => (value.map(|_| None), value.is_some(), None),
             Operation::Get(_) => (None, value.is_some(), value.map(<[u8]>::to_vec)),

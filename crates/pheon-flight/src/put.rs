@@ -115,11 +115,8 @@ fn write(
     let broken = || Status::cancelled("the stream broke; nothing was published");
     if command.mode == PutMode::Delete {
         let mut batches = Vec::new();
-        loop {
-            match hears.blocking_recv().ok_or_else(broken)? {
-                Told::Rows(batch) => batches.push(batch),
-                Told::End => break,
-            }
+        while let Told::Rows(batch) = hears.blocking_recv().ok_or_else(broken)? {
+            batches.push(batch);
         }
         let keys = arrow_select::concat::concat_batches(&schema, &batches).map_err(|e| status::of_arrow(&e))?;
         let keys = delete_keys(store, command, keys)?;
@@ -127,17 +124,12 @@ fn write(
         return Ok(Published { version, rows });
     }
     let (mut writer, columns) = open_writer(store, command, &schema, stop)?;
-    loop {
-        match hears.blocking_recv().ok_or_else(broken)? {
-            Told::Rows(batch) => {
-                let batch = match &columns {
-                    Some(columns) => batch.project(columns).map_err(|e| status::of_arrow(&e))?,
-                    None => batch,
-                };
-                writer.write(&batch).map_err(of_write)?;
-            }
-            Told::End => break,
-        }
+    while let Told::Rows(batch) = hears.blocking_recv().ok_or_else(broken)? {
+        let batch = match &columns {
+            Some(columns) => batch.project(columns).map_err(|e| status::of_arrow(&e))?,
+            None => batch,
+        };
+        writer.write(&batch).map_err(of_write)?;
     }
     let rows = writer.rows();
     let version = writer.commit().map_err(of_write)?;

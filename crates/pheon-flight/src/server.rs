@@ -215,10 +215,14 @@ impl Server {
             .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<FlightServiceServer<FlightRouter>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|e| start("describe the services")(io::Error::other(e)))?;
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let failed = |e| start("describe the services")(io::Error::other(e));
+        // Clients of both ages ask.
+        let reflection = describe().build_v1().map_err(failed)?;
+        let reflection_alpha = describe().build_v1alpha().map_err(failed)?;
         let (draining, drain) = tokio::sync::oneshot::channel();
         let stop = async move {
             shutdown.await;
@@ -235,6 +239,7 @@ impl Server {
             .add_service(ZeroCopyLayer.layer(flight))
             .add_service(health_service)
             .add_service(reflection)
+            .add_service(reflection_alpha)
             .serve_with_incoming_shutdown(acceptor.incoming(), stop);
         let overdue = async {
             if drain.await.is_err() {

@@ -18,12 +18,15 @@ use tower::{Layer, Service};
 use crate::body::MessageBody;
 use crate::encode::Message;
 
+/// Messages of a response, in order.
+type Messages = BoxStream<'static, Result<Message, Status>>;
+
 /// Messages of a response, until somebody takes them.
 #[derive(Clone)]
-struct Slot(Arc<Mutex<Option<BoxStream<'static, Result<Message, Status>>>>>);
+struct Slot(Arc<Mutex<Option<Messages>>>);
 
 impl Slot {
-    fn take(&self) -> Option<BoxStream<'static, Result<Message, Status>>> {
+    fn take(&self) -> Option<Messages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -31,7 +34,7 @@ impl Slot {
 /// The stream that the generated server sees. It copies, where no [`ZeroCopy`] took the messages away.
 struct Fallback {
     slot: Slot,
-    messages: Option<BoxStream<'static, Result<Message, Status>>>,
+    messages: Option<Messages>,
 }
 
 impl Stream for Fallback {
