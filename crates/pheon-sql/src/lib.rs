@@ -1,21 +1,46 @@
 //! SQL over Pheon stores, by DataFusion.
 //!
-//! The interface that pheon-flight, the command line and Python are written against:
-//!
 //! ```text
-//! Engine::new(store: pheon::Store, options: EngineOptions) -> Result<Engine, SqlError>      cheap to clone, Send + Sync
-//! engine.session() -> Session                                  each statement sees the newest versions
-//! engine.snapshot() -> Session                                 versions stay as the first statement to name them found them; no writes
-//! session.with_access(Arc<dyn Access>) -> Session              what this caller may read and write; default: everything
-//! session.prepare(sql: &str) -> Result<Statement, SqlError>    async; parses, binds and plans
-//! statement.is_query() -> bool
-//! statement.schema() -> SchemaRef                              of the rows; always that of the stream. Of an update: empty
-//! statement.parameter_schema() -> SchemaRef                    one field a placeholder ($1, $2, ...; ? too), in order; Null where a type cannot be inferred
-//! statement.query(parameters: Option<RecordBatch>) -> Result<SendableRecordBatchStream, SqlError>     async; N rows of parameters: the
-//!                                                              results one after the other; `where key = ?` is one index probe for all N
-//! statement.update(parameters: Option<RecordBatch>) -> Result<u64, SqlError>                          async; rows changed
-//! session.tables() -> Result<Vec<TableFacts>, SqlError>        of those that may be read: name, schema, key, unique, rows
-//! session.ingest(name, schema, mode, stream) -> Result<u64>    async; bulk ingest: create, append, replace, fail if it exists ...
-//! engine.collect(sql) -> Result<(SchemaRef, Vec<RecordBatch>), SqlError>      blocking, with a runtime of its own: for Python and the command line
-//! trait Access: Debug + Send + Sync { fn may_read(&self, dataset: &str) -> bool; fn may_write(&self, dataset: &str) -> bool; fn may_admin(&self, dataset: &str) -> bool; }
+//! Engine --session()--> Session --prepare(sql)--> Statement --query(parameters)--> stream of record batches
+//!                                                           --update(parameters)--> rows changed
 //! ```
+//!
+//! An [`Engine`] has a store and limits, a [`Session`] a caller's rights and, for a snapshot, the versions that it reads.
+//! A [`Statement`] is planned once; it sees the newest versions each time that it is executed. The engine's store is read
+//! through [`pheon::Table`]: filters on keys become searches of the index, rows are slices of the mapping. What SQL can
+//! do and what it cannot is in docs/sql.md.
+//!
+//! Everything but [`Engine::execute`], which blocks, expects to run in a tokio runtime.
+
+mod access;
+mod analysis;
+mod batched;
+mod blocking;
+mod catalog;
+mod change;
+mod engine;
+mod error;
+mod functions;
+mod ingest;
+mod interval;
+mod key_part;
+mod memory;
+mod parameters;
+mod predicate;
+mod provider;
+mod scan;
+mod selection;
+mod session;
+mod statement;
+mod syntax;
+
+pub use access::{Access, AllAccess};
+pub use blocking::{Answer, BlockingRows};
+pub use catalog::{CATALOG, SCHEMA};
+pub use datafusion::common::DataFusionError;
+pub use datafusion::execution::SendableRecordBatchStream;
+pub use engine::{Engine, EngineOptions};
+pub use error::SqlError;
+pub use ingest::IngestMode;
+pub use session::{Session, TableFacts};
+pub use statement::Statement;

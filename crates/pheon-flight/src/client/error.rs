@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_flight::error::FlightError;
 use tonic::{Code, Status};
 
 /// The trailer in which the server names the error more exactly than the gRPC status does.
@@ -125,14 +124,6 @@ impl ClientError {
             }
         }
         Self::Connection { operation, uri: uri.to_owned(), source: Arc::new(status.clone()) }
-    }
-
-    /// The error of a stream of Flight data.
-    pub(super) fn from_flight(operation: &'static str, uri: &str, error: FlightError) -> Self {
-        match error {
-            FlightError::Tonic(status) => Self::from_status(operation, uri, &status),
-            other => Self::Protocol { operation, problem: other.to_string() },
-        }
     }
 
     /// Whether a new connection may help.
