@@ -121,6 +121,6 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Memory(args) => verbs::memory::run(&args, out),
         Verb::Live(args) => verbs::live::run(&args, out),
         Verb::Serve(args) => verbs::serve::run(&args),
-            Verb::Token(args) => verbs::token::run(&args, out),
+        Verb::Token(args) => verbs::token::run(&args, out),
     }
 }

@@ -171,9 +171,8 @@ impl Server {
         let metrics = Metrics::new();
         let queries = QueryLog::new(limits.slow_query, metrics.clone());
         let connections = Connections::new(limits, metrics.clone());
-        let register = |listener| {
-            tokio::net::TcpListener::from_std(listener).map_err(start("register a listening socket"))
-        };
+        let register =
+            |listener| tokio::net::TcpListener::from_std(listener).map_err(start("register a listening socket"));
         let accept = |listener, protocol| {
             Ok::<_, ServeError>(Acceptor::new(register(listener)?, tls.clone(), protocol, limits, connections.clone()))
         };
@@ -197,15 +196,15 @@ impl Server {
         };
         let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone()));
         let tickets = Arc::new(authenticator.signer().clone());
-        let plain = PlainService::new(
-            store.clone(),
-            config.read_only,
-            cfg!(feature = "sql"),
-            tickets,
-            limits.ticket_age_max,
-        );
+        let plain =
+            PlainService::new(store.clone(), config.read_only, cfg!(feature = "sql"), tickets, limits.ticket_age_max);
         #[cfg(feature = "sql")]
-        let router = FlightRouter::new(plain, sql_service(store, &config, authenticator.signer())?, authenticator.clone(), limits);
+        let router = FlightRouter::new(
+            plain,
+            sql_service(store, &config, authenticator.signer())?,
+            authenticator.clone(),
+            limits,
+        );
         #[cfg(not(feature = "sql"))]
         let router = FlightRouter::new(plain, authenticator.clone(), limits);
         let flight = FlightServiceServer::new(router)
@@ -310,11 +309,7 @@ async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Opt
 }
 
 #[cfg(feature = "sql")]
-fn sql_service(
-    store: Store,
-    config: &ServeConfig,
-    signer: &Signer,
-) -> Result<crate::sql::SqlService, ServeError> {
+fn sql_service(store: Store, config: &ServeConfig, signer: &Signer) -> Result<crate::sql::SqlService, ServeError> {
     let limits = &config.limits;
     let mut options = pheon_sql::EngineOptions::default();
     options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);

@@ -66,7 +66,8 @@ impl Args {
     fn options(&self) -> Result<ServeOptions, ConfigError> {
         // A flag that is not there says nothing; there is none for "no".
         let flag = |given: bool| given.then_some(true);
-        let limits: BTreeMap<_, _> = self.limit.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let limits: BTreeMap<_, _> =
+            self.limit.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let flags = ServeOptions {
             store: self.store.clone(),
             listen: self.listen.clone(),

@@ -171,7 +171,11 @@ impl Client {
         Ok(made)
     }
 
-    fn call<'a, T, F>(&'a self, operation: &'static str, call: impl FnOnce(super::Client) -> F) -> Result<T, ClientError>
+    fn call<'a, T, F>(
+        &'a self,
+        operation: &'static str,
+        call: impl FnOnce(super::Client) -> F,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>> + 'a,
     {
@@ -274,7 +278,11 @@ impl Client {
     ///
     /// # Errors
     /// The server refused, or the connection broke.
-    pub fn lookup(&self, options: &LookupOptions, keys: &RecordBatch) -> Result<(SchemaRef, Vec<RecordBatch>), ClientError> {
+    pub fn lookup(
+        &self,
+        options: &LookupOptions,
+        keys: &RecordBatch,
+    ) -> Result<(SchemaRef, Vec<RecordBatch>), ClientError> {
         const OPERATION: &str = "look keys up";
         let held = self.session()?;
         let Some(session) = held.get() else { return Err(ClientError::Interrupted { operation: OPERATION }) };

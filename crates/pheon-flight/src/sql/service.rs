@@ -18,7 +18,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor,
-    FlightEndpoint, FlightInfo, SchemaResult, IpcMessage, SchemaAsIpc, Ticket,
+    FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, SchemaResult, Ticket,
 };
 use arrow_ipc::writer::{DictionaryHandling, IpcWriteOptions};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
@@ -77,10 +77,7 @@ impl SqlService {
     }
 
     /// The schema of what a command streams. Runs nothing.
-    pub(crate) async fn schema_of(
-        &self,
-        request: Request<FlightDescriptor>,
-    ) -> Result<Response<SchemaResult>, Status> {
+    pub(crate) async fn schema_of(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
         let malformed = |e: &dyn std::fmt::Display| Status::invalid_argument(format!("malformed command: {e}"));
         let any = Any::decode(&*request.get_ref().cmd).map_err(|e| malformed(&e))?;
         let caller = self.caller(request.extensions())?;
