@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use arrow_array::{RecordBatch, RecordBatchReader};
@@ -26,6 +26,8 @@ const THREADS: usize = 2;
 /// Idle lookups that are kept, of one kind and of all kinds.
 const IDLE_MAX: usize = 4;
 const IDLE_KINDS_MAX: usize = 16;
+/// How long they are kept, at most twice: a server that is to end waits for those who look keys up.
+const IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// Asked while a call waits, on the thread that called; true ends the call with [`ClientError::Interrupted`].
 pub type Interrupt = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -122,7 +124,21 @@ type Kind = (LookupOptions, SchemaRef);
 /// What a client has in one process.
 struct Session {
     client: super::Client,
-    idle: Mutex<HashMap<Kind, Vec<Lookup>>>,
+    idle: Mutex<HashMap<Kind, Vec<(Instant, Lookup)>>>,
+}
+
+/// Lets go of lookups that lay idle for long, as long as there is the session.
+async fn sweep(session: Weak<OfProcess<Session>>) {
+    loop {
+        tokio::time::sleep(IDLE_TIME).await;
+        let Some(held) = session.upgrade() else { return };
+        let Some(session) = held.get() else { return };
+        let mut all = session.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, same| {
+            same.retain(|(since, _)| since.elapsed() < IDLE_TIME);
+            !same.is_empty()
+        });
+    }
 }
 
 /// A client whose calls wait. It may be used by any number of threads, and in forked children.
@@ -168,6 +184,9 @@ impl Client {
         let client = self.waiter.wait("connect", super::Client::connect(&self.uri, self.options.clone()))?;
         let made = Arc::new(OfProcess::new(Session { client, idle: Mutex::default() }));
         self.session.store(Some(Arc::clone(&made)));
+        if let Some(tokio) = runtime()?.get() {
+            tokio.spawn(sweep(Arc::downgrade(&made)));
+        }
         Ok(made)
     }
 
@@ -292,7 +311,7 @@ impl Client {
             all.get_mut(&kind).and_then(Vec::pop)
         };
         let from_idle = match idle {
-            Some(mut lookup) => {
+            Some((_, mut lookup)) => {
                 let done = self.waiter.wait(OPERATION, lookup.get_many(keys));
                 Some((lookup, done))
             }
@@ -321,7 +340,7 @@ impl Client {
         }
         let same = all.entry(kind).or_default();
         if same.len() < IDLE_MAX {
-            same.push(lookup);
+            same.push((Instant::now(), lookup));
         }
         Ok((schema, done))
     }

@@ -32,7 +32,7 @@ pub enum ClientError {
         operation: &'static str,
         /// The server.
         uri: String,
-        /// The client's own deadline; `None`: the server's.
+        /// The client's own deadline; `None`: that of the call, which server and transport keep.
         timeout: Option<Duration>,
     },
     /// The caller's `interrupt` said so.
@@ -114,6 +114,8 @@ impl ClientError {
     pub(super) fn from_status(operation: &'static str, uri: &str, status: &Status) -> Self {
         let detail = status.metadata().get(DETAIL_HEADER).and_then(|d| d.to_str().ok()).map(str::to_owned);
         match status.code() {
+            // This side's transport keeps the deadline too, and may be the first to say so.
+            _ if is_timeout(status) => return Self::Deadline { operation, uri: uri.to_owned(), timeout: None },
             Code::DeadlineExceeded => return Self::Deadline { operation, uri: uri.to_owned(), timeout: None },
             // A server's own refusals have no source; those that this side's transport made have.
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
@@ -133,6 +135,17 @@ impl ClientError {
     }
 }
 
+fn is_timeout(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl std::fmt::Display for ClientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -150,7 +163,7 @@ impl std::fmt::Display for ClientError {
                 write!(f, "{operation} at {uri}: no answer within {timeout:?}")
             }
             Self::Deadline { operation, uri, timeout: None } => {
-                write!(f, "{operation} at {uri}: the deadline passed at the server")
+                write!(f, "{operation} at {uri}: the deadline passed")
             }
             Self::Interrupted { operation } => write!(f, "{operation}: interrupted"),
             Self::Refused { operation, message, .. } => write!(f, "{operation}: {message}"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::connection::{Connection, protocol};
 use super::error::ClientError;
-use super::outgoing::Outgoing;
+use super::outgoing::{MESSAGE_BYTES, Outgoing, UNCUT};
 use super::scan::Incoming;
 
 const OPERATION: &str = "look keys up";
@@ -97,7 +97,7 @@ impl Lookup {
             let descriptor = FlightDescriptor::new_cmd(command.clone());
             // One more than are ever under way, so that sending never waits for the answer to what is sent.
             let ahead = connection.options.batches_in_flight + 1;
-            let (outgoing, messages) = Outgoing::new(descriptor, Arc::clone(&keys), ahead);
+            let (outgoing, messages) = Outgoing::new(descriptor, Arc::clone(&keys), ahead, UNCUT);
             let request = connection.abortable(messages, &outgoing.abort);
             async move { Ok((outgoing, stub.do_exchange(request).await?.into_inner())) }
         };
@@ -146,9 +146,8 @@ impl Lookup {
         if answer.num_rows() != rows {
             return Err(protocol(OPERATION, format!("{} answers to {rows} keys", answer.num_rows())));
         }
-        let bytes: usize =
-            answer.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>().max(1);
         if rows > 0 {
+            let bytes = slice_bytes(&answer).max(1);
             let wanted = self.connection.options.answer_bytes as u128 * rows as u128 / bytes as u128;
             // By degrees, for one batch may be unlike the next.
             self.batch_keys = (wanted as usize).clamp(self.batch_keys / 8, self.batch_keys * 8).clamp(1, KEYS_MAX);
@@ -166,9 +165,13 @@ impl Lookup {
         let mut answers = Vec::new();
         while received < keys.num_rows() {
             while sent < keys.num_rows() && self.under_way.len() < self.connection.options.batches_in_flight {
-                let rows = self.batch_keys.min(keys.num_rows() - sent);
-                self.send(keys.slice(sent, rows)).await?;
-                sent += rows;
+                let mut batch = keys.slice(sent, self.batch_keys.min(keys.num_rows() - sent));
+                // A batch is one message: one key at least, and no more than servers take.
+                while batch.num_rows() > 1 && slice_bytes(&batch) > MESSAGE_BYTES {
+                    batch = batch.slice(0, batch.num_rows() / 2);
+                }
+                sent += batch.num_rows();
+                self.send(batch).await?;
             }
             let answer = self.receive().await?;
             received += answer.num_rows();
@@ -190,6 +193,11 @@ impl Lookup {
             }
         }
     }
+}
+
+/// Bytes of the rows of a batch, not of what it is a slice of.
+fn slice_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
 impl Drop for Lookup {

@@ -13,6 +13,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::abort::Abort;
 
+/// What servers take in one message, and some more.
+pub(super) const MESSAGE_BYTES: usize = 2 << 20;
+/// Each batch is one message, whatever its size.
+pub(super) const UNCUT: usize = usize::MAX;
+
 /// Why the stream was made to fail on this side.
 pub(super) type Failure = Arc<Mutex<Option<FlightError>>>;
 
@@ -24,11 +29,13 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// A stream of what is put in, of at most so many batches ahead, beginning with descriptor and schema.
+    /// A stream of what is put in, of at most so many batches ahead, beginning with descriptor and schema. A batch becomes
+    /// messages of about `message_bytes` each.
     pub(super) fn new(
         descriptor: FlightDescriptor,
         schema: SchemaRef,
         ahead: usize,
+        message_bytes: usize,
     ) -> (Self, impl Stream<Item = FlightData> + Send + 'static) {
         let (batches, received) = mpsc::channel(ahead);
         let (abort, failure) = (Abort::default(), Failure::default());
@@ -36,6 +43,7 @@ impl Outgoing {
             .with_schema(schema)
             .with_flight_descriptor(Some(descriptor))
             .with_dictionary_handling(DictionaryHandling::Resend)
+            .with_max_flight_data_size(message_bytes)
             .build(ReceiverStream::new(received).map(Ok));
         let (thrown, noted) = (abort.clone(), Arc::clone(&failure));
         let messages = encoded.filter_map(move |message| {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Connection, empty, protocol};
 use super::error::ClientError;
-use super::outgoing::Outgoing;
+use super::outgoing::{MESSAGE_BYTES, Outgoing};
 
 const OPERATION: &str = "write rows";
 /// Batches that wait to be sent.
@@ -122,7 +122,8 @@ pub struct PutWriter {
 impl PutWriter {
     pub(super) fn begin(connection: Arc<Connection>, put: &Put, schema: SchemaRef) -> Result<Self, ClientError> {
         let command = serde_json::to_vec(put).map_err(|e| protocol(OPERATION, e))?;
-        let (outgoing, messages) = Outgoing::new(FlightDescriptor::new_cmd(command), schema, BATCHES_AHEAD);
+        let (outgoing, messages) =
+            Outgoing::new(FlightDescriptor::new_cmd(command), schema, BATCHES_AHEAD, MESSAGE_BYTES);
         let request = connection.abortable(messages, &outgoing.abort);
         let reply = tokio::spawn(async move {
             let mut stub = connection.stub();

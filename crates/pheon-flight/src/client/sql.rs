@@ -9,7 +9,7 @@ use prost::Message;
 use super::Client;
 use super::connection::{Stub, empty, protocol};
 use super::error::ClientError;
-use super::outgoing::Outgoing;
+use super::outgoing::{MESSAGE_BYTES, Outgoing};
 use super::scan::ScanStream;
 
 const OPERATION: &str = "run SQL";
@@ -137,7 +137,7 @@ impl Client {
         let schema = parameters.schema();
         let attempt = |mut stub: Stub| {
             let descriptor = FlightDescriptor::new_cmd(any(command, prepared));
-            let (outgoing, messages) = Outgoing::new(descriptor, schema.clone(), 1);
+            let (outgoing, messages) = Outgoing::new(descriptor, schema.clone(), 1, MESSAGE_BYTES);
             let parameters = parameters.clone();
             async move {
                 // There is room for one, so this does not wait.
