@@ -272,7 +272,7 @@ mod tests {
         for (uri, endpoint, tls) in [
             ("grpc://host", "http://host:8815", false),
             ("grpc://host:1/", "http://host:1", false),
-            ("grpc+tcp://10.0.0.1:1", "http://10.0.0.1:1", false),
+            ("grpc+tcp://127.0.0.1:1", "http://127.0.0.1:1", false),
             ("grpc://[::1]", "http://[::1]:8815", false),
             ("grpc://[::1]:2", "http://[::1]:2", false),
             ("grpc+tls://host:1", "https://host:1", true),
