@@ -99,17 +99,20 @@ def read(
 def run(plan: Plan) -> Figure:
     """Readers alone, together, and beside writers."""
     measures = []
-    many = plan.sizes.processes
+    several = plan.sizes.processes
+    who = [(1, 0, False), (several, 0, False), (several, 1, False), (several, several, False)]
+    who += [(1, 0, True), (several, 0, True)]
     for size in plan.sizes.keys:
-        for readers, writers in ((1, 0), (many, 0), (many, 1), (many, many)):
-            who = f"{readers} reader{'s' * (readers > 1)}"
+        for readers, writers, many in who:
+            title = f"{entries_words(size)}, {readers} reader{'s' * (readers > 1)}"
             if writers:
-                who += f", {writers} writer{'s' * (writers > 1)}"
-            title = f"{entries_words(size)}, {who}"
-            single = readers == 1
+                title += f", {writers} writer{'s' * (writers > 1)}"
+            if many:
+                title += ", lists of keys"
+            goal = None if many else READS_MIN  # of single lookups
             by = {
-                "wall": Measure(f"{title}: reads by the clock", "/s a process", True, READS_MIN if single else None),
-                "cpu": Measure(f"{title}: reads by CPU time", "/s a process", True, None if single else READS_MIN),
+                "wall": Measure(f"{title}: reads by the clock", "/s a process", True, goal if readers == 1 else None),
+                "cpu": Measure(f"{title}: reads by CPU time", "/s a process", True, goal if readers > 1 else None),
             }
             if writers:
                 by["writes"] = Measure(f"{title}: writes meanwhile, all writers", "/s", True)
@@ -122,24 +125,7 @@ def run(plan: Plan) -> Figure:
                 readers=readers,
                 writers=writers,
                 seconds=plan.sizes.seconds,
-            )
-            measures += by.values()
-        for readers in (1, many):
-            title = f"{entries_words(size)}, {readers} reader{'s' * (readers > 1)}, lists of keys"
-            by = {
-                "wall": Measure(f"{title}: reads by the clock", "/s a process", True),
-                "cpu": Measure(f"{title}: reads by CPU time", "/s a process", True),
-            }
-            plan.collect(
-                read,
-                by,
-                size,
-                data.MAIN,
-                only=shared if readers > 1 else lambda who: True,
-                readers=readers,
-                writers=0,
-                seconds=plan.sizes.seconds,
-                many=True,
+                many=many,
             )
             measures += by.values()
     return Figure(
