@@ -60,6 +60,7 @@ python-test: python-build
 test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(BIN)/python -m pytest -q tests
 	PROPTEST_CASES=2000 $(CARGO_TEST)
+	cargo test --workspace $(FEATURES) --test live -- --ignored
 
 bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md and the README's tables
 	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt \
