@@ -33,9 +33,7 @@ impl LiveOptions {
     /// Entries of a lower order are too old now: orders are times of writing where there is a greatest age.
     #[inline]
     pub(crate) fn order_min(&self) -> u64 {
-        match self.max_age_ns() {
-            0 => 0,
-            age => now_ns().saturating_sub(age),
-        }
+        // First what every lookup in a map without one costs.
+        if self.max_age.is_zero() { 0 } else { now_ns().saturating_sub(self.max_age_ns()) }
     }
 }
