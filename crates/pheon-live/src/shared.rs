@@ -279,7 +279,7 @@ type Known = HashMap<(u64, u64), Weak<Shared>>;
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
-/// Maps without a handle whose lock, or a lock of a key, a thread of this process holds still. The C library has the mutex in
+/// Maps that lost a handle while a thread of this process held their lock, or a lock of a key. The C library has the mutex in
 /// a list of that thread's, and the kernel walks it when the thread ends: the memory must stay where it is.
 static LOCKED: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
 
@@ -326,7 +326,7 @@ pub(crate) fn known(
     Ok(shared)
 }
 
-/// Called for a map that lost its last handle: keeps its memory while a thread of this process holds a lock of it, and lets go
+/// Called for a map that loses a handle, be it the last one or not: keeps its memory while a thread of this process holds a lock of it, and lets go
 /// of those that were given back meanwhile.
 pub(crate) fn keep_while_locked(shared: &Arc<Shared>) {
     let Some(mut kept) = lock_table(&LOCKED) else {

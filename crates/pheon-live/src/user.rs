@@ -20,7 +20,6 @@ impl User {
 
     pub(crate) fn end(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) && self.shared.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            shared::keep_while_locked(&self.shared);
             self.shared.let_go();
         }
     }
@@ -34,6 +33,8 @@ impl Clone for User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        // Also after its end: the handle may have taken a lock since.
+        shared::keep_while_locked(&self.shared);
         self.end();
     }
 }

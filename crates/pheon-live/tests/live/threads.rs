@@ -199,6 +199,23 @@ fn a_lock_outlives_the_last_handle() {
 }
 
 #[test]
+fn a_lock_outlives_a_handle_that_was_closed_before_it_was_taken() {
+    let (first, other) = (Scratch::new(), Scratch::new());
+    let location = Scratch::new().location();
+    let map = LiveMap::create(&location, &pheon_live::LiveOptions::default()).unwrap();
+    map.close();
+    map.lock(None, &|| false).unwrap();
+    drop(map);
+    // Each is entered into the thread's list of mutexes, beside the one above.
+    put(&first.map, b"k", b"v").unwrap();
+    put(&other.map, b"k", b"v").unwrap();
+    let again = LiveMap::attach(&location, true).unwrap();
+    assert_eq!(again.lock_depth(), 1);
+    again.unlock().unwrap();
+    again.unlink().unwrap();
+}
+
+#[test]
 fn locks_of_a_thread_that_ends_are_free_though_it_dropped_a_handle_between() {
     let (first, second) = (Scratch::new(), Scratch::new().location());
     std::thread::scope(|scope| {
