@@ -342,3 +342,34 @@ pub(crate) fn keep_while_locked(shared: &Arc<Shared>) {
     drop(kept);
     drop(free);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::{LiveMap, LiveOptions, Location};
+
+    #[test]
+    fn handles_share_their_lock_while_another_map_is_long_in_opening() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        drop(LiveMap::create(&location, &LiveOptions::default()).unwrap());
+        let ((entered, enters), (release, released)) = (channel(), channel::<()>());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let nobodys = (u64::MAX, u64::MAX);
+                let opened = known(nobodys, true, || {
+                    entered.send(()).unwrap();
+                    let _ = released.recv();
+                    Err(LiveError::Stopped)
+                });
+                assert!(matches!(opened, Err(LiveError::Stopped)));
+            });
+            enters.recv().unwrap();
+            let [one, other] = [(); 2].map(|()| LiveMap::attach(&location, true).unwrap());
+            drop(release);
+            assert!(Arc::ptr_eq(&one.shared, &other.shared));
+        });
+    }
+}
