@@ -120,16 +120,25 @@ impl<'a> Txn<'a> {
             }
         };
         self.block.live_bytes += bytes as u64;
-        let most = self.shared.options.max_bytes;
-        if most > 0 && self.block.live_bytes > most {
-            return Err(LiveError::Full {
-                path: self.shared.dir.clone(),
-                problem: format!("its entries may have {most} bytes"),
-                source: None,
-            });
+        // Of a cache others go first, at the commit.
+        if !self.shared.options.is_cache() {
+            self.check_bytes()?;
         }
         self.append(found.slot, hash, found.before | (u64::from(meta) << META_SHIFT), order, key, value, bytes);
         Ok(())
+    }
+
+    fn has_too_many_bytes(&self) -> bool {
+        let most = self.shared.options.max_bytes;
+        most > 0 && self.block.live_bytes > most
+    }
+
+    fn check_bytes(&self) -> Result<(), LiveError> {
+        if !self.has_too_many_bytes() {
+            return Ok(());
+        }
+        let problem = format!("its entries may have {} bytes", self.shared.options.max_bytes);
+        Err(LiveError::Full { path: self.shared.dir.clone(), problem, source: None })
     }
 
     /// Takes a key out; whether it was there.
@@ -316,7 +325,10 @@ impl<'a> Txn<'a> {
     }
 
     /// Evicts what the map's limits do not allow any more: all entries that are too many, which are no more than this
-    /// transaction added, and some of those that are too old.
+    /// transaction added, and some of those that are too old, as many as there must be room for.
+    ///
+    /// # Errors
+    /// [`LiveError::Full`] if there are too many bytes still.
     fn evict(&mut self) -> Result<(), LiveError> {
         let options = &self.shared.options;
         if !options.is_cache() {
@@ -325,17 +337,20 @@ impl<'a> Txn<'a> {
         let most = if options.max_entries > 0 { options.max_entries } else { u64::MAX };
         let too_old = options.order_min();
         if self.block.entries <= most && too_old == 0 {
-            return Ok(());
+            return self.check_bytes();
         }
         let mut queue = Queue::take(self.shared, self)?;
         let mut left = EVICTED_MIN + EVICTED_PER_RECORD * self.records;
         while let Some((order, key)) = queue.first(self)? {
-            if self.block.entries <= most && (order >= too_old || left == 0) {
+            let enough = left == 0 && !self.has_too_many_bytes();
+            if self.block.entries <= most && (order >= too_old || enough) {
                 break;
             }
             self.delete(&key)?;
             left = left.saturating_sub(1);
         }
+        // A failure undoes the evictions, which the queue has followed already: it is made anew then.
+        self.check_bytes()?;
         queue.give_back(self.shared);
         Ok(())
     }

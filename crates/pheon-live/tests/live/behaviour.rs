@@ -362,3 +362,38 @@ fn damage_is_an_error() {
     LiveMap::remove(&location).unwrap();
     assert!(!other.exists());
 }
+
+#[test]
+fn entries_that_are_evicted_make_room_for_bytes() {
+    let value = [1; 900];
+    let key = |i: u32| i.to_be_bytes();
+    let record_bytes = 952;
+    let options = LiveOptions { max_age: Duration::from_secs(2), max_bytes: 200_000, ..LiveOptions::default() };
+    let scratch = Scratch::with(&options);
+    let full = (0..).find(|&i| put(&scratch.map, &key(i), &value).is_err()).unwrap();
+    assert_eq!(full, 200_000 / record_bytes);
+    std::thread::sleep(Duration::from_millis(2100));
+    // One record needs one place, a batch as many as it has records; none is refused for what is too old.
+    put(&scratch.map, &key(1000), &value).unwrap();
+    locked(&scratch.map, || {
+        let many: Vec<_> = (2000..2200u32).map(key).collect();
+        scratch.map.apply(many.iter().map(|key| Change::Put { key, meta: 0, value: &value })).unwrap();
+    });
+    assert_eq!(scratch.map.len_living().unwrap(), 201);
+    // What does not fit at all changes nothing, and evicts nothing for good.
+    let before = all(&scratch.map);
+    assert!(matches!(put(&scratch.map, b"large", &[1; 250_000]), Err(LiveError::Full { .. })));
+    assert_eq!(all(&scratch.map), before);
+
+    let options = LiveOptions { max_entries: 10, max_bytes: 10 * u64::from(record_bytes), ..LiveOptions::default() };
+    let scratch = Scratch::with(&options);
+    for i in 0..50 {
+        put(&scratch.map, &key(i), &value).unwrap();
+    }
+    let kept: Vec<_> = all(&scratch.map).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(kept, (40..50).map(|i| key(i).to_vec()).collect::<Vec<_>>());
+    assert!(matches!(put(&scratch.map, b"large", &[1; 20_000]), Err(LiveError::Full { .. })));
+    put(&scratch.map, &key(50), &value).unwrap();
+    assert_eq!(all(&scratch.map).len(), 10, "the order of eviction is known still");
+    assert!(scratch.map.get(&key(40)).unwrap().is_none());
+}
