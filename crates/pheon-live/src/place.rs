@@ -208,10 +208,6 @@ impl LiveMap {
             return Err(LiveError::Options { problem });
         }
         if exists(&**fs, &dir)? && !finish_unlinking(&**fs, location)? {
-            // A map's folder gets its name whole and loses it whole.
-            if !exists(&**fs, &Ctrl::path_in(&dir))? && exists(&**fs, &dir)? {
-                return Err(LiveError::corrupt(&dir, "it is no live map: it has no CTRL; `pheon live rm` removes it"));
-            }
             return Err(LiveError::Exists { path: dir });
         }
         remove_leftovers(&**fs, location);
@@ -410,7 +406,8 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     let Ok(meta) = fs.metadata(&path) else {
         // The name comes and goes with all that is in the folder, so one that stays without CTRL is nobody's work.
         if folder.is_ok_and(|meta| is_at(fs, &dir, (meta.dev, meta.ino))) {
-            let problem = "a folder without CTRL is no live map; unlink it by name, or choose another one";
+            let problem =
+                "it is no live map: it has no CTRL; `pheon live rm --force` removes it, or choose another name";
             return Err(LiveError::corrupt(&dir, problem));
         }
         return Ok(!exists(fs, &dir)?);
