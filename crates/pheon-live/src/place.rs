@@ -351,8 +351,16 @@ impl LiveMap {
         }
         let shared = &self.shared;
         let held = shared.acquire(Some(UNLINK_WAIT_MAX), &|| false)?;
+        let meta = shared.fs.metadata(shared.ctrl.path());
         let done = if shared.ctrl.set_unlinked() {
-            remove_dir(&*shared.fs, &self.location).inspect_err(|_| shared.ctrl.set_linked())
+            // It was not unlinked before, so the name was this map's when CTRL was looked at.
+            let id = meta.ok().map(|meta| (meta.dev, meta.ino));
+            remove_dir(&*shared.fs, &self.location, id).inspect_err(|error| {
+                // Else somebody else removed it.
+                if !matches!(error, LiveError::NotFound { .. }) {
+                    shared.ctrl.set_linked();
+                }
+            })
         } else {
             // By somebody else; another map may have got the name.
             Err(LiveError::NotFound { path: shared.dir.clone() })
@@ -384,7 +392,7 @@ impl LiveMap {
                 Err(_) => {}
             }
         }
-        remove_dir(&*fs, location)
+        remove_dir(&*fs, location, None)
     }
 }
 
@@ -420,7 +428,7 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     let held = is_of_this_boot(&ctrl)
         && ctrl.mutex().lock_within(UNLINK_WAIT_MAX).is_ok_and(|attempt| attempt != Attempt::Busy);
     let done = if ctrl.is_unlinked() && is_at(fs, &path, (meta.dev, meta.ino)) {
-        remove_dir(fs, location).map(|()| true)
+        remove_dir(fs, location, Some((meta.dev, meta.ino))).map(|()| true)
     } else {
         exists(fs, &dir).map(|exists| !exists)
     };
@@ -494,13 +502,18 @@ fn build<'c>(
     Ok(lock)
 }
 
-/// Removes a map's folder: its name first, at once.
-fn remove_dir(fs: &dyn FileSystem, location: &Location) -> Result<(), LiveError> {
+/// Removes a map's folder: its name first, at once. `ctrl`: the device and inode of its CTRL, if that is known.
+fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>) -> Result<(), LiveError> {
     let (dir, temporary) = (location.dir()?, location.temporary());
     fs.rename(&dir, &temporary).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
         _ => LiveError::io("remove", &dir, e),
     })?;
+    if ctrl.is_some_and(|id| !is_at(fs, &Ctrl::path_in(&temporary), id)) {
+        // This thread was stopped for so long that another one finished its work, and the name is another map's.
+        fs.rename(&temporary, &dir).map_err(|e| LiveError::io("give its name back to", &dir, e))?;
+        return Err(LiveError::NotFound { path: dir });
+    }
     // What stays is a leftover, which the next one who makes a map removes.
     let _ = fs.remove_dir_all(&temporary);
     Ok(())
@@ -516,5 +529,32 @@ fn remove_leftovers(fs: &dyn FileSystem, location: &Location) {
         if let Ok(_lock) = FileLock::acquire(&dir.join("LOCK"), Some(Duration::ZERO), &|| false) {
             let _ = fs.remove_dir_all(&dir);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_removes_a_map_too_late_gives_its_name_back_to_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let fs = pheon_os::fs::real();
+        let dir = location.dir().unwrap();
+        let id = || fs.metadata(&Ctrl::path_in(&dir)).map(|meta| (meta.dev, meta.ino)).unwrap();
+        let make = || LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let first = make();
+        let removed = id();
+        first.unlink().unwrap();
+        let second = make();
+        assert_ne!(id(), removed, "the first one's CTRL is open still");
+        assert!(matches!(remove_dir(&*fs, &location, Some(removed)), Err(LiveError::NotFound { .. })));
+        second.lock(None, &|| false).unwrap();
+        second.put(b"k", 0, b"v").unwrap();
+        second.unlock().unwrap();
+        assert_eq!(LiveMap::attach(&location, false).unwrap().get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
+        remove_dir(&*fs, &location, Some(id())).unwrap();
+        assert!(!exists(&*fs, &dir).unwrap());
     }
 }
