@@ -509,7 +509,9 @@ fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>
         io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
         _ => LiveError::io("remove", &dir, e),
     })?;
-    if ctrl.is_some_and(|id| !is_at(fs, &Ctrl::path_in(&temporary), id)) {
+    // CTRL may be missing: somebody else removes leftovers already.
+    let found = fs.metadata(&Ctrl::path_in(&temporary)).ok().map(|meta| (meta.dev, meta.ino));
+    if ctrl.is_some() && found.is_some() && found != ctrl {
         // This thread was stopped for so long that another one finished its work, and the name is another map's.
         fs.rename(&temporary, &dir).map_err(|e| LiveError::io("give its name back to", &dir, e))?;
         return Err(LiveError::NotFound { path: dir });
