@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := target/tools
 # Every cargo call of the tests takes the same packages, targets and features, or cargo compiles the dependencies once more.
-FEATURES := --features pheon/polars
+FEATURES := --features pheon/polars,pheon-python/sql
 # nextest where it is installed, cargo's own runner elsewhere: the same tests.
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets $(FEATURES)
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.

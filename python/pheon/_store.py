@@ -8,10 +8,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
-from pheon._adapters import arrow_keys, arrow_source
+from pheon._adapters import arrow_keys, arrow_source, parameter_row
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
-from pheon._native import LiveHandle, StoreHandle, TableHandle
+from pheon._native import Batch, LiveHandle, StoreHandle, TableHandle
 from pheon._options import (
     BuildKeywords,
     BuildOptions,
@@ -319,6 +319,17 @@ class Store:
     def versions(self, name: str) -> list[VersionInfo]:
         """All published versions of a dataset, ascending."""
         return [VersionInfo.of(v) for v in self._handle.versions(name)]
+
+    def sql(self, statement: str, parameters: Any = None) -> Batch | int:
+        """Execute one SQL statement: the rows of a query as a `Batch`, of a change how many rows it changed.
+
+        A table is a dataset; ``"name@3"``, quoted, is its version 3. `parameters` are the values for ``?`` or ``$1``
+        in order, or an Arrow table of them: the statement is then executed for each of its rows, and for
+        ``where key = ?`` that is one lookup. docs/sql.md tells what SQL can do.
+        """
+        if parameters is not None and not hasattr(parameters, "__arrow_c_stream__"):
+            parameters = parameter_row(parameters)
+        return self._handle.sql(statement, parameters)
 
     def rollback(self, name: str, version: int) -> int:
         """Publish the content of an old version again; the new version's number."""

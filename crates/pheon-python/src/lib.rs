@@ -22,6 +22,7 @@ mod map;
 mod msgpack;
 mod options;
 mod progress;
+mod sql;
 mod store;
 mod table;
 mod text;

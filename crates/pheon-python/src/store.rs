@@ -289,6 +289,22 @@ impl StoreHandle {
             .collect())
     }
 
+    /// Executes one SQL statement; `parameters`: rows of values for its placeholders.
+    fn sql(&self, py: Python<'_>, statement: &str, parameters: Option<AnyRecordBatch>) -> PyResult<Py<PyAny>> {
+        let store = self.open_store()?;
+        let parameters = match parameters {
+            None => None,
+            Some(rows) => {
+                let reader = rows.into_reader()?;
+                let schema = reader.schema();
+                let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| arrow_error("read parameters", &e))?;
+                let joined = arrow_select::concat::concat_batches(&schema, &batches);
+                Some(joined.map_err(|e| arrow_error("join parameters", &e))?)
+            }
+        };
+        crate::sql::execute(py, store, statement, parameters)
+    }
+
     fn rollback(&self, py: Python<'_>, name: &str, version: u64) -> PyResult<u64> {
         self.write(py, |s| s.rollback(name, version))
     }

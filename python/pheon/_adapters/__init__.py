@@ -114,3 +114,10 @@ def _iterable(keys: Any) -> Any:
     if isinstance(keys, (str, bytes)):
         raise TypeError(f"expected many keys, got one {type(keys).__name__}: look it up with m[key]")
     return keys
+
+
+def parameter_row(values: Any) -> Any:
+    """The values of one row of parameters as an Arrow table."""
+    import pyarrow as pa
+
+    return pa.table({f"${number}": pa.array([value]) for number, value in enumerate(values, 1)})

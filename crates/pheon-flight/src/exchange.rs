@@ -1,0 +1,180 @@
+//! `DoExchange`: lookups, many batches of keys under way at a time.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow_flight::FlightData;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use futures::{StreamExt, TryStreamExt, stream};
+use pheon::{Map, Store};
+use tonic::{Response, Status, Streaming};
+
+use crate::command::{LookupCommand, dataset_and_version};
+use crate::encode::{Encoder, Message};
+use crate::live::LiveLookup;
+use crate::service::Caller;
+use crate::status;
+use crate::wire::{FlightDataStream, response};
+
+/// Batches of keys of one stream that are looked up at a time.
+const BATCHES_AHEAD_MAX: usize = 4;
+/// So few keys are looked up where they arrive: handing them to another thread would cost more.
+const KEYS_INLINE_MAX: usize = 64;
+
+/// Where keys are looked up.
+enum Target {
+    Map { map: Map, columns: Vec<usize>, found: bool },
+    Live(LiveLookup),
+}
+
+impl Target {
+    fn open(store: &Store, command: &LookupCommand) -> Result<(Self, SchemaRef), Status> {
+        if let Some(name) = &command.lookup_live {
+            let lookup = LiveLookup::open(store, name, command.found)?;
+            let schema = lookup.schema();
+            return Ok((Self::Live(lookup), schema));
+        }
+        let text = command.lookup.as_deref().unwrap_or_default();
+        let (name, version) = dataset_and_version(text);
+        let version = match (version, command.version) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(Status::invalid_argument(format!("{text:?} and \"version\": {b} contradict each other")));
+            }
+            (a, b) => a.or(b),
+        };
+        let map = match version {
+            Some(version) => store.map_at(name, version),
+            None => store.map(name),
+        }
+        .map_err(|e| status::of_read(&e))?;
+        let fields = map.value_fields();
+        let columns = match &command.columns {
+            None => (0..fields.len()).collect(),
+            Some(names) => names
+                .iter()
+                .map(|name| {
+                    fields.iter().position(|field| field.name() == name).ok_or_else(|| {
+                        Status::invalid_argument(format!("{text:?} has no value column {name:?} to look up"))
+                    })
+                })
+                .collect::<Result<Vec<_>, Status>>()?,
+        };
+        let mut answer: Vec<Field> = columns.iter().map(|&i| fields[i].as_ref().clone().with_nullable(true)).collect();
+        if command.found {
+            answer.push(Field::new("found", DataType::Boolean, true));
+        }
+        Ok((Self::Map { map, columns, found: command.found }, Arc::new(Schema::new(answer))))
+    }
+
+    fn answer(&self, keys: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
+        let columns = match self {
+            Self::Live(lookup) => lookup.answer(keys)?,
+            Self::Map { map, columns, found } => {
+                let of_read = |e| status::of_read(&e);
+                let keys = key_array(map, keys)?;
+                if let ([_], false, [_]) = (columns.as_slice(), *found, map.value_fields()) {
+                    vec![map.get_many(&keys).map_err(of_read)?]
+                } else {
+                    let rows = map.find_many(&keys, None).map_err(of_read)?;
+                    let mut answer =
+                        columns.iter().map(|&i| map.take(&rows, i)).collect::<Result<Vec<_>, _>>().map_err(of_read)?;
+                    if *found {
+                        answer.push(Arc::new(BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i))))));
+                    }
+                    answer
+                }
+            }
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(keys.num_rows()));
+        RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+            .map_err(|e| Status::internal(format!("put an answer together: {e}")))
+    }
+}
+
+/// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.
+fn key_array(map: &Map, batch: &RecordBatch) -> Result<ArrayRef, Status> {
+    let key = map.key_fields();
+    let wrong = || {
+        let names: Vec<_> = key.iter().map(|field| field.name().as_str()).collect();
+        Status::invalid_argument(format!("{} columns of keys: expected the columns {names:?}", batch.num_columns()))
+    };
+    if batch.num_columns() == 1 && (key.len() == 1 || matches!(batch.column(0).data_type(), DataType::Struct(_))) {
+        return Ok(batch.column(0).clone());
+    }
+    match key {
+        [field] => batch.column_by_name(field.name()).cloned().ok_or_else(wrong),
+        _ if batch.num_columns() < key.len() => Err(wrong()),
+        _ => Ok(Arc::new(StructArray::from(batch.clone()))),
+    }
+}
+
+/// What a failed stream of a client's data is.
+pub(crate) fn of_flight(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => Status::invalid_argument(format!("the stream is malformed: {other}")),
+    }
+}
+
+/// The decoded messages of a client's stream, with the first message put back before the others. Messages of metadata alone
+/// are left out.
+pub(crate) fn decoded(first: FlightData, rest: Streaming<FlightData>) -> FlightDataDecoder {
+    let all = stream::iter([Ok(first)]).chain(rest);
+    let with_data = all.try_filter(|data| std::future::ready(!data.data_header.is_empty()));
+    FlightDataDecoder::new(with_data.map_err(FlightError::from))
+}
+
+/// Serves one stream of lookups.
+pub(crate) async fn lookup(
+    caller: Caller,
+    store: Store,
+    mut stream: Streaming<FlightData>,
+) -> Result<Response<FlightDataStream>, Status> {
+    let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?;
+    let descriptor = first.flight_descriptor.as_ref();
+    let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message has no descriptor"))?;
+    let command = LookupCommand::of_descriptor(descriptor)?;
+    match (&command.lookup, &command.lookup_live) {
+        (Some(name), _) => caller.check_read(dataset_and_version(name).0)?,
+        (None, name) => caller.check_read(&crate::live::right(name.as_deref().unwrap_or_default()))?,
+    }
+    let (target, schema) = crate::service::blocking(move || Target::open(&store, &command)).await?;
+    let target = Arc::new(target);
+    let mut encoder = Encoder::new(&schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
+    let first_answer = Message::schema(&schema);
+    let answers = decoded(first, stream)
+        .map_err(of_flight)
+        .try_filter_map(|data| async move {
+            let app_metadata = data.app_metadata();
+            Ok(match data.payload {
+                DecodedPayload::RecordBatch(batch) => Some((app_metadata, batch)),
+                DecodedPayload::Schema(_) | DecodedPayload::None => None,
+            })
+        })
+        .map(move |next| {
+            let (target, schema) = (target.clone(), schema.clone());
+            async move {
+                let (app_metadata, keys) = next?;
+                let batch = if keys.num_rows() <= KEYS_INLINE_MAX {
+                    target.answer(&keys, &schema)?
+                } else {
+                    crate::service::blocking(move || target.answer(&keys, &schema)).await?
+                };
+                Ok::<_, Status>((app_metadata, batch))
+            }
+        })
+        .buffered(BATCHES_AHEAD_MAX)
+        .map(move |next| {
+            let (app_metadata, batch) = next?;
+            let mut messages =
+                encoder.encode(&batch).map_err(|e| Status::internal(format!("encode an answer: {e}")))?;
+            if let Some(last) = messages.last_mut() {
+                last.app_metadata = app_metadata;
+            }
+            Ok::<_, Status>(stream::iter(messages.into_iter().map(Ok)))
+        })
+        .try_flatten();
+    Ok(response(stream::iter([Ok(first_answer)]).chain(answers)))
+}

@@ -1,0 +1,90 @@
+//! Streams that clients send: parameters, and rows of a bulk ingest.
+
+use arrow_array::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::server::PeekableFlightDataStream;
+use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
+use arrow_schema::SchemaRef;
+use arrow_select::concat::concat_batches;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use pheon_sql::{CATALOG, IngestMode, SCHEMA, Session, SqlError};
+use tonic::Status;
+
+use super::sql_status::failed;
+
+fn decoded(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
+    // A message that has only the descriptor is no part of the stream of data.
+    let data = stream.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
+    FlightRecordBatchStream::new_from_flight_data(data.map_err(FlightError::from))
+}
+
+fn broken(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        e => Status::invalid_argument(e.to_string()),
+    }
+}
+
+/// All rows of parameters as one batch; `None` without any.
+pub(super) async fn parameters(
+    stream: PeekableFlightDataStream,
+    bytes_max: usize,
+) -> Result<Option<RecordBatch>, Status> {
+    let mut stream = decoded(stream);
+    let (mut batches, mut bytes) = (Vec::new(), 0usize);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(broken)?;
+        bytes = bytes.saturating_add(batch.get_array_memory_size());
+        if bytes > bytes_max {
+            return Err(Status::resource_exhausted(format!("parameters of more than {bytes_max} bytes")));
+        }
+        batches.push(batch);
+    }
+    let Some(first) = batches.first() else { return Ok(None) };
+    concat_batches(&first.schema(), &batches).map(Some).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+/// Publishes the rows of a bulk ingest; returns how many.
+pub(super) async fn ingest(
+    session: &Session,
+    command: &CommandStatementIngest,
+    stream: PeekableFlightDataStream,
+) -> Result<i64, Status> {
+    let elsewhere = command.catalog.as_ref().is_some_and(|c| !c.is_empty() && c != CATALOG)
+        || command.schema.as_ref().is_some_and(|s| !s.is_empty() && s != SCHEMA);
+    if elsewhere {
+        return Err(Status::invalid_argument(format!("all tables are in {CATALOG}.{SCHEMA}")));
+    }
+    if command.temporary {
+        return Err(Status::unimplemented("temporary tables"));
+    }
+    let mode = mode_of(command.table_definition_options.as_ref())?;
+    let mut stream = decoded(stream);
+    // The first batch, or the end of the stream, tells the schema.
+    let first = stream.next().await.transpose().map_err(broken)?;
+    let schema: SchemaRef = match (&first, stream.schema()) {
+        (Some(batch), _) => batch.schema(),
+        (None, Some(schema)) => schema.clone(),
+        (None, None) => return Err(Status::invalid_argument("a stream without a schema")),
+    };
+    let rows: BoxStream<'_, Result<RecordBatch, SqlError>> = futures::stream::iter(first.map(Ok))
+        .chain(stream.map_err(|e| SqlError::Source { problem: broken(e).message().to_owned() }))
+        .boxed();
+    let count = session.ingest(&command.table, schema, mode, rows).await.map_err(failed)?;
+    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn mode_of(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> {
+    let Some(options) = options else { return Ok(IngestMode::CreateAppend) };
+    Ok(match (options.if_not_exist(), options.if_exists()) {
+        (TableNotExistOption::Fail, TableExistsOption::Append | TableExistsOption::Unspecified) => IngestMode::Append,
+        (_, TableExistsOption::Append) => IngestMode::CreateAppend,
+        (TableNotExistOption::Fail, _) => {
+            return Err(Status::invalid_argument("a table that must be there, and must not be added to"));
+        }
+        (_, TableExistsOption::Replace) => IngestMode::Replace,
+        (_, TableExistsOption::Fail | TableExistsOption::Unspecified) => IngestMode::Create,
+    })
+}

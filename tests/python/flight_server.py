@@ -1,0 +1,44 @@
+"""Runs a real `pheon serve` for tests of its clients."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+STOP_SECONDS_MAX = 40
+
+# The command of the package under test, or another build of it.
+COMMAND = [os.environ["PHEON_COMMAND"]] if "PHEON_COMMAND" in os.environ else [sys.executable, "-m", "pheon"]
+
+
+class FlightServer:
+    """A server on a free port, which ends with the block."""
+
+    def __init__(self, store: Path, *options: str) -> None:
+        command = [*COMMAND, "serve", str(store), "--listen", "127.0.0.1:0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        found = re.fullmatch(r"listening on (grpc://127\.0\.0\.1:\d+)\n", line)
+        assert found, line + self.process.stderr.read()
+        self.location = found[1]
+
+    def stop(self) -> int:
+        """Ends it as an operator would; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(STOP_SECONDS_MAX)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            assert self.stop() == 0
