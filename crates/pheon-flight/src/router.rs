@@ -14,8 +14,11 @@ use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::action;
-use crate::auth::Authenticator;
+use crate::audit;
+use crate::auth::{Authenticator, HANDSHAKE_PATH};
 use crate::command::is_json;
+use crate::connection::Peer;
+use crate::record::CallRecord;
 use crate::service::PlainService;
 use crate::wire::FlightDataStream;
 
@@ -121,9 +124,14 @@ impl FlightService for FlightRouter {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let record = CallRecord::of(request.extensions());
+        let peer = request.extensions().get::<Peer>().map(Peer::address);
         let headers = request.metadata().clone().into_headers();
         let payload = request.into_inner().message().await?.unwrap_or_default().payload;
-        let token = self.authenticator.login(&headers, &payload)?;
+        let (name, token) = self.authenticator.login(&headers, &payload).inspect_err(|status| {
+            audit::refused(peer, HANDSHAKE_PATH, status.message());
+        })?;
+        record.principal(&name);
         let answer = HandshakeResponse { payload: token.clone().into_bytes().into(), ..HandshakeResponse::default() };
         let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
         let bearer = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;
@@ -202,7 +210,7 @@ impl FlightService for FlightRouter {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let kind = &request.get_ref().r#type;
         // Scans are read as their client takes them; only statements can be cancelled.
-        let is_plain = action::is_known(kind) && !(cfg!(feature = "sql") && kind == action::CANCEL);
+        let is_plain = action::known(kind).is_some() && !(cfg!(feature = "sql") && kind == action::CANCEL);
         if is_plain {
             return self.plain.do_action(request).await;
         }

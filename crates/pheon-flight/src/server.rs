@@ -14,9 +14,12 @@ use tower::Layer;
 use crate::auth::{Authenticator, Signer};
 use crate::config::{ServeConfig, read_credentials};
 use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, limit_http2};
+use crate::drain::DrainStart;
 use crate::http::Page;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
+use crate::record::RecordLayer;
 use crate::router::FlightRouter;
 use crate::service::PlainService;
 use crate::wire::ZeroCopyLayer;
@@ -177,6 +180,9 @@ impl Server {
             Ok::<_, ServeError>(Acceptor::new(register(listener)?, tls.clone(), protocol, limits, connections.clone()))
         };
         let acceptor = accept(listener, Protocol::Http2)?;
+        #[cfg(feature = "sql")]
+        let engine = sql_engine(store.clone(), limits)?;
+        let (drain_start, draining) = DrainStart::new();
         let ready = Arc::new(AtomicBool::new(true));
         let page = match http {
             Some((listener, _)) => {
@@ -184,7 +190,9 @@ impl Server {
                     store: store.clone(),
                     authenticator: authenticator.clone(),
                     metrics: metrics.clone(),
-                    queries,
+                    queries: queries.clone(),
+                    #[cfg(feature = "sql")]
+                    engine: engine.clone(),
                     limits: limits.clone(),
                     location,
                     ready: ready.clone(),
@@ -196,12 +204,11 @@ impl Server {
         };
         let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone()));
         let tickets = Arc::new(authenticator.signer().clone());
-        let plain =
-            PlainService::new(store.clone(), config.read_only, cfg!(feature = "sql"), tickets, limits.ticket_age_max);
+        let plain = PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining);
         #[cfg(feature = "sql")]
         let router = FlightRouter::new(
             plain,
-            sql_service(store, &config, authenticator.signer())?,
+            sql_service(engine, &config, authenticator.signer(), queries),
             authenticator.clone(),
             limits,
         );
@@ -222,18 +229,21 @@ impl Server {
         // Clients of both ages ask.
         let reflection = describe().build_v1().map_err(failed)?;
         let reflection_alpha = describe().build_v1alpha().map_err(failed)?;
-        let (draining, drain) = tokio::sync::oneshot::channel();
+        let (told, drain) = tokio::sync::oneshot::channel();
         let stop = async move {
             shutdown.await;
             ready.store(false, Ordering::Relaxed);
             health.set_not_serving::<FlightServiceServer<FlightRouter>>().await;
-            let _ = draining.send(());
+            drain_start.begin();
+            tracing::info!(target: "pheon::server", "stopping: calls that have begun may end");
+            let _ = told.send(());
         };
         let serving = limit_http2(tonic::transport::Server::builder(), limits)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
             .layer(CallLayer)
+            .layer(RecordLayer::new(metrics.clone()))
             .layer(authenticator.layer())
             .add_service(ZeroCopyLayer.layer(flight))
             .add_service(health_service)
@@ -308,13 +318,24 @@ async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Opt
     }
 }
 
+/// The engine that Flight SQL and the page share: memory is limited for both together.
 #[cfg(feature = "sql")]
-fn sql_service(store: Store, config: &ServeConfig, signer: &Signer) -> Result<crate::sql::SqlService, ServeError> {
-    let limits = &config.limits;
+fn sql_engine(store: Store, limits: &Limits) -> Result<pheon_sql::Engine, ServeError> {
     let mut options = pheon_sql::EngineOptions::default();
     options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
     options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
-    let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
+    pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)
+}
+
+#[cfg(feature = "sql")]
+fn sql_service(
+    engine: pheon_sql::Engine,
+    config: &ServeConfig,
+    signer: &Signer,
+    queries: QueryLog,
+) -> crate::sql::SqlService {
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
-    Ok(crate::sql::SqlService::new(engine, gate, crate::sql::HandleLimits::default()))
+    let mut limits = crate::sql::HandleLimits::default();
+    limits.decompressed_bytes_max = config.limits.decompressed_bytes_max;
+    crate::sql::SqlService::new(engine, gate, limits).with_queries(queries, config.limits.query_time_max)
 }

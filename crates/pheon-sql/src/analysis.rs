@@ -96,6 +96,18 @@ impl Action {
         })
     }
 
+    /// The dataset that it changes.
+    pub(crate) fn target(&self) -> Option<&str> {
+        match self {
+            Self::Query(_) => None,
+            Self::Insert { name, .. }
+            | Self::Update { name, .. }
+            | Self::Delete { name, .. }
+            | Self::Create { name, .. }
+            | Self::Drop { name, .. } => Some(name),
+        }
+    }
+
     /// The plan of its rows.
     pub(crate) fn rows(&self) -> Option<&LogicalPlan> {
         match self {

@@ -7,11 +7,13 @@ mod catalogue;
 mod gate;
 mod handles;
 mod ingest;
+mod running;
 mod service;
 mod sql_info;
 mod sql_status;
 
 pub use gate::{Caller, Gate};
 pub use handles::HandleLimits;
+pub(crate) use running::Running;
 pub use service::SqlService;
 pub use sql_status::status_of;

@@ -1,6 +1,7 @@
 //! The calls of Flight SQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -25,7 +26,7 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use pheon_sql::{Engine, SendableRecordBatchStream, Session, SqlError};
+use pheon_sql::{Engine, Session};
 use prost::Message;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -33,8 +34,12 @@ use super::catalogue::{self, FOREIGN_KEYS, PRIMARY_KEYS};
 use super::gate::{Caller, Gate};
 use super::handles::{HandleLimits, Handles, Held};
 use super::ingest::{ingest, parameters};
+use super::running::Running;
 use super::sql_info::{SQL_INFO, TYPE_INFO};
 use super::sql_status::failed;
+use crate::metrics::Metrics;
+use crate::queries::QueryLog;
+use crate::record::CallRecord;
 
 /// Messages are at most so large, where rows allow it.
 const MESSAGE_BYTES_MAX: usize = 2 << 20;
@@ -55,12 +60,46 @@ pub struct SqlService {
     engine: Engine,
     gate: Arc<dyn Gate>,
     handles: Arc<Handles>,
+    queries: QueryLog,
+    query_time_max: Duration,
 }
 
 impl SqlService {
     /// A service that learns from `gate` who asks.
     pub fn new(engine: Engine, gate: Arc<dyn Gate>, limits: HandleLimits) -> Self {
-        Self { engine, gate, handles: Arc::new(Handles::new(limits)) }
+        let queries = QueryLog::new(Duration::MAX, Metrics::new());
+        Self { engine, gate, handles: Arc::new(Handles::new(limits)), queries, query_time_max: Duration::MAX }
+    }
+
+    /// Tells this log of each statement, and ends one that runs longer than `query_time_max`.
+    #[must_use]
+    pub fn with_queries(self, queries: QueryLog, query_time_max: Duration) -> Self {
+        Self { queries, query_time_max, ..self }
+    }
+
+    /// An execution begins.
+    fn running(&self, caller: &Caller, held: &Held, extensions: &Extensions) -> Running {
+        let record = CallRecord::of(extensions);
+        for dataset in held.statement.datasets() {
+            record.dataset(&dataset);
+        }
+        record.action(if held.statement.is_query() { "query" } else { "update" });
+        let running = Running::new(&self.queries, &caller.name, &held.text, record);
+        running.cancelled_by(held.cancel.subscribe()).within(self.query_time_max)
+    }
+
+    /// Executes a change; how many rows.
+    async fn update(
+        &self,
+        caller: &Caller,
+        held: Held,
+        values: Option<RecordBatch>,
+        extensions: &Extensions,
+    ) -> Result<i64, Status> {
+        let mut running = self.running(caller, &held, extensions);
+        let changed = running.run(held.statement.update(values)).await?;
+        running.count(changed);
+        Ok(i64::try_from(changed).unwrap_or(i64::MAX))
     }
 
     fn caller(&self, extensions: &Extensions) -> Result<Caller, Status> {
@@ -97,38 +136,33 @@ impl SqlService {
     }
 
     /// The rows of a statement that a client holds.
-    async fn rows(&self, caller: &Caller, handle: &[u8]) -> Result<Response<DataStream>, Status> {
+    async fn rows(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+        extensions: &Extensions,
+    ) -> Result<Response<DataStream>, Status> {
         if self.gate.open(handle).is_some_and(|payload| payload == DONE) {
             return Ok(empty(&SchemaRef::new(Schema::empty())));
         }
         let held = self.held(caller, handle)?;
         let schema = held.statement.schema();
         if !held.statement.is_query() {
-            held.statement.update(held.bound).await.map_err(failed)?;
+            let values = held.bound.clone();
+            self.update(caller, held, values, extensions).await?;
             return Ok(encoded(schema, futures::stream::empty().boxed()));
         }
         if held.prepared {
             held.cancel.send_replace(false);
         }
-        let mut cancelled = held.cancel.subscribe();
-        let rows: SendableRecordBatchStream = tokio::select! {
-            rows = held.statement.query(held.bound.clone()) => rows.map_err(failed)?,
-            _ = cancelled.wait_for(|c| *c) => return Err(Status::cancelled("the statement was cancelled")),
-        };
-        let keep = held.cancel;
-        let stop = async move {
-            // Ends when it is cancelled, and only then: this keeps the sender.
-            if cancelled.wait_for(|c| *c).await.is_err() {
-                futures::future::pending::<()>().await;
-            }
-        };
-        let rows = rows.map_err(|e| Box::new(failed(SqlError::from(e)))).take_until(stop);
-        let said = futures::stream::once(async move {
-            let cancelled = *keep.borrow();
-            cancelled.then(|| Err(Box::new(Status::cancelled("the statement was cancelled"))))
-        });
-        let rows = rows.chain(said.filter_map(std::future::ready)).map_err(|status| FlightError::Tonic(status));
-        Ok(encoded(schema, rows.boxed()))
+        let mut running = self.running(caller, &held, extensions);
+        let rows = running.run(held.statement.query(held.bound.clone())).await?;
+        let rows = running.rows(rows).map_err(|status| FlightError::Tonic(Box::new(status)));
+        let record = CallRecord::of(extensions);
+        Ok(encoded(schema, rows.boxed()).map(|messages| {
+            let count = move |message: &FlightData| record.moved(0, message.data_body.len() as u64);
+            messages.inspect_ok(count).boxed()
+        }))
     }
 
     fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, Status> {
@@ -211,11 +245,12 @@ impl FlightSqlService for SqlService {
         let session = self.session(&caller, query.transaction_id.as_ref())?;
         let statement = session.prepare(&query.query).await.map_err(failed)?;
         let schema = statement.schema();
-        let handle = if statement.is_query() {
-            self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, false))?
+        let held = Held::new(statement, &query.query, false);
+        let handle = if held.statement.is_query() {
+            self.handles.keep_statement(self.gate.as_ref(), &caller, held)?
         } else {
             // Now, and not when the client fetches the rows that there are not, which some do late or never.
-            statement.update(None).await.map_err(failed)?;
+            self.update(&caller, held, None, request.extensions()).await?;
             self.gate.sign(DONE).into()
         };
         let ticket = TicketStatementQuery { statement_handle: handle };
@@ -232,7 +267,8 @@ impl FlightSqlService for SqlService {
         if held.statement.is_query() {
             return command_info(&query, &held.statement.schema(), request);
         }
-        held.statement.update(held.bound).await.map_err(failed)?;
+        let values = held.bound.clone();
+        self.update(&caller, held, values, request.extensions()).await?;
         let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
         command_info(&ticket, &Schema::empty(), request)
     }
@@ -243,7 +279,7 @@ impl FlightSqlService for SqlService {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         let caller = self.caller(request.extensions())?;
-        self.rows(&caller, &ticket.statement_handle).await
+        self.rows(&caller, &ticket.statement_handle, request.extensions()).await
     }
 
     async fn do_get_prepared_statement(
@@ -252,7 +288,7 @@ impl FlightSqlService for SqlService {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         let caller = self.caller(request.extensions())?;
-        self.rows(&caller, &query.prepared_statement_handle).await
+        self.rows(&caller, &query.prepared_statement_handle, request.extensions()).await
     }
 
     async fn do_put_statement_update(
@@ -263,7 +299,7 @@ impl FlightSqlService for SqlService {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, command.transaction_id.as_ref())?;
         let statement = session.prepare(&command.query).await.map_err(failed)?;
-        count(statement.update(None).await)
+        self.update(&caller, Held::new(statement, &command.query, false), None, request.extensions()).await
     }
 
     async fn do_put_statement_ingest(
@@ -273,7 +309,15 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, command.transaction_id.as_ref())?;
-        ingest(&session, &command, request.into_inner()).await
+        let record = CallRecord::of(request.extensions());
+        record.action("ingest");
+        record.dataset(&command.table);
+        // How long the client takes to send its rows is not the query's time.
+        let text = format!("bulk ingest into {:?}", command.table);
+        let running = Running::new(&self.queries, &caller.name, &text, CallRecord::default());
+        let count = ingest(&session, &command, request.into_inner(), self.handles.limits(), record).await?;
+        running.count(count);
+        Ok(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
     async fn do_put_prepared_statement_query(
@@ -284,7 +328,9 @@ impl FlightSqlService for SqlService {
         let caller = self.caller(request.extensions())?;
         let handle = query.prepared_statement_handle;
         let mut held = self.held(&caller, &handle)?;
-        let values = parameters(request.into_inner(), self.handles.limits().parameter_bytes_max).await?;
+        let record = CallRecord::of(request.extensions());
+        record.action("bind");
+        let values = parameters(request.into_inner(), self.handles.limits(), record).await?;
         if let Some(values) = &values {
             held.statement = held.statement.bound(values.schema_ref()).await.map_err(failed)?;
         }
@@ -300,10 +346,11 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let held = self.held(&caller, &query.prepared_statement_handle)?;
-        let values = parameters(request.into_inner(), self.handles.limits().parameter_bytes_max).await?;
+        let (_, extensions, stream) = request.into_parts();
+        let values = parameters(stream, self.handles.limits(), CallRecord::of(&extensions)).await?;
         // A statement without parameters comes with a batch without columns.
-        let values = values.filter(|values| values.num_columns() > 0).or(held.bound);
-        count(held.statement.update(values).await)
+        let values = values.filter(|values| values.num_columns() > 0).or_else(|| held.bound.clone());
+        self.update(&caller, held, values, &extensions).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -316,7 +363,9 @@ impl FlightSqlService for SqlService {
         let statement = session.prepare(&query.query).await.map_err(failed)?;
         let dataset_schema = ipc(&statement.schema())?;
         let parameter_schema = ipc(&statement.parameter_schema())?;
-        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, true))?;
+        CallRecord::of(request.extensions()).action("prepare");
+        let held = Held::new(statement, &query.query, true);
+        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, held)?;
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle, dataset_schema, parameter_schema })
     }
 
@@ -556,8 +605,4 @@ impl FlightSqlService for SqlService {
 
     /// What the server says of itself is made in one place, once.
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
-}
-
-fn count(done: Result<u64, SqlError>) -> Result<i64, Status> {
-    Ok(i64::try_from(done.map_err(failed)?).unwrap_or(i64::MAX))
 }
