@@ -8,6 +8,7 @@ pub mod client;
 mod command;
 pub mod config;
 pub mod connection;
+mod descriptors;
 mod drain;
 mod encode;
 mod exchange;

@@ -224,6 +224,7 @@ impl Server {
         let describe = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_file_descriptor_set(crate::descriptors::flight())
         };
         let failed = |e| start("describe the services")(io::Error::other(e));
         // Clients of both ages ask.
@@ -312,8 +313,10 @@ async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Opt
                 tracing::warn!(target: "pheon::server", "{warning}");
             }
         }
-        if let Some(Err(e)) = tls.as_ref().map(|tls| tls.reload()) {
-            tracing::error!(target: "pheon::server", error = %e, "certificates not read");
+        match tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(())) => tracing::info!(target: "pheon::server", "certificates read"),
+            Some(Err(e)) => tracing::error!(target: "pheon::server", error = %e, "certificates not read"),
+            None => {}
         }
     }
 }
