@@ -316,5 +316,7 @@ fn sql_service(store: Store, config: &ServeConfig, signer: &Signer) -> Result<cr
     options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
     let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
-    Ok(crate::sql::SqlService::new(engine, gate, crate::sql::HandleLimits::default()))
+    let mut handles = crate::sql::HandleLimits::default();
+    handles.time_max = limits.query_time_max;
+    crate::sql::SqlService::new(engine, gate, handles).map_err(start("start threads for SQL"))
 }

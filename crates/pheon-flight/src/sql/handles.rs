@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::gate::{Caller, Gate};
 
-/// Bounds on what is kept for clients.
+/// Bounds on what is kept and done for clients.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HandleLimits {
@@ -22,11 +22,18 @@ pub struct HandleLimits {
     pub idle_max: Duration,
     /// Bytes of parameters that one call may bind. Default: 64 MiB.
     pub parameter_bytes_max: usize,
+    /// How long a statement may run. Default: 10 minutes.
+    pub time_max: Duration,
 }
 
 impl Default for HandleLimits {
     fn default() -> Self {
-        Self { count_max: 10_000, idle_max: Duration::from_secs(15 * 60), parameter_bytes_max: 64 << 20 }
+        Self {
+            count_max: 10_000,
+            idle_max: Duration::from_secs(15 * 60),
+            parameter_bytes_max: 64 << 20,
+            time_max: Duration::from_secs(10 * 60),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use pheon_sql::{CATALOG, IngestMode, SCHEMA, Session, SqlError};
+use pheon_sql::{CATALOG, IngestConflict, IngestMode, IngestOptions, SCHEMA, Session, SqlError};
 use tonic::Status;
 
 use super::sql_status::failed;
@@ -60,7 +60,7 @@ pub(super) async fn ingest(
     if command.temporary {
         return Err(Status::unimplemented("temporary tables"));
     }
-    let mode = mode_of(command.table_definition_options.as_ref())?;
+    let options = options_of(command)?;
     let mut stream = decoded(stream);
     // The first batch, or the end of the stream, tells the schema.
     let first = stream.next().await.transpose().map_err(broken)?;
@@ -72,8 +72,37 @@ pub(super) async fn ingest(
     let rows: BoxStream<'_, Result<RecordBatch, SqlError>> = futures::stream::iter(first.map(Ok))
         .chain(stream.map_err(|e| SqlError::Source { problem: broken(e).message().to_owned() }))
         .boxed();
-    let count = session.ingest(&command.table, schema, mode, rows).await.map_err(failed)?;
+    let count = session.ingest(&command.table, schema, options, rows).await.map_err(failed)?;
     Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// Options that only this server has.
+const KEY: &str = "pheon.key";
+const ON_CONFLICT: &str = "pheon.on_conflict";
+
+fn options_of(command: &CommandStatementIngest) -> Result<IngestOptions, Status> {
+    let mut options = IngestOptions::new(mode_of(command.table_definition_options.as_ref())?);
+    for (name, value) in &command.options {
+        options = match (name.as_str(), value.as_str()) {
+            (KEY, list) if list.trim_start().starts_with('[') => {
+                let wrong = |e| Status::invalid_argument(format!("{KEY} is no JSON list of column names: {e}"));
+                options.key(serde_json::from_str::<Vec<String>>(list).map_err(wrong)?)
+            }
+            (KEY, column) => options.key([column]),
+            (ON_CONFLICT, "error") => options.conflict(IngestConflict::Error),
+            (ON_CONFLICT, "replace") => options.conflict(IngestConflict::Replace),
+            (ON_CONFLICT, "nothing") => options.conflict(IngestConflict::Nothing),
+            (ON_CONFLICT, other) => {
+                let problem = format!("{ON_CONFLICT} is {other:?}, expected error, replace or nothing");
+                return Err(Status::invalid_argument(problem));
+            }
+            (other, _) => {
+                let problem = format!("no ingest option {other:?}; there are {KEY} and {ON_CONFLICT}");
+                return Err(Status::invalid_argument(problem));
+            }
+        };
+    }
+    Ok(options)
 }
 
 fn mode_of(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> {

@@ -8,8 +8,10 @@ mod gate;
 mod handles;
 mod ingest;
 mod service;
+mod session_options;
 mod sql_info;
 mod sql_status;
+mod work;
 
 pub use gate::{Caller, Gate};
 pub use handles::HandleLimits;
