@@ -39,7 +39,6 @@ pub struct FlightRouter {
 struct SqlPart {
     service: crate::sql::SqlService,
     message_bytes_max: usize,
-    query_time_max: std::time::Duration,
 }
 
 impl FlightRouter {
@@ -53,11 +52,7 @@ impl FlightRouter {
         Self {
             plain,
             #[cfg(feature = "sql")]
-            sql: SqlPart {
-                service: sql,
-                message_bytes_max: limits.message_bytes_max,
-                query_time_max: limits.query_time_max,
-            },
+            sql: SqlPart { service: sql, message_bytes_max: limits.message_bytes_max },
             authenticator,
         }
     }
@@ -89,25 +84,6 @@ fn whole(first: FlightData, rest: Streaming<FlightData>, message_bytes_max: usiz
     let frames = stream::iter([Ok(first)]).chain(rest).map(move |message| message.map(frame));
     let decoder = tonic_prost::ProstCodec::<FlightData, FlightData>::default().decoder();
     Streaming::new_request(decoder, axum::body::Body::from_stream(frames), None, Some(message_bytes_max))
-}
-
-/// A stream that ends with an error when its time is over.
-#[cfg(feature = "sql")]
-fn within(time_max: std::time::Duration, response: Response<FlightDataStream>) -> Response<FlightDataStream> {
-    let until = tokio::time::Instant::now() + time_max;
-    response.map(|messages| {
-        stream::unfold(Some(messages), move |messages| async move {
-            let mut messages = messages?;
-            match tokio::time::timeout_at(until, messages.next()).await {
-                Ok(next) => next.map(|message| (message, Some(messages))),
-                Err(_) => {
-                    let why = format!("the query took longer than {} s", time_max.as_secs());
-                    Some((Err(Status::deadline_exceeded(why)), None))
-                }
-            }
-        })
-        .boxed()
-    })
 }
 
 #[async_trait]
@@ -176,7 +152,7 @@ impl FlightService for FlightRouter {
             return self.plain.do_get(request).await;
         }
         #[cfg(feature = "sql")]
-        return Ok(within(self.sql.query_time_max, FlightService::do_get(&self.sql.service, request).await?));
+        return FlightService::do_get(&self.sql.service, request).await;
         #[cfg(not(feature = "sql"))]
         Err(Status::unimplemented(NO_SQL))
     }

@@ -16,7 +16,6 @@ use crate::config::{ServeConfig, read_credentials};
 use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, limit_http2};
 use crate::drain::DrainStart;
 use crate::http::Page;
-use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
 use crate::record::RecordLayer;
@@ -181,7 +180,7 @@ impl Server {
         };
         let acceptor = accept(listener, Protocol::Http2)?;
         #[cfg(feature = "sql")]
-        let engine = sql_engine(store.clone(), limits)?;
+        let sql = sql_service(store.clone(), &config, authenticator.signer(), queries.clone())?;
         let (drain_start, draining) = DrainStart::new();
         let ready = Arc::new(AtomicBool::new(true));
         let page = match http {
@@ -190,9 +189,9 @@ impl Server {
                     store: store.clone(),
                     authenticator: authenticator.clone(),
                     metrics: metrics.clone(),
-                    queries: queries.clone(),
+                    queries,
                     #[cfg(feature = "sql")]
-                    engine: engine.clone(),
+                    sql: sql.clone(),
                     limits: limits.clone(),
                     location,
                     ready: ready.clone(),
@@ -206,12 +205,7 @@ impl Server {
         let tickets = Arc::new(authenticator.signer().clone());
         let plain = PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining);
         #[cfg(feature = "sql")]
-        let router = FlightRouter::new(
-            plain,
-            sql_service(engine, &config, authenticator.signer(), queries),
-            authenticator.clone(),
-            limits,
-        );
+        let router = FlightRouter::new(plain, sql, authenticator.clone(), limits);
         #[cfg(not(feature = "sql"))]
         let router = FlightRouter::new(plain, authenticator.clone(), limits);
         let flight = FlightServiceServer::new(router)
@@ -321,24 +315,23 @@ async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Opt
     }
 }
 
-/// The engine that Flight SQL and the page share: memory is limited for both together.
-#[cfg(feature = "sql")]
-fn sql_engine(store: Store, limits: &Limits) -> Result<pheon_sql::Engine, ServeError> {
-    let mut options = pheon_sql::EngineOptions::default();
-    options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
-    options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
-    pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)
-}
-
+/// SQL for Flight and the page: limits are for both together.
 #[cfg(feature = "sql")]
 fn sql_service(
-    engine: pheon_sql::Engine,
+    store: Store,
     config: &ServeConfig,
     signer: &Signer,
     queries: QueryLog,
-) -> crate::sql::SqlService {
+) -> Result<crate::sql::SqlService, ServeError> {
+    let limits = &config.limits;
+    let mut options = pheon_sql::EngineOptions::default();
+    options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
+    options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
+    let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
-    let mut limits = crate::sql::HandleLimits::default();
-    limits.decompressed_bytes_max = config.limits.decompressed_bytes_max;
-    crate::sql::SqlService::new(engine, gate, limits).with_queries(queries, config.limits.query_time_max)
+    let mut handles = crate::sql::HandleLimits::default();
+    handles.decompressed_bytes_max = limits.decompressed_bytes_max;
+    handles.time_max = limits.query_time_max;
+    let service = crate::sql::SqlService::new(engine, gate, handles).map_err(start("start threads for SQL"))?;
+    Ok(service.with_queries(queries))
 }

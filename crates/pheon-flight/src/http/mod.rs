@@ -56,7 +56,7 @@ pub struct Page {
     pub queries: QueryLog,
     /// For the box for SQL.
     #[cfg(feature = "sql")]
-    pub engine: pheon_sql::Engine,
+    pub sql: crate::sql::SqlService,
     /// Of times.
     pub limits: Limits,
     /// Where Flight listens, as clients would write it: `grpc://host:port`.

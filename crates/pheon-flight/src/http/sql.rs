@@ -18,7 +18,6 @@ use super::api::problem;
 use super::rows::{columns, rows};
 use super::{Caller, Page};
 use crate::gate::Rights;
-use crate::sql::Running;
 
 /// A statement.
 #[derive(Deserialize)]
@@ -50,12 +49,11 @@ pub(super) async fn run(
 ) -> Result<Json<Value>, Response> {
     caller.audited("query");
     let rights = Arc::new(Rights::new(caller.principal.clone(), true));
-    let session = page.engine.session().with_access(rights);
+    let session = page.sql.engine().session().with_access(rights);
     let began = Instant::now();
-    let running = Running::new(&page.queries, caller.principal.name(), &asked.sql, caller.record.clone());
-    let mut running = running.within(page.limits.query_time_max);
+    let mut running = page.sql.begin(caller.principal.name(), &asked.sql, caller.record.clone());
     let refused = |status: Status| refused(&status);
-    let statement = running.run(session.prepare(&asked.sql)).await.map_err(refused)?;
+    let statement = running.run(async move { session.prepare(&asked.sql).await }).await.map_err(refused)?;
     for dataset in statement.datasets() {
         caller.record.dataset(&dataset);
     }
@@ -63,8 +61,8 @@ pub(super) async fn run(
         return Err(problem(StatusCode::BAD_REQUEST, "the page only reads: send changes through a client"));
     }
     let schema = statement.schema();
-    let stream = running.run(statement.query(None)).await.map_err(refused)?;
-    let mut stream = running.rows(stream);
+    let stream = running.run(async move { statement.query(None).await }).await.map_err(refused)?;
+    let mut stream = running.rows(stream).map_err(refused)?;
     let rows_max = page.limits.page_rows_max;
     let mut found: Vec<Value> = Vec::new();
     let mut more = false;

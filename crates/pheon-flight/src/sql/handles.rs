@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::gate::{Caller, Gate};
 
-/// Bounds on what is kept for clients.
+/// Bounds on what is kept and done for clients.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HandleLimits {
@@ -24,6 +24,8 @@ pub struct HandleLimits {
     pub parameter_bytes_max: usize,
     /// Bytes that the buffers of one message of parameters or rows may unpack to. Default: 256 MiB.
     pub decompressed_bytes_max: u64,
+    /// How long a statement may run. Default: 10 minutes.
+    pub time_max: Duration,
 }
 
 impl Default for HandleLimits {
@@ -33,6 +35,7 @@ impl Default for HandleLimits {
             idle_max: Duration::from_secs(15 * 60),
             parameter_bytes_max: 64 << 20,
             decompressed_bytes_max: 256 << 20,
+            time_max: Duration::from_secs(10 * 60),
         }
     }
 }

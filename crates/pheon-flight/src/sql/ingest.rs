@@ -9,7 +9,7 @@ use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use pheon_sql::{CATALOG, IngestMode, SCHEMA, Session, SqlError};
+use pheon_sql::{CATALOG, IngestConflict, IngestMode, IngestOptions, SCHEMA, Session, SqlError};
 use tonic::Status;
 
 use super::handles::HandleLimits;
@@ -55,7 +55,7 @@ pub(super) async fn ingest(
     if command.temporary {
         return Err(Status::unimplemented("temporary tables"));
     }
-    let mode = mode_of(command.table_definition_options.as_ref())?;
+    let options = options_of(command)?;
     let mut stream = Intake::new(stream, limits.decompressed_bytes_max, Flatten::All, record);
     // The first batch, or the end of the stream, tells the schema.
     let first = stream.rows().await.transpose()?;
@@ -75,10 +75,39 @@ pub(super) async fn ingest(
         })
     });
     let rows: BoxStream<'_, Result<RecordBatch, SqlError>> = futures::stream::iter(first.map(Ok)).chain(rest).boxed();
-    let done = session.ingest(&command.table, schema, mode, rows).await;
+    let done = session.ingest(&command.table, schema, options, rows).await;
     // What the client sent is its own fault, and said as such.
     let of_client = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
     done.map_err(|e| of_client.unwrap_or_else(|| failed(e)))
+}
+
+/// Options that only this server has.
+const KEY: &str = "pheon.key";
+const ON_CONFLICT: &str = "pheon.on_conflict";
+
+fn options_of(command: &CommandStatementIngest) -> Result<IngestOptions, Status> {
+    let mut options = IngestOptions::new(mode_of(command.table_definition_options.as_ref())?);
+    for (name, value) in &command.options {
+        options = match (name.as_str(), value.as_str()) {
+            (KEY, list) if list.trim_start().starts_with('[') => {
+                let wrong = |e| Status::invalid_argument(format!("{KEY} is no JSON list of column names: {e}"));
+                options.key(serde_json::from_str::<Vec<String>>(list).map_err(wrong)?)
+            }
+            (KEY, column) => options.key([column]),
+            (ON_CONFLICT, "error") => options.conflict(IngestConflict::Error),
+            (ON_CONFLICT, "replace") => options.conflict(IngestConflict::Replace),
+            (ON_CONFLICT, "nothing") => options.conflict(IngestConflict::Nothing),
+            (ON_CONFLICT, other) => {
+                let problem = format!("{ON_CONFLICT} is {other:?}, expected error, replace or nothing");
+                return Err(Status::invalid_argument(problem));
+            }
+            (other, _) => {
+                let problem = format!("no ingest option {other:?}; there are {KEY} and {ON_CONFLICT}");
+                return Err(Status::invalid_argument(problem));
+            }
+        };
+    }
+    Ok(options)
 }
 
 fn mode_of(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> {

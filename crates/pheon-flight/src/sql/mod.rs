@@ -9,11 +9,12 @@ mod handles;
 mod ingest;
 mod running;
 mod service;
+mod session_options;
 mod sql_info;
 mod sql_status;
+mod work;
 
 pub use gate::{Caller, Gate};
 pub use handles::HandleLimits;
-pub(crate) use running::Running;
 pub use service::SqlService;
 pub use sql_status::status_of;

@@ -2,17 +2,16 @@
 
 use std::future::{pending, poll_fn};
 use std::task::Poll;
-use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
 use pheon_sql::{SendableRecordBatchStream, SqlError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::sql_status::failed;
+use super::work::Work;
 use crate::queries::{QueryGuard, QueryLog};
 use crate::record::CallRecord;
 
@@ -21,13 +20,15 @@ pub(crate) struct Running {
     guard: QueryGuard,
     /// Of the handle that the client has.
     cancel: Option<watch::Receiver<bool>>,
-    until: Option<(Instant, Duration)>,
+    work: Work,
+    until: Instant,
     record: CallRecord,
 }
 
 impl Running {
-    pub(crate) fn new(log: &QueryLog, principal: &str, text: &str, record: CallRecord) -> Self {
-        Self { guard: log.begin(principal, text), cancel: None, until: None, record }
+    pub(super) fn new(log: &QueryLog, principal: &str, text: &str, work: Work, record: CallRecord) -> Self {
+        let until = work.until();
+        Self { guard: log.begin(principal, text), cancel: None, work, until, record }
     }
 
     /// Ended by this too.
@@ -35,12 +36,7 @@ impl Running {
         Self { cancel: Some(cancel), ..self }
     }
 
-    /// Ended after so long.
-    pub(crate) fn within(self, time_max: Duration) -> Self {
-        Self { until: Instant::now().checked_add(time_max).map(|at| (at, time_max)), ..self }
-    }
-
-    /// Waits until it has to end; why.
+    /// Waits until somebody cancels it.
     async fn stopped(&mut self) -> Status {
         let cancel = &mut self.cancel;
         let by_handle = async move {
@@ -54,35 +50,32 @@ impl Running {
         };
         let guard = &self.guard;
         let by_log = poll_fn(|context| if guard.poll_cancelled(context) { Poll::Ready(()) } else { Poll::Pending });
-        let until = self.until;
-        let overdue = async move {
-            match until {
-                Some((at, _)) => tokio::time::sleep_until(at).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
-            () = by_handle => Status::cancelled("the statement was cancelled"),
-            () = by_log => Status::cancelled("the statement was cancelled"),
-            () = overdue => {
-                let seconds = until.map_or(0.0, |(_, time_max)| time_max.as_secs_f64());
-                Status::deadline_exceeded(format!("the query took longer than {seconds} s, the limit query_time_max"))
-            }
+            () = by_handle => {}
+            () = by_log => {}
         }
+        Status::cancelled("the statement was cancelled")
     }
 
     /// Does a part of it.
-    pub(crate) async fn run<T>(&mut self, work: impl Future<Output = Result<T, SqlError>>) -> Result<T, Status> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &mut self,
+        part: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (work, until) = (self.work.clone(), self.until);
         tokio::select! {
-            done = work => done.map_err(failed),
+            done = work.run(until, part) => done,
             why = self.stopped() => Err(why),
         }
     }
 
     /// Its rows, counted.
-    pub(crate) fn rows(self, rows: SendableRecordBatchStream) -> BoxStream<'static, Result<RecordBatch, Status>> {
-        let rows = rows.map_err(|e| failed(SqlError::from(e)));
-        stream::unfold(Some((self, rows)), |state| async move {
+    pub(crate) fn rows(
+        self,
+        rows: SendableRecordBatchStream,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, Status>>, Status> {
+        let rows = self.work.rows(self.until, rows)?;
+        let counted = stream::unfold(Some((self, rows)), |state| async move {
             let (mut running, mut rows) = state?;
             let next = tokio::select! {
                 biased;
@@ -96,8 +89,8 @@ impl Running {
                 }
                 Err(status) => Some((Err(status), None)),
             }
-        })
-        .boxed()
+        });
+        Ok(counted.boxed())
     }
 
     /// Rows that it has sent or changed.
