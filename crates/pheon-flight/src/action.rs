@@ -1,8 +1,10 @@
 //! Actions: administration, and transactions on live maps.
 
+use std::time::Duration;
+
 use arrow_flight::{Action, ActionType, CancelFlightInfoResult, CancelStatus};
 use bytes::Bytes;
-use pheon::{ChangeOptions, Info, MemoryScope, Store};
+use pheon::{ChangeOptions, Info, MemoryScope, Retention, Store};
 use pheon_os::process;
 use prost::Message as _;
 use serde::Deserialize;
@@ -12,15 +14,17 @@ use tonic::Status;
 use crate::live;
 use crate::live_action;
 use crate::service::Caller;
+use crate::span::Span;
 use crate::status;
 
 /// What there is, and what it does.
-const ACTIONS: [(&str, &str); 15] = [
+const ACTIONS: [(&str, &str); 16] = [
     ("store", "facts about the store and the server"),
     ("datasets", "facts about each dataset"),
     ("info", "facts about a dataset"),
     ("versions", "the versions of a dataset"),
     ("refresh", "the number of the newest version"),
+    ("locate", "where the rows of ranges of keys lie"),
     ("verify", "check every byte of a dataset"),
     ("compact", "merge a dataset's segments into one"),
     ("memory", "what a dataset costs on disk and in memory"),
@@ -53,7 +57,10 @@ struct Body {
     dataset: Option<String>,
     version: Option<u64>,
     keep: Option<u64>,
+    /// Seconds.
+    max_age: Option<f64>,
     live: Option<String>,
+    spans: Option<Vec<Span>>,
 }
 
 impl Body {
@@ -136,11 +143,22 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
     }
     let name = body.dataset(action)?;
     match action.r#type.as_str() {
-        "info" | "versions" | "refresh" | "verify" | "memory" => caller.check_read(name)?,
+        "info" | "versions" | "refresh" | "locate" | "verify" | "memory" => caller.check_read(name)?,
         _ => caller.check_admin(name)?,
     }
     Ok(match action.r#type.as_str() {
-        "info" => vec![facts(&crate::scan::open(store, name)?.info())],
+        "info" => {
+            let table = crate::scan::open(store, name)?;
+            let mut facts = facts(&table.info());
+            facts["distinct_keys"] = json!(!table.key().is_empty() && table.is_unique());
+            vec![facts]
+        }
+        "locate" => {
+            let table = crate::scan::open(store, name)?;
+            let spans = body.spans.as_deref().ok_or_else(|| lacks(action, "spans"))?;
+            let rows = spans.iter().map(|span| span.locate(&table)).collect::<Result<Vec<_>, _>>()?;
+            vec![json!({"version": table.version(), "rows": rows})]
+        }
         "versions" => {
             let versions = store.versions(name).map_err(of_read)?;
             let of = |v: &pheon::VersionInfo| {
@@ -188,7 +206,12 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             vec![json!({"version": store.rollback(name, version).map_err(of_write)?})]
         }
         "gc" => {
-            let r = store.gc(name, body.keep.ok_or_else(|| lacks(action, "keep"))?).map_err(of_write)?;
+            let mut retention = Retention::newest(body.keep.ok_or_else(|| lacks(action, "keep"))?);
+            if let Some(seconds) = body.max_age {
+                let age = Duration::try_from_secs_f64(seconds);
+                retention = retention.max_age(age.map_err(|e| Status::invalid_argument(format!("\"max_age\": {e}")))?);
+            }
+            let r = store.gc_with(name, retention).map_err(of_write)?;
             vec![json!({
                 "name": name, "versions_removed": r.versions_removed, "segments_removed": r.segments_removed,
                 "leftovers_removed": r.leftovers_removed, "bytes_freed": r.bytes_freed,

@@ -26,6 +26,7 @@ mod router;
 mod scan;
 mod server;
 mod service;
+mod span;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod status;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_schema::SchemaRef;
 use pheon::{ChangeOptions, OnDuplicate, PutOptions, Retention, Store, WriteError, Writer};
+use pheon_flight::client::Put;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -58,6 +59,20 @@ impl Job {
             Mode::Append => store.appender(name, schema, self.change()),
             Mode::Upsert => store.upserter(name, schema, self.change()),
         }
+    }
+
+    /// The same for a server. What steers a build on this machine does not reach it.
+    pub(crate) fn remote(&self, name: &str) -> Put {
+        let put = match self.mode {
+            Mode::Put => Put::publish(name).key(self.options.key.iter().cloned()).map(self.options.unique),
+            Mode::Append => Put::append(name).compact(self.compact),
+            Mode::Upsert => Put::upsert(name).compact(self.compact),
+        };
+        put.on_duplicate(match self.options.on_duplicate {
+            OnDuplicate::First => "first",
+            OnDuplicate::Last => "last",
+            _ => "error",
+        })
     }
 
     pub(crate) fn change(&self) -> ChangeOptions {
