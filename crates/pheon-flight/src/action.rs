@@ -5,6 +5,7 @@ use std::time::Duration;
 use arrow_flight::{Action, ActionType, CancelFlightInfoResult, CancelStatus};
 use bytes::Bytes;
 use pheon::{ChangeOptions, Info, MemoryScope, Retention, Store};
+use pheon_live::LiveOptions;
 use pheon_os::process;
 use prost::Message as _;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use crate::span::Span;
 use crate::status;
 
 /// What there is, and what it does.
-const ACTIONS: [(&str, &str); 16] = [
+const ACTIONS: [(&str, &str); 17] = [
     ("store", "facts about the store and the server"),
     ("datasets", "facts about each dataset"),
     ("info", "facts about a dataset"),
@@ -33,6 +34,7 @@ const ACTIONS: [(&str, &str); 16] = [
     ("gc", "remove old versions and what killed writers left"),
     ("drop", "remove a dataset with all its versions"),
     ("live", "operations on a live map, in one transaction"),
+    ("live-create", "make a live map, or find it"),
     ("live-drop", "remove a live map"),
     (CANCEL, "cancel a query"),
 ];
@@ -60,6 +62,11 @@ struct Body {
     /// Seconds.
     max_age: Option<f64>,
     live: Option<String>,
+    /// Whether a live map must be made; absent: only if it is not there.
+    create: Option<bool>,
+    max_entries: Option<u64>,
+    max_bytes: Option<u64>,
+    durable: Option<bool>,
     spans: Option<Vec<Span>>,
 }
 
@@ -70,6 +77,14 @@ impl Body {
         }
         serde_json::from_slice(&action.body)
             .map_err(|e| Status::invalid_argument(format!("malformed body of the action {:?}: {e}", action.r#type)))
+    }
+
+    fn age(&self) -> Result<Option<Duration>, Status> {
+        let convert = |seconds| {
+            let age = Duration::try_from_secs_f64(seconds);
+            age.map_err(|e| Status::invalid_argument(format!("\"max_age\" is {seconds}: {e}")))
+        };
+        self.max_age.map(convert).transpose()
     }
 
     fn dataset(&self, action: &Action) -> Result<&str, Status> {
@@ -133,6 +148,17 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             // One that was dropped since is left out.
             return Ok(readable.filter_map(|name| store.table(name).ok()).map(|table| facts(&table.info())).collect());
         }
+        "live-create" => {
+            let name = body.live.as_deref().ok_or_else(|| lacks(action, "live"))?;
+            caller.check_write(&live::right(name))?;
+            let options = LiveOptions {
+                max_entries: body.max_entries.unwrap_or(0),
+                max_age: body.age()?.unwrap_or(Duration::ZERO),
+                max_bytes: body.max_bytes.unwrap_or(0),
+                durable: body.durable.unwrap_or(false),
+            };
+            return Ok(vec![json!({ "made": live::make(store, name, body.create, &options)? })]);
+        }
         "live-drop" => {
             let name = body.live.as_deref().ok_or_else(|| lacks(action, "live"))?;
             caller.check_admin(&live::right(name))?;
@@ -164,7 +190,7 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             let of = |v: &pheon::VersionInfo| {
                 json!({
                     "version": v.version, "created_unix_ms": v.created_unix_ms, "rows": v.rows, "bytes": v.bytes,
-                    "origin": v.origin,
+                    "segments": v.segments, "origin": v.origin,
                 })
             };
             versions.iter().map(of).collect()
@@ -189,7 +215,8 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
                 "name": m.name, "version": m.version, "file_bytes": m.file_bytes, "on_disk_bytes": m.on_disk_bytes,
                 "resident_bytes": m.resident_bytes, "mapped_by_processes": m.mapped_by_processes,
                 "pss_bytes": m.process_pss_bytes, "private_bytes": m.process_private_bytes,
-                "page_table_bytes": m.process_page_table_bytes, "huge_bytes": m.huge_bytes,
+                "page_table_bytes": m.process_page_table_bytes,
+                "page_table_total_bytes": m.process_page_table_total_bytes, "huge_bytes": m.huge_bytes,
                 "older_versions": m.older_versions, "older_on_disk_bytes": m.older_on_disk_bytes,
             })]
         }
@@ -207,9 +234,8 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
         }
         "gc" => {
             let mut retention = Retention::newest(body.keep.ok_or_else(|| lacks(action, "keep"))?);
-            if let Some(seconds) = body.max_age {
-                let age = Duration::try_from_secs_f64(seconds);
-                retention = retention.max_age(age.map_err(|e| Status::invalid_argument(format!("\"max_age\": {e}")))?);
+            if let Some(age) = body.age()? {
+                retention = retention.max_age(age);
             }
             let r = store.gc_with(name, retention).map_err(of_write)?;
             vec![json!({

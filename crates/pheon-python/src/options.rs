@@ -93,6 +93,22 @@ pub(crate) fn retention(keep: u64, max_age: Option<f64>) -> PyResult<Retention> 
 }
 
 impl BuildOptions {
+    /// Refuses what a server decides by itself.
+    pub(crate) fn check_remote(&self) -> PyResult<()> {
+        let given = [
+            ("memory_limit", self.memory_limit.is_some()),
+            ("threads", self.threads.is_some()),
+            ("spill_dir", self.spill_dir.is_some()),
+            ("lock_timeout", self.lock_timeout.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((name, _)) => Err(PyValueError::new_err(format!(
+                "{name} steers a build on this machine, and this one is the server's: leave it out"
+            ))),
+        }
+    }
+
     /// The engine's options, and the link through which the work talks to Python.
     pub(crate) fn resolve(self, key: Vec<String>, unique: bool) -> PyResult<Job> {
         let watch = Watch::new(self.progress);

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pheon._errors import SchemaError
-from pheon._native import Batch, Column, TableHandle
+from pheon._native import Batch, Column
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._native import TableHandle
     from pheon._table import Table
 
 
@@ -44,7 +45,7 @@ def table_to_polars(table: Table) -> pl.DataFrame:
 def read_columns(rows: TableHandle | Batch, names: list[str]) -> pl.DataFrame:
     """Columns of some rows; those of fixed width share the memory."""
     known = rows.column_names
-    all_types = rows.column_types if isinstance(rows, TableHandle) else [rows.column(name).type_name for name in known]
+    all_types = [rows.column(name).type_name for name in known] if isinstance(rows, Batch) else rows.column_types
     types = dict(zip(known, all_types, strict=True))
     if names and not any(_is_misread(types[name]) for name in names):
         return pl.DataFrame(rows if names == known else rows.select(names))

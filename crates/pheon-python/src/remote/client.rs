@@ -8,17 +8,18 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema};
 use pheon::input::{self, InputOptions};
 use pheon_flight::client::blocking::Answer;
-use pheon_flight::client::{ClientOptions, Put, StoreFacts};
+use pheon_flight::client::{ClientOptions, Put, Scan, StoreFacts};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
 use serde_json::{Value, json};
 
 use super::dataset::Dataset;
-use super::iter::batch_with_codecs;
+use super::iter::{RemoteBatchIter, batch_with_codecs};
 use super::link::{Link, collect};
+use super::live;
 use super::map::RemoteMapHandle;
 use super::rows::{RemoteRows, joined};
 use super::table::RemoteTableHandle;
@@ -103,6 +104,15 @@ impl RemoteClient {
         sink.commit(py, job)
     }
 
+    /// What a build is to be like, as far as that is not the server's affair.
+    fn job(&self, options: BuildOptions, key: Vec<String>, unique: bool, rows: Option<u64>) -> PyResult<Job> {
+        self.link.check_open()?;
+        options.check_remote()?;
+        let mut job = options.resolve(key, unique)?;
+        job.options.expected_rows = rows;
+        Ok(job)
+    }
+
     fn target(
         &self,
         name: &str,
@@ -111,9 +121,7 @@ impl RemoteClient {
         rows: Option<u64>,
         options: BuildOptions,
     ) -> PyResult<Target> {
-        self.link.check_open()?;
-        let mut job = options.resolve(vec![columns.0.clone()], true)?;
-        job.options.expected_rows = rows;
+        let job = self.job(options, vec![columns.0.clone()], true, rows)?;
         let destination = Destination::Remote(self.link.clone());
         Ok(Target { destination, name: name.to_owned(), job, columns, codec: Codec::parse(codec)? })
     }
@@ -219,9 +227,7 @@ impl RemoteClient {
         rows: Option<u64>,
         options: BuildOptions,
     ) -> PyResult<u64> {
-        self.link.check_open()?;
-        let mut job = options.resolve(key.clone(), unique)?;
-        job.options.expected_rows = rows;
+        let job = self.job(options, key.clone(), unique, rows)?;
         let reader = select(data.into_reader()?, &key, value)?;
         self.put_reader(py, name, reader, &job)
     }
@@ -238,8 +244,7 @@ impl RemoteClient {
         unique: bool,
         options: BuildOptions,
     ) -> PyResult<u64> {
-        self.link.check_open()?;
-        let mut job = options.resolve(key.clone(), unique)?;
+        let mut job = self.job(options, key.clone(), unique, None)?;
         let opened =
             py.detach(|| input::open_all(&paths, &InputOptions::default())).map_err(|e| write_error(py, &e))?;
         job.options.expected_rows = opened.rows_estimate;
@@ -259,8 +264,14 @@ impl RemoteClient {
         self.target(name, columns, codec, None, options).map(WriterHandle::new)
     }
 
+    /// Raises `ValueError` for what steers a build on this machine.
+    fn check_build(&self, options: BuildOptions) -> PyResult<()> {
+        options.check_remote()
+    }
+
     /// Takes the rows with these keys out; (version, rows that went).
-    fn delete(&self, py: Python<'_>, name: &str, keys: AnyArray) -> PyResult<(u64, u64)> {
+    fn delete(&self, py: Python<'_>, name: &str, keys: AnyArray, options: BuildOptions) -> PyResult<(u64, u64)> {
+        options.check_remote()?;
         let mut chunks = Vec::new();
         for chunk in keys.into_reader()? {
             chunks.push(chunk.map_err(|e| arrow_error("read keys", &e))?);
@@ -279,6 +290,24 @@ impl RemoteClient {
             writer.commit()
         })?;
         Ok((published.version, published.rows))
+    }
+
+    /// Does operations on a live map in one transaction, see the module `live`; what each found.
+    fn live<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        operations: &Bound<'py, PyList>,
+        pickle: bool,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let body = live::body(name, operations, pickle)?;
+        let answers = self.link.call(py, |client| client.action("live", body))?;
+        live::results(py, answers.first().map_or(&[][..], AsRef::as_ref), operations.len())
+    }
+
+    /// The entries of a live map at one moment, in their encoding, as batches.
+    fn live_scan(&self, py: Python<'_>, name: &str) -> PyResult<RemoteBatchIter> {
+        Ok(RemoteBatchIter::new(Some(self.link.scan(py, &Scan::live(name))?)))
     }
 
     /// Executes one SQL statement; `parameters`: rows of values for its placeholders.

@@ -7,6 +7,7 @@ mod dataset;
 mod errors;
 mod iter;
 mod link;
+mod live;
 mod map;
 mod rows;
 mod table;
