@@ -38,6 +38,8 @@ from pheon._live_snapshot import LiveSnapshot
 from pheon._map import Map
 from pheon._native import Batch, Column, Progress, __version__
 from pheon._remote import RemoteStore, connect
+from pheon._remote_live import RemoteLiveMap
+from pheon._remote_live_batch import RemoteLiveBatch
 from pheon._remote_map import RemoteMap
 from pheon._remote_table import RemoteTable
 from pheon._store import Store, open  # noqa: A004 - the interface
@@ -72,6 +74,8 @@ __all__ = [
     "Progress",
     "RemoteConnectionError",
     "RemoteError",
+    "RemoteLiveBatch",
+    "RemoteLiveMap",
     "RemoteMap",
     "RemotePermissionError",
     "RemoteStore",

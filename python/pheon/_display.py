@@ -74,7 +74,9 @@ def _excerpt(table: Table) -> tuple[list[str], list[str], list[list[str]], int |
     gap = len(head) if tail.start > len(head) else None
     shown = [(schema[at], _is_cheap(table, kinds[at])) for at in columns]
     places = [*head, *tail]
-    cell = _reader(table, [(head.start, head.stop), (tail.start, tail.stop)], places, [name for name, cheap in shown if cheap])
+    cell = _reader(
+        table, [(head.start, head.stop), (tail.start, tail.stop)], places, [name for name, cheap in shown if cheap]
+    )
     values = [[cell(at, name) if cheap else _ELLIPSIS for name, cheap in shown] for at in places]
     parts = [[_short(schema[at], _NAME_CHARS_MAX) for at in columns], [_short(kinds[at]) for at in columns], *values]
     if not whole:

@@ -12,6 +12,7 @@ from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, Warm
 from pheon._map import Map
 from pheon._native import Batch, RemoteClient, StoreHandle
 from pheon._options import BuildOptions, ChangeKeywords, change_options, check_keep, check_seconds
+from pheon._remote_live import RemoteLiveMap
 from pheon._remote_map import RemoteMap
 from pheon._remote_origin import Pem, RemoteOrigin, pem, reopen_remote_store
 from pheon._remote_table import RemoteTable
@@ -20,7 +21,7 @@ from pheon._store import Store
 from pheon._table import Table
 
 if TYPE_CHECKING:
-    from pheon._live import LiveMap
+    from pheon._store import Codec
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -34,7 +35,7 @@ class RemoteStore(Store):
     On the server's own host `map` and `table` hand out what a local store does, zero-copy, if this process may read the
     store's files; `is_local` tells. Changes go to the server all the same.
 
-    `memory_limit`, `threads`, `spill_dir` and `lock_timeout` steer builds on the store's own machine and are refused here.
+    `memory_limit`, `threads`, `spill_dir` and `lock_timeout` steer builds on the store's own machine: they are refused.
     """
 
     __slots__ = ("_local",)
@@ -113,9 +114,34 @@ class RemoteStore(Store):
         """The version's number, if the server lets the caller read it."""
         return self._one("info", dataset=name if version is None else f"{name}@{version}")["version"]
 
-    def live(self, name: str, **options: Any) -> LiveMap:  # type: ignore[override]
-        """Not there yet."""
-        raise NotImplementedError("live maps over the network")
+    def live(  # type: ignore[override] - a live map of another kind
+        self,
+        name: str,
+        *,
+        create: bool | None = None,
+        codec: Codec = "msgpack",
+        allow_pickle: bool = False,
+        max_entries: int | None = None,
+        max_age: float | None = None,
+        max_bytes: int | None = None,
+        durable: bool = False,
+    ) -> RemoteLiveMap:
+        """Open a live map of the server's store; make it if it is not there, as `create` says. See `Store.live`.
+
+        Attaching (``create=False``) asks for the right to read, everything else for that to write.
+        """
+        if codec not in ("msgpack", "pickle"):
+            raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
+        opened = RemoteLiveMap(self._handle, self._origin, name, codec == "pickle", allow_pickle)
+        if create is False:
+            len(opened)  # NotFoundError if it is not there
+            return opened
+        limits = {"max_entries": max_entries, "max_age": check_seconds(max_age, "max_age"), "max_bytes": max_bytes}
+        given = {option: value for option, value in limits.items() if value is not None}
+        if create:
+            given["create"] = True
+        self._one("live-create", live=name, durable=durable, **given)
+        return opened
 
     def live_names(self) -> list[str]:
         """Names of the live maps that the caller may read, ascending."""
@@ -247,7 +273,7 @@ class RemoteStore(Store):
         return WarmReport(locked_bytes=0, lock_refusal=None, **found)
 
     def close(self) -> None:
-        """End the connection: methods of this object, and of the maps and tables that came from it, raise `ClosedError`.
+        """End the connection: methods of this object, and of maps and tables that came from it, raise `ClosedError`.
 
         Those that are local (`is_local`) stay usable.
         """

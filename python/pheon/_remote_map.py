@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class RemoteMap(MapFace, RemoteMapHandle):
-    """A `Map` whose entries are at a server: the same methods, the same order, the same errors. From `RemoteStore.map`.
+    """A `Map` whose entries are at a server, with its methods, order and errors. From `RemoteStore.map`.
 
-    ``m[key]`` is one question to the server, ``m.get_many(keys)`` also, or a few at once if there are many keys: ask for
-    many keys at a time. Iteration takes the entries as they come, without holding them. A map stays on its version
+    ``m[key]`` is one question to the server; so is ``m.get_many(keys)``, or a few at once if there are many keys: ask
+    for many keys at a time. Iteration takes the entries as they come, without holding them. A map stays on its version
     until `refresh`; it is gone when the server removes that version, and when the connection is closed.
 
     Pickling a map pickles how to connect and open it again, the token with it.

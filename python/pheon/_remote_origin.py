@@ -13,6 +13,7 @@ from pheon._native import RemoteClient
 
 if TYPE_CHECKING:
     from pheon._remote import RemoteStore
+    from pheon._remote_live import RemoteLiveMap
     from pheon._remote_map import RemoteMap
     from pheon._remote_table import RemoteTable
 
@@ -87,7 +88,7 @@ def _system_roots() -> bytes | None:
     """The certificates that this machine trusts, as far as they are in one file."""
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.openssl_cafile):
-        if path is not None and os.path.isfile(path):
+        if path and os.path.isfile(path):
             return Path(path).read_bytes()
     return None
 
@@ -120,3 +121,10 @@ def reopen_remote_table(
 
     handle = _shared(origin).table(name, version).slice(*rows)
     return RemoteTable(handle if columns is None else handle.select(columns), origin)
+
+
+def reopen_remote_live(origin: RemoteOrigin, name: str, pickles: bool, allow_pickle: bool) -> RemoteLiveMap:
+    """Unpickle a `RemoteLiveMap`."""
+    from pheon._remote_live import RemoteLiveMap
+
+    return RemoteLiveMap(_shared(origin), origin, name, pickles, allow_pickle)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 from pheon._adapters import arrow_keys, arrow_source, parameter_row
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map, MapFace
-from pheon._native import Batch, LiveHandle, StoreHandle, TableHandle
+from pheon._native import Batch, LiveHandle, RemoteTableHandle, StoreHandle, TableHandle
 from pheon._options import (
     BuildKeywords,
     BuildOptions,
@@ -256,11 +256,11 @@ class Store:
         self, name: str, data: Table, keys: list[str], values: list[str] | None, *, unique: bool, options: BuildOptions
     ) -> None:
         handle = data._handle  # noqa: SLF001
-        if isinstance(handle, TableHandle):
-            self._handle.put_table(name, handle, keys, values, unique, options)
-        else:
+        if isinstance(handle, RemoteTableHandle):
             # The rows of a server come as everybody's do.
             self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
+        else:
+            self._handle.put_table(name, handle, keys, values, unique, options)
 
     # Changing -----------------------------------------------------------------------------------------------------
 

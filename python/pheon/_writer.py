@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pheon._errors import ClosedError
-from pheon._native import TableHandle, WriterHandle
+from pheon._native import RemoteTableHandle, WriterHandle
 from pheon._table import Table
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class MapWriter:
 
         if isinstance(data, MapFace):
             data = data.table()
-        if isinstance(data, Table) and isinstance(data._handle, TableHandle):  # noqa: SLF001
+        if isinstance(data, Table) and not isinstance(data._handle, RemoteTableHandle):  # noqa: SLF001
             self._handle.write_table(data._handle, names)  # noqa: SLF001
         else:
             self._handle.write_arrow(data, names)

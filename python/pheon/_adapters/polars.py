@@ -11,18 +11,18 @@ from pheon._errors import SchemaError
 from pheon._native import Batch, Column
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._native import TableHandle
     from pheon._table import Table
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series of the same name; a DataFrame for several value columns."""
     found = mapping.get_arrow(keys, default, threads)
     return read_columns(found, found.column_names) if isinstance(found, Batch) else _series(found, keys.name)
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """Series to Series of bool."""
     return _series(mapping.contains_arrow(keys, threads), keys.name)
 
