@@ -6,7 +6,6 @@ A test that cannot hold there is named in `LOCAL_ONLY`, with the reason.
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 import test_composite_keys
 import test_lazy
@@ -26,24 +25,16 @@ def _adopt() -> None:
     mine = globals()
     for module in MODULES:
         for name, item in vars(module).items():
-            is_fixture = type(item).__name__ == "FixtureFunctionDefinition"
             if name.startswith("test_") and callable(item) and name not in LOCAL_ONLY:
-                adopted = f"{name}__{module.__name__.removeprefix('test_')}"
-                mine[adopted] = item
-            elif is_fixture and name not in mine:
+                mine[f"{name}__{module.__name__.removeprefix('test_')}"] = item
+            elif type(item).__name__ == "FixtureFunctionDefinition":
+                assert name not in mine, f"two modules have a fixture {name!r}"
                 mine[name] = item
-
-
-def _unknown() -> list[str]:
-    return [name for name in LOCAL_ONLY if not any(hasattr(module, name) for module in MODULES)]
 
 
 _adopt()
 
 
 def test_the_exceptions_exist() -> None:
-    assert _unknown() == []
-    assert all(reason for reason in LOCAL_ONLY.values())
-
-
-_: Any = None
+    unknown = [name for name in LOCAL_ONLY if not any(hasattr(module, name) for module in MODULES)]
+    assert unknown == []
