@@ -107,6 +107,22 @@ class MapFace(_Handle):
     # A mapping that compares by content and may be refreshed has no hash, like a dict.
     __hash__ = None  # type: ignore[assignment]
 
+    def _first_items(self, count: int) -> list[tuple[Any, Any]]:
+        return list(islice(self.items(), count))
+
+    def __repr__(self) -> str:
+        head = (
+            f"<pheon.{type(self).__name__} {self.name!r} version {self.version}: {len(self):,} entries, "
+            f"keys {self.key_type}"
+        )
+        try:
+            shown = [f"{_short(k)}: {_short(v)}" for k, v in self._first_items(_REPR_ENTRIES)]
+        except Exception:  # noqa: BLE001 - a repr must not fail because values need allow_pickle, or a server is gone
+            return f"{head}>"
+        if len(self) > _REPR_ENTRIES:
+            shown.append("...")
+        return f"{head}, {{{', '.join(shown)}}}>"
+
 
 Mapping.register(MapFace)  # type: ignore[attr-defined] - every ABC has it; the stub shows a Protocol
 
@@ -140,16 +156,6 @@ class Map(MapFace, MapHandle):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reopen_map, (self._origin, self.name, self.version, self.allow_pickle)
-
-    def __repr__(self) -> str:
-        head = f"<pheon.Map {self.name!r} version {self.version}: {len(self):,} entries, keys {self.key_type}"
-        try:
-            shown = [f"{_short(k)}: {_short(v)}" for k, v in islice(self.items(), _REPR_ENTRIES)]
-        except Exception:  # noqa: BLE001 - a repr must not fail because values need allow_pickle
-            return f"{head}>"
-        if len(self) > _REPR_ENTRIES:
-            shown.append("...")
-        return f"{head}, {{{', '.join(shown)}}}>"
 
 
 def _same(a: object, b: object) -> bool:

@@ -38,9 +38,5 @@ class RemoteMap(MapFace, RemoteMapHandle):
     def __reduce__(self) -> tuple[Any, ...]:
         return reopen_remote_map, (self._origin, self.name, self.version, self.allow_pickle)
 
-    def __repr__(self) -> str:
-        # No entries: a repr should not wait for the network.
-        return (
-            f"<pheon.RemoteMap {self.name!r} version {self.version} at {self._origin.uri}: "
-            f"{len(self):,} entries, keys {self.key_type}>"
-        )
+    def _first_items(self, count: int) -> list[tuple[Any, Any]]:
+        return self.head(count)

@@ -37,6 +37,8 @@ class FlightServer:
         """Ends it as a crash of its host would."""
         self.process.kill()
         self.process.wait(STOP_SECONDS_MAX)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def stop(self) -> int:
         """Ends it as an operator would; its exit code."""

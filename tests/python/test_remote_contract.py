@@ -17,7 +17,10 @@ __all__ = ["shared_server", "store", "store_path"]
 
 MODULES: tuple[ModuleType, ...] = (test_map, test_composite_keys, test_loc, test_lazy)
 
-LOCAL_ONLY: dict[str, str] = {}
+LOCAL_ONLY = {
+    "test_numbers_share_the_mapping": "what comes over the network is a copy",
+    "test_it_stays_on_its_version_when_the_store_closes": "closing ends the connection",
+}
 
 
 def _adopt() -> None:

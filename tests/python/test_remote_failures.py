@@ -136,7 +136,8 @@ def test_a_read_only_server(path: Path) -> None:
 def test_tls(path: Path, tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    names += ["-keyout", str(key), "-out", str(cert)]
     subprocess.run([*command, *names], check=True, capture_output=True)
     key.chmod(0o600)
     with FlightServer(path, "--tls-cert", str(cert), "--tls-key", str(key)) as server:

@@ -139,7 +139,8 @@ impl Target {
 fn key_array(key: &[FieldRef], batch: &RecordBatch) -> Result<ArrayRef, Status> {
     let wrong = || {
         let names: Vec<_> = key.iter().map(|field| field.name().as_str()).collect();
-        Status::invalid_argument(format!("{} columns of keys: expected the columns {names:?}", batch.num_columns()))
+        let problem = format!("{} columns of keys: expected the columns {names:?}", batch.num_columns());
+        status::with_detail(Status::invalid_argument(problem), "key-type")
     };
     if batch.num_columns() == 1 && (key.len() == 1 || matches!(batch.column(0).data_type(), DataType::Struct(_))) {
         return Ok(batch.column(0).clone());

@@ -130,12 +130,8 @@ impl RemoteRowIter {
     fn objects<'py>(&self, py: Python<'py>, batch: &RecordBatch) -> PyResult<Vec<Bound<'py, PyAny>>> {
         match self.what {
             What::Keys => self.opened.key_objects(py, batch.columns()),
-            What::Values if !self.opened.value_names().is_empty() => self.opened.value_objects(py, batch.columns()),
-            // Without value columns a value is an empty dict.
-            What::Values => {
-                let items = self.opened.items(py, batch)?;
-                items.iter().map(|item| item.get_item(1)).collect()
-            }
+            // Without value columns the keys were asked for, to know how many there are.
+            What::Values => self.opened.value_objects(py, &self.opened.split(batch).1, batch.num_rows()),
             What::Items => self.opened.items(py, batch),
         }
     }

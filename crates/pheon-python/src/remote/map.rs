@@ -68,7 +68,7 @@ impl Opened {
         if !found.value(0) {
             return Ok(None);
         }
-        let mut objects = self.value_objects(py, &columns)?;
+        let mut objects = self.value_objects(py, &columns, 1)?;
         Ok(objects.pop())
     }
 
@@ -101,7 +101,7 @@ impl Opened {
         if let ([column], [codec]) = (columns, self.codecs.as_slice()) {
             return column_objects(py, column, *codec);
         }
-        let rows: Vec<_> = (0..columns.first().map_or(0, Array::len)).map(|_| PyDict::new(py)).collect();
+        let rows: Vec<_> = (0..rows).map(|_| PyDict::new(py)).collect();
         for ((field, codec), column) in self.value_fields.iter().zip(&self.codecs).zip(columns) {
             for (row, value) in rows.iter().zip(column_objects(py, column, *codec)?) {
                 row.set_item(field.name(), value)?;
@@ -134,11 +134,7 @@ impl Opened {
     pub(super) fn items<'py>(&self, py: Python<'py>, batch: &RecordBatch) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let (keys, values) = self.split(batch);
         let keys = self.key_objects(py, &keys)?;
-        let values = if values.is_empty() {
-            (0..batch.num_rows()).map(|_| PyDict::new(py).into_any()).collect()
-        } else {
-            self.value_objects(py, &values)?
-        };
+        let values = self.value_objects(py, &values, batch.num_rows())?;
         let pairs = keys.into_iter().zip(values).map(|(key, value)| Ok(PyTuple::new(py, [key, value])?.into_any()));
         pairs.collect()
     }
@@ -280,11 +276,7 @@ impl RemoteMapHandle {
         let opened = self.opened();
         let keys = opened.keys.array(py, keys)?;
         let (columns, found) = opened.look_up(py, keys)?;
-        let mut values = if columns.is_empty() {
-            (0..found.len()).map(|_| PyDict::new(py).into_any()).collect()
-        } else {
-            opened.value_objects(py, &columns)?
-        };
+        let mut values = opened.value_objects(py, &columns, found.len())?;
         let several = opened.codecs.len() != 1;
         if several || default.is_some() {
             let default = default.unwrap_or_else(|| py.None().into_bound(py));
@@ -374,6 +366,13 @@ impl RemoteMapHandle {
     /// The entry with the greatest key, or None if the map is empty.
     fn last<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.__len__().checked_sub(1).map(|row| self.item(py, row)).transpose()
+    }
+
+    /// The first entries, at most so many.
+    fn head<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let opened = self.opened();
+        let batch = RemoteRows::whole(opened.dataset.clone()).slice(0, count).batch(py)?;
+        opened.items(py, &batch)
     }
 
     /// All entries.

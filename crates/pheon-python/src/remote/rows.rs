@@ -17,9 +17,12 @@ use super::errors::RemoteError;
 use super::link::collect;
 use crate::errors::arrow_error;
 use crate::keyed_rows::{Ends, KeyedRows};
+use crate::keys::Keys;
 
 /// Runs of rows that one scan asks for.
 const RUNS_MAX: usize = 10_000;
+/// Spans that one action asks for.
+const SPANS_MAX: usize = 10_000;
 
 /// A version or a contiguous slice of one, with all columns or some.
 #[derive(Debug, Clone)]
@@ -125,23 +128,110 @@ impl RemoteRows {
         joined(py, &self.schema, batches)
     }
 
-    /// The rows within this slice of each of several spans.
-    fn locate(&self, span: &Value) -> PyResult<Self> {
-        let body = json!({ "dataset": self.dataset.reference(), "spans": [span] });
+    /// The rows within this slice of each span.
+    fn locate(&self, spans: &[Value]) -> PyResult<Vec<Self>> {
+        let body = json!({ "dataset": self.dataset.reference(), "spans": spans });
         let found = Python::attach(|py| self.dataset.link.action_one(py, "locate", &body))?;
-        let rows = found.get("rows").and_then(|rows| rows.get(0));
-        let number = |at: usize| {
-            let number = rows.and_then(|rows| rows.get(at)).and_then(Value::as_u64);
-            number
-                .and_then(|n| usize::try_from(n).ok())
-                .ok_or_else(|| RemoteError::new_err("find rows: unexpected answer: no numbers of rows"))
+        let unexpected = || RemoteError::new_err("find rows: unexpected answer: other numbers of rows");
+        let rows = found.get("rows").and_then(Value::as_array).filter(|rows| rows.len() == spans.len());
+        let number = |pair: &Value, at: usize| {
+            let number = pair.get(at).and_then(Value::as_u64);
+            number.and_then(|n| usize::try_from(n).ok()).ok_or_else(unexpected)
         };
-        let (first, rows) = (number(0)?, number(1)?);
         let end = self.start + self.len;
-        let start = first.clamp(self.start, end);
-        let stop = (first + rows).clamp(start, end);
-        Ok(Self { start, len: stop - start, ..self.clone() })
+        let clipped = |pair: &Value| {
+            let (first, rows) = (number(pair, 0)?, number(pair, 1)?);
+            let start = first.clamp(self.start, end);
+            let stop = first.saturating_add(rows).clamp(start, end);
+            Ok(Self { start, len: stop - start, ..self.clone() })
+        };
+        rows.ok_or_else(unexpected)?.iter().map(clipped).collect()
     }
+
+    fn locate_one(&self, span: Value) -> PyResult<Self> {
+        let found = self.locate(&[span])?.pop();
+        found.ok_or_else(|| RemoteError::new_err("find rows: unexpected answer: no rows"))
+    }
+
+    /// The bounds of many ranges of keys, asked for at once.
+    pub(super) fn ranges<'py>(
+        &self,
+        keys: &Keys,
+        pairs: &[(Object<'py>, Object<'py>)],
+    ) -> PyResult<Vec<(usize, usize)>> {
+        let plan = Planned { rows: self.clone(), span: None };
+        let mut planned = Vec::with_capacity(pairs.len());
+        for (start, stop) in pairs {
+            planned.push(keys.range(&plan, start, stop, false)??);
+        }
+        let spans: Vec<_> = planned.iter_mut().filter_map(|plan| plan.span.take().map(|span| (span, plan))).collect();
+        let (asked, plans): (Vec<_>, Vec<_>) = spans.into_iter().unzip();
+        for (spans, plans) in asked.chunks(SPANS_MAX).zip(chunked(plans)) {
+            for (plan, found) in plans.into_iter().zip(self.locate(spans)?) {
+                plan.rows = found;
+            }
+        }
+        Ok(planned.iter().map(|plan| plan.rows.bounds()).collect())
+    }
+}
+
+type Object<'py> = pyo3::Bound<'py, PyAny>;
+
+/// The same pieces as [`slice::chunks`] has, of things that are given away.
+fn chunked<T>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter();
+    std::iter::from_fn(move || {
+        let chunk: Vec<_> = items.by_ref().take(SPANS_MAX).collect();
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Rows that are known once the server was asked for a span; until then all that it may be in.
+#[derive(Clone)]
+struct Planned {
+    rows: RemoteRows,
+    span: Option<Value>,
+}
+
+impl Planned {
+    fn asking(&self, span: Value) -> Self {
+        Self { rows: self.rows.clone(), span: Some(span) }
+    }
+}
+
+impl KeyedRows for Planned {
+    type Error = PyErr;
+
+    fn num_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn slice(&self, offset: usize, len: usize) -> Self {
+        Self { rows: self.rows.slice(offset, len), span: self.span.clone() }
+    }
+
+    fn range(&self, ends: Ends<'_>) -> Result<Self, PyErr> {
+        Ok(match ends {
+            (Bound::Unbounded, Bound::Unbounded) => self.clone(),
+            ends => self.asking(between(ends)),
+        })
+    }
+
+    fn prefix(&self, prefix: &[u8]) -> Result<Self, PyErr> {
+        Ok(self.asking(json!({ "prefix": hexadecimal(KeyRef::Bytes(prefix)) })))
+    }
+
+    fn rows(&self, key: KeyRef<'_>) -> Result<Self, PyErr> {
+        Ok(self.asking(json!({ "key": hexadecimal(key) })))
+    }
+
+    fn composite_key(&self, parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {
+        self.rows.composite_key(parts)
+    }
+}
+
+fn between(ends: Ends<'_>) -> Value {
+    json!({ "from": end(ends.0), "to": end(ends.1) })
 }
 
 /// Batches of one schema as one.
@@ -192,15 +282,15 @@ impl KeyedRows for RemoteRows {
         if let (Bound::Unbounded, Bound::Unbounded) = ends {
             return Ok(self.clone());
         }
-        self.locate(&json!({ "from": end(ends.0), "to": end(ends.1) }))
+        self.locate_one(between(ends))
     }
 
     fn prefix(&self, prefix: &[u8]) -> Result<Self, PyErr> {
-        self.locate(&json!({ "prefix": hexadecimal(KeyRef::Bytes(prefix)) }))
+        self.locate_one(json!({ "prefix": hexadecimal(KeyRef::Bytes(prefix)) }))
     }
 
     fn rows(&self, key: KeyRef<'_>) -> Result<Self, PyErr> {
-        self.locate(&json!({ "key": hexadecimal(key) }))
+        self.locate_one(json!({ "key": hexadecimal(key) }))
     }
 
     fn composite_key(&self, parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {

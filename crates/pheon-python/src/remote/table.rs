@@ -221,6 +221,11 @@ impl RemoteTableHandle {
         self.keys()?.range(&self.rows, start, stop, closed)?.map(Self::new)
     }
 
+    /// First row within the version, and rows, of each of many ranges, asked for at once.
+    fn ranges<'py>(&self, pairs: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>) -> PyResult<Vec<(usize, usize)>> {
+        self.rows.ranges(self.keys()?, &pairs)
+    }
+
     /// The rows whose key begins with a str or bytes.
     fn prefix(&self, prefix: &Bound<'_, PyAny>) -> PyResult<Self> {
         self.keys()?.prefix(&self.rows, prefix)?.map(Self::new)
