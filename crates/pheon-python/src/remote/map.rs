@@ -96,8 +96,13 @@ impl Opened {
         Ok(if keys.is_null(0) { None } else { Some(keys) })
     }
 
-    /// The objects of value columns: of the only one, or a dict by column name.
-    pub(super) fn value_objects<'py>(&self, py: Python<'py>, columns: &[ArrayRef]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    /// The objects of value columns with so many rows: of the only one, or a dict by column name.
+    pub(super) fn value_objects<'py>(
+        &self,
+        py: Python<'py>,
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         if let ([column], [codec]) = (columns, self.codecs.as_slice()) {
             return column_objects(py, column, *codec);
         }
