@@ -31,6 +31,7 @@ mod router;
 mod scan;
 mod server;
 mod service;
+mod span;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod sql_text;

@@ -174,7 +174,7 @@ fn open_writer(
                 "\"key\", \"map\" and \"value\" belong to \"mode\": \"publish\": the dataset has them already",
             ));
         }
-        let mut options = ChangeOptions::default().on_duplicate(on_duplicate);
+        let mut options = ChangeOptions::default().on_duplicate(on_duplicate).compact(command.compact.unwrap_or(true));
         options.build = options.build.cancel(cancel);
         let writer = match command.mode {
             PutMode::Append => store.appender(&command.put, schema, options),

@@ -83,7 +83,10 @@ impl Caller {
     }
 
     fn check_writable(&self) -> Result<(), Status> {
-        if self.read_only { Err(Status::failed_precondition("this server is read-only")) } else { Ok(()) }
+        if !self.read_only {
+            return Ok(());
+        }
+        Err(status::with_detail(Status::failed_precondition("this server is read-only"), "read-only"))
     }
 }
 

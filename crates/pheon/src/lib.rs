@@ -66,5 +66,5 @@ pub use store::Store;
 pub use table::Table;
 pub use value::Value;
 pub use verify::VerifyReport;
-pub use version::Info;
+pub use version::{Info, composite_key};
 pub use writer::{ChangeOptions, GcReport, Retention, Writer};
