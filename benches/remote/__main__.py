@@ -31,7 +31,7 @@ REPEAT = 3
 def main() -> int:
     """Exit status: 0 done, 1 a figure failed or an answer was wrong, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m benches.remote", description=__doc__)
-    parser.add_argument("--pheon", default="target/release/pheon", help="the command, built with SQL; default: %(default)s")
+    parser.add_argument("--pheon", default="target/release/pheon", help="built with SQL; default: %(default)s")
     parser.add_argument("--only", type=_known, default=list(FIGURES), help=f"of {','.join(FIGURES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: whether it works")
     parser.add_argument("--repeat", type=int, help=f"rounds; the best counts; default: {REPEAT}")

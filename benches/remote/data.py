@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from benches.compare.oracle import WrongAnswerError
 from pyarrow import ipc
 
 import pheon
-from benches.compare.oracle import WrongAnswerError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,5 +85,6 @@ def check(who: str, found: list[str | None], right: list[str | None]) -> None:
         WrongAnswerError: one is wrong.
     """
     if found != right:
-        where = next((i for i, (a, b) in enumerate(zip(found, right, strict=False)) if a != b), min(len(found), len(right)))
+        pairs = enumerate(zip(found, right, strict=False))
+        where = next((i for i, (a, b) in pairs if a != b), min(len(found), len(right)))
         raise WrongAnswerError(f"{who}: answer {where} of {len(right)} is wrong")

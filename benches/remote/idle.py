@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from time import sleep
 
-from pyarrow import flight
-
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
 from benches.remote.plan import PHEON, Run
+from pyarrow import flight
 
 SETTLE_SECONDS = 2.0
 GOAL_BYTES = 100e6

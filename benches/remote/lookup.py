@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyarrow import flight
-
-import pheon
 from benches.live.peers.base import MissingError
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
 from benches.remote.plan import PHEON, Run
+from pyarrow import flight
+
+import pheon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,17 +50,24 @@ def redis_client(port: int) -> Any:
     return redis.Redis(port=port, decode_responses=True)
 
 
-def _measure(
-    who: str, ask: Ask, batches: list[Any], to_list: Callable[[Any], list[str | None]], right: list[str | None],
-    server: servers.Server,
-) -> tuple[float, float]:
-    """Keys a second by the clock, and a second of one core's time of client and server together."""
-    ask(batches[0])
-    cpu, start = process_time() + server.cpu_seconds, perf_counter()
-    answers = [ask(batch) for batch in batches]
-    wall, cpu = perf_counter() - start, process_time() + server.cpu_seconds - cpu
-    data.check(who, [each for answer in answers for each in to_list(answer)], right)
-    return len(right) / wall, len(right) / max(cpu, 1e-9)
+@dataclass(frozen=True)
+class Case:
+    """Who is asked, in which form, and how its answers become a list."""
+
+    who: str
+    server: servers.Server
+    ask: Ask
+    batches: list[Any]
+    to_list: Callable[[Any], list[str | None]]
+
+    def rates(self, right: list[str | None]) -> tuple[float, float]:
+        """Keys a second by the clock, and a second of one core's time of client and server together."""
+        self.ask(self.batches[0])
+        cpu, start = process_time() + self.server.cpu_seconds, perf_counter()
+        answers = [self.ask(batch) for batch in self.batches]
+        wall, cpu = perf_counter() - start, process_time() + self.server.cpu_seconds - cpu
+        data.check(self.who, [each for answer in answers for each in self.to_list(answer)], right)
+        return len(right) / wall, len(right) / max(cpu, 1e-9)
 
 
 def run(run: Run) -> Figure:
@@ -67,28 +75,23 @@ def run(run: Run) -> Figure:
     folder = run.folder / "lookup"
     folder.mkdir()
     store = data.make_map(run.sizes, folder)
-    keys, right = data.questions(run.sizes, run.sizes.lookup_keys)
+    asked = data.questions(run.sizes, run.sizes.lookup_keys)
     measures = []
     notes = ["Lists: Python lists of str in and out, as with Redis; the others: Arrow arrays in and out."]
-    with servers.pheon(run.command, store) as server:
-        redis = servers.redis(folder)
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.pheon(run.command, store))
+        peer = None
         try:
-            peer = redis.__enter__()
+            peer = stack.enter_context(servers.redis(folder))
+            fill_redis(run, peer.port)
         except MissingError as why:
-            redis, peer = None, None
             notes.append(f"Redis: {why}.")
-        try:
-            if peer is not None:
-                fill_redis(run, peer.port)
-            for size in run.sizes.batches:
-                measures += _batches(run, server, peer, size, keys, right)
-        finally:
-            if redis is not None:
-                redis.__exit__(None, None, None)
+        for size in run.sizes.batches:
+            measures += _batches(run, (server, peer), size, asked)
     return Figure(
         "Lookups of many keys over TCP",
-        f"{run.sizes.map_entries:,} entries of 20 + 20 bytes, {len(keys):,} keys in random order, one in {data.MISSES_EVERY} missing; "
-        "one connection, one batch after the other.",
+        f"{run.sizes.map_entries:,} entries of 20 + 20 bytes, {run.sizes.lookup_keys:,} keys in random order, one in "
+        f"{data.MISSES_EVERY} missing; one connection, one batch after the other.",
         measures,
         notes,
     )
@@ -103,25 +106,27 @@ def fill_redis(run: Run, port: int) -> None:
 
 
 def _batches(
-    run: Run, server: servers.Server, peer: servers.Server | None, size: int, keys: list[str], right: list[str | None]
+    run: Run, both: tuple[servers.Server, servers.Server | None], size: int, asked: tuple[list[str], list[str | None]]
 ) -> list[Measure]:
+    (server, peer), (keys, right) = both, asked
     wall = Measure(f"{size:,} keys a batch", "keys/s", True)
     cpu = Measure(f"{size:,} keys a batch, a second of CPU time of client and server", "keys/s", True)
     lists = [keys[first : first + size] for first in range(0, len(keys), size)]
     arrays = [pa.array(each, pa.large_string()) for each in lists]
-
-    def add(who: str, rates: tuple[float, float]) -> None:
-        for measure, rate in zip((wall, cpu), rates, strict=True):
-            measure.rounds.setdefault(who, []).append(rate)
-
-    with pheon.connect(f"grpc://127.0.0.1:{server.port}", local=False) as client, exchange(server.port) as (ask, to_list):
+    uri = f"grpc://127.0.0.1:{server.port}"
+    with pheon.connect(uri, local=False) as client, exchange(server.port) as (ask, to_list):
         remote = client.map(data.MAP)
+        cases = [
+            Case(PHEON, server, remote.get_many, arrays, lambda answer: answer.to_pylist()),
+            Case(STOCK, server, ask, arrays, to_list),
+            Case(LISTS, server, remote.get_many, lists, list),
+        ]
+        if peer is not None:
+            cases.append(Case(REDIS, peer, redis_client(peer.port).mget, lists, list))
         for _ in range(run.repeat):
-            add(PHEON, _measure(PHEON, remote.get_many, arrays, lambda a: a.to_pylist(), right, server))
-            add(STOCK, _measure(STOCK, ask, arrays, to_list, right, server))
-            add(LISTS, _measure(LISTS, remote.get_many, lists, list, right, server))
-            if peer is not None:
-                add(REDIS, _measure(REDIS, redis_client(peer.port).mget, lists, list, right, peer))
+            for case in cases:
+                for measure, rate in zip((wall, cpu), case.rates(right), strict=True):
+                    measure.rounds.setdefault(case.who, []).append(rate)
     if REDIS in cpu.rounds:
         cpu.goal = TIMES_REDIS * max(cpu.rounds[REDIS])
     return [wall, cpu]

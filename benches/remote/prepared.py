@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-
 from benches.live.peers.base import MissingError
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
@@ -109,7 +108,7 @@ def run(run: Run) -> Figure:
     measure.goal = min(others) / TIMES
     return Figure(
         "A prepared statement for many keys",
-        f'`{WHERE}?` over {run.sizes.map_entries:,} entries, the keys bound at once where the driver can.',
+        f"`{WHERE}?` over {run.sizes.map_entries:,} entries, the keys bound at once where the driver can.",
         [measure],
         [f"The goal is a {TIMES:.0f}th of the best other.", "DuckDB runs in the client's process.", *notes],
     )

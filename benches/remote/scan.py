@@ -6,12 +6,11 @@ import threading
 from time import perf_counter
 
 import pyarrow as pa
-from pyarrow import flight, ipc
-
 from benches.compare.oracle import WrongAnswerError
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
 from benches.remote.plan import PHEON, Run
+from pyarrow import flight, ipc
 
 ARROW = "C++ server"
 
@@ -64,7 +63,7 @@ def run(run: Run) -> Figure:
         measure.goal = max(measure.rounds[ARROW])
     return Figure(
         "Scan over Flight",
-        f"{size}; one client process (pyarrow), the batches let go of as they come; server and client share the machine's cores.",
+        f"{size}; one client process (pyarrow) lets batches go as they come and shares the cores with the server.",
         list(measures.values()),
         ["The goal is the C++ server's figure of the same run."],
     )

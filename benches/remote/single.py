@@ -5,12 +5,13 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-import pheon
 from benches.live.peers.base import MissingError
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
 from benches.remote.lookup import REDIS, fill_redis, redis_client
 from benches.remote.plan import PHEON, Run
+
+import pheon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,10 @@ def run(run: Run) -> Figure:
         for name, taken in _latencies(who, get, keys, right).items():
             measures[name].rounds.setdefault(who, []).append(taken)
 
-    with servers.pheon(run.command, store) as server, pheon.connect(f"grpc://127.0.0.1:{server.port}", local=False) as client:
+    with (
+        servers.pheon(run.command, store) as server,
+        pheon.connect(f"grpc://127.0.0.1:{server.port}", local=False) as client,
+    ):
         remote = client.map(data.MAP)
         try:
             with servers.redis(folder) as peer:
@@ -57,4 +61,6 @@ def run(run: Run) -> Figure:
         except MissingError as why:
             add(PHEON, remote.get)
             notes.append(f"Redis: {why}.")
-    return Figure("One key at a time over TCP", f"{len(keys):,} gets, one after the other.", list(measures.values()), notes)
+    return Figure(
+        "One key at a time over TCP", f"{len(keys):,} gets, one after the other.", list(measures.values()), notes
+    )

@@ -17,16 +17,28 @@ COMMAND = [os.environ["PHEON_COMMAND"]] if "PHEON_COMMAND" in os.environ else [s
 
 
 class FlightServer:
-    """A server on a free port, which ends with the block."""
+    """A server on a free port, or on one that was free a moment ago, which ends with the block."""
 
-    def __init__(self, store: Path, *options: str) -> None:
-        command = [*COMMAND, "serve", str(store), "--listen", "127.0.0.1:0", *options]
+    def __init__(self, store: Path, *options: str, port: int = 0) -> None:
+        command = [*COMMAND, "serve", str(store), "--listen", f"127.0.0.1:{port}", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
-        found = re.fullmatch(r"listening on (grpc://127\.0\.0\.1:\d+)\n", line)
+        found = re.fullmatch(r"listening on (grpc(?:\+tls)?://127\.0\.0\.1:\d+)\n", line)
         assert found, line + self.process.stderr.read()
         self.location = found[1]
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.location.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Ends it as a crash of its host would."""
+        self.process.kill()
+        self.process.wait(STOP_SECONDS_MAX)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def stop(self) -> int:
         """Ends it as an operator would; its exit code."""

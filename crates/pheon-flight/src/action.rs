@@ -1,8 +1,11 @@
 //! Actions: administration, and transactions on live maps.
 
+use std::time::Duration;
+
 use arrow_flight::{Action, ActionType, CancelFlightInfoResult, CancelStatus};
 use bytes::Bytes;
-use pheon::{ChangeOptions, Info, MemoryScope, Store};
+use pheon::{ChangeOptions, Info, MemoryScope, Retention, Store};
+use pheon_live::LiveOptions;
 use pheon_os::process;
 use prost::Message as _;
 use serde::Deserialize;
@@ -12,15 +15,17 @@ use tonic::Status;
 use crate::live;
 use crate::live_action;
 use crate::service::Caller;
+use crate::span::Span;
 use crate::status;
 
 /// What there is, and what it does.
-const ACTIONS: [(&str, &str); 15] = [
+const ACTIONS: [(&str, &str); 17] = [
     ("store", "facts about the store and the server"),
     ("datasets", "facts about each dataset"),
     ("info", "facts about a dataset"),
     ("versions", "the versions of a dataset"),
     ("refresh", "the number of the newest version"),
+    ("locate", "where the rows of ranges of keys lie"),
     ("verify", "check every byte of a dataset"),
     ("compact", "merge a dataset's segments into one"),
     ("memory", "what a dataset costs on disk and in memory"),
@@ -29,6 +34,7 @@ const ACTIONS: [(&str, &str); 15] = [
     ("gc", "remove old versions and what killed writers left"),
     ("drop", "remove a dataset with all its versions"),
     ("live", "operations on a live map, in one transaction"),
+    ("live-create", "make a live map, or find it"),
     ("live-drop", "remove a live map"),
     (CANCEL, "cancel a query"),
 ];
@@ -36,9 +42,9 @@ const ACTIONS: [(&str, &str); 15] = [
 /// Flight's own action to cancel what a FlightInfo tells of.
 pub(crate) const CANCEL: &str = "CancelFlightInfo";
 
-/// Whether an action is one of ours rather than Flight SQL's.
-pub(crate) fn is_known(name: &str) -> bool {
-    ACTIONS.iter().any(|(known, _)| *known == name)
+/// The name of an action that is one of ours rather than Flight SQL's.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
+    ACTIONS.iter().find(|(known, _)| *known == name).map(|(known, _)| *known)
 }
 
 pub(crate) fn list() -> Vec<ActionType> {
@@ -53,7 +59,15 @@ struct Body {
     dataset: Option<String>,
     version: Option<u64>,
     keep: Option<u64>,
+    /// Seconds.
+    max_age: Option<f64>,
     live: Option<String>,
+    /// Whether a live map must be made; absent: only if it is not there.
+    create: Option<bool>,
+    max_entries: Option<u64>,
+    max_bytes: Option<u64>,
+    durable: Option<bool>,
+    spans: Option<Vec<Span>>,
 }
 
 impl Body {
@@ -63,6 +77,14 @@ impl Body {
         }
         serde_json::from_slice(&action.body)
             .map_err(|e| Status::invalid_argument(format!("malformed body of the action {:?}: {e}", action.r#type)))
+    }
+
+    fn age(&self) -> Result<Option<Duration>, Status> {
+        let convert = |seconds| {
+            let age = Duration::try_from_secs_f64(seconds);
+            age.map_err(|e| Status::invalid_argument(format!("\"max_age\" is {seconds}: {e}")))
+        };
+        self.max_age.map(convert).transpose()
     }
 
     fn dataset(&self, action: &Action) -> Result<&str, Status> {
@@ -126,6 +148,17 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             // One that was dropped since is left out.
             return Ok(readable.filter_map(|name| store.table(name).ok()).map(|table| facts(&table.info())).collect());
         }
+        "live-create" => {
+            let name = body.live.as_deref().ok_or_else(|| lacks(action, "live"))?;
+            caller.check_write(&live::right(name))?;
+            let options = LiveOptions {
+                max_entries: body.max_entries.unwrap_or(0),
+                max_age: body.age()?.unwrap_or(Duration::ZERO),
+                max_bytes: body.max_bytes.unwrap_or(0),
+                durable: body.durable.unwrap_or(false),
+            };
+            return Ok(vec![json!({ "made": live::make(store, name, body.create, &options)? })]);
+        }
         "live-drop" => {
             let name = body.live.as_deref().ok_or_else(|| lacks(action, "live"))?;
             caller.check_admin(&live::right(name))?;
@@ -136,17 +169,28 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
     }
     let name = body.dataset(action)?;
     match action.r#type.as_str() {
-        "info" | "versions" | "refresh" | "verify" | "memory" => caller.check_read(name)?,
+        "info" | "versions" | "refresh" | "locate" | "verify" | "memory" => caller.check_read(name)?,
         _ => caller.check_admin(name)?,
     }
     Ok(match action.r#type.as_str() {
-        "info" => vec![facts(&crate::scan::open(store, name)?.info())],
+        "info" => {
+            let table = crate::scan::open(store, name)?;
+            let mut facts = facts(&table.info());
+            facts["distinct_keys"] = json!(!table.key().is_empty() && table.is_unique());
+            vec![facts]
+        }
+        "locate" => {
+            let table = crate::scan::open(store, name)?;
+            let spans = body.spans.as_deref().ok_or_else(|| lacks(action, "spans"))?;
+            let rows = spans.iter().map(|span| span.locate(&table)).collect::<Result<Vec<_>, _>>()?;
+            vec![json!({"version": table.version(), "rows": rows})]
+        }
         "versions" => {
             let versions = store.versions(name).map_err(of_read)?;
             let of = |v: &pheon::VersionInfo| {
                 json!({
                     "version": v.version, "created_unix_ms": v.created_unix_ms, "rows": v.rows, "bytes": v.bytes,
-                    "origin": v.origin,
+                    "segments": v.segments, "origin": v.origin,
                 })
             };
             versions.iter().map(of).collect()
@@ -171,7 +215,8 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
                 "name": m.name, "version": m.version, "file_bytes": m.file_bytes, "on_disk_bytes": m.on_disk_bytes,
                 "resident_bytes": m.resident_bytes, "mapped_by_processes": m.mapped_by_processes,
                 "pss_bytes": m.process_pss_bytes, "private_bytes": m.process_private_bytes,
-                "page_table_bytes": m.process_page_table_bytes, "huge_bytes": m.huge_bytes,
+                "page_table_bytes": m.process_page_table_bytes,
+                "page_table_total_bytes": m.process_page_table_total_bytes, "huge_bytes": m.huge_bytes,
                 "older_versions": m.older_versions, "older_on_disk_bytes": m.older_on_disk_bytes,
             })]
         }
@@ -188,7 +233,11 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             vec![json!({"version": store.rollback(name, version).map_err(of_write)?})]
         }
         "gc" => {
-            let r = store.gc(name, body.keep.ok_or_else(|| lacks(action, "keep"))?).map_err(of_write)?;
+            let mut retention = Retention::newest(body.keep.ok_or_else(|| lacks(action, "keep"))?);
+            if let Some(age) = body.age()? {
+                retention = retention.max_age(age);
+            }
+            let r = store.gc_with(name, retention).map_err(of_write)?;
             vec![json!({
                 "name": name, "versions_removed": r.versions_removed, "segments_removed": r.segments_removed,
                 "leftovers_removed": r.leftovers_removed, "bytes_freed": r.bytes_freed,

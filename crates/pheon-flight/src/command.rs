@@ -30,6 +30,9 @@ pub struct ScanCommand {
     /// The rows of these keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<KeyValue>>,
+    /// Runs of rows, each by the number of its first within the version and how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<(u64, u64)>>,
     /// Rows to skip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
@@ -93,6 +96,8 @@ pub(crate) struct PutCommand {
     pub(crate) value: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) on_duplicate: Duplicates,
+    /// Whether small segments are merged after a change.
+    pub(crate) compact: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -103,6 +108,17 @@ pub(crate) enum PutMode {
     Append,
     Upsert,
     Delete,
+}
+
+impl PutMode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Append => "append",
+            Self::Upsert => "upsert",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -134,6 +150,11 @@ pub(crate) struct LookupCommand {
     pub(crate) columns: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) found: bool,
+    /// All rows of each key, with their numbers, in place of aligned values.
+    #[serde(default)]
+    pub(crate) rows: bool,
+    /// Only rows of this run, by the number of its first within the version and how many there are.
+    pub(crate) within: Option<(u64, u64)>,
 }
 
 /// A dataset's name and the version asked for; `None`: the newest. What cannot be a version belongs to the name, which
@@ -214,11 +235,19 @@ impl ScanCommand {
             _ if self.keys.is_some() && (self.from.is_some() || self.to.is_some() || self.prefix.is_some()) => {
                 "\"keys\" may not stand beside \"from\", \"to\" and \"prefix\""
             }
+            _ if self.rows.is_some()
+                && (self.keys.is_some() || self.from.is_some() || self.to.is_some() || self.prefix.is_some()) =>
+            {
+                "\"rows\" may not stand beside \"keys\", \"from\", \"to\" and \"prefix\""
+            }
             _ if self.prefix.is_some() && (self.from.is_some() || self.to.is_some()) => {
                 "\"prefix\" may not stand beside \"from\" and \"to\""
             }
             (None, Some(_)) if self.from.is_some() || self.to.is_some() || self.prefix.is_some() => {
                 "a live map has no order of keys: \"from\", \"to\" and \"prefix\" do not apply to it"
+            }
+            (None, Some(_)) if self.rows.is_some() => {
+                "the entries of a live map have no numbers: \"rows\" does not apply"
             }
             (None, Some(_)) if self.keys.is_some() => {
                 "\"keys\" does not apply to a live map: look keys up with DoExchange"
@@ -264,6 +293,9 @@ impl LookupCommand {
             (Some(_), Some(_)) => "\"lookup\" and \"lookup_live\" exclude each other",
             (None, None) => "malformed lookup command: \"lookup\" or \"lookup_live\" must be there",
             (None, Some(_)) if command.version.is_some() => "a live map has no versions",
+            (None, Some(_)) if command.rows => "a live map has one entry a key: \"rows\" does not apply",
+            _ if command.within.is_some() && !command.rows => "\"within\" belongs to \"rows\"",
+            _ if command.rows && command.found => "\"found\" and \"rows\" exclude each other",
             (None, Some(_)) if command.columns.is_some() => "a live map has one column: \"columns\" does not apply",
             _ => return Ok(command),
         };
@@ -336,6 +368,8 @@ mod tests {
             (r#"{"dataset": "a", "prefix": "x", "to": "y"}"#, "may not stand beside"),
             (r#"{"live": "a", "from": 1}"#, "no order"),
             (r#"{"live": "a", "keys": [1]}"#, "DoExchange"),
+            (r#"{"live": "a", "rows": [[0, 1]]}"#, "no numbers"),
+            (r#"{"dataset": "a", "rows": [[0, 1]], "keys": [1]}"#, "may not stand beside"),
             (r#"{"dataset": "a", "keys": [null]}"#, "malformed scan command"),
             (r#"{"dataset": "a", "limit": -1}"#, "malformed scan command"),
             (r#"{"dataset": "a""#, "malformed scan command"),
@@ -359,6 +393,8 @@ mod tests {
             (r#"{"lookup": "a", "lookup_live": "b"}"#, "exclude"),
             (r#"{"lookup_live": "b", "version": 1}"#, "no versions"),
             (r#"{"lookup_live": "b", "columns": []}"#, "one column"),
+            (r#"{"lookup_live": "b", "rows": true}"#, "one entry a key"),
+            (r#"{"lookup": "b", "rows": true, "found": true}"#, "exclude"),
             (r#"{"found": true}"#, "must be there"),
         ] {
             assert!(lookup(json).unwrap_err().message().contains(hint), "{json}");

@@ -1,19 +1,22 @@
 //! `DoExchange`: lookups, many batches of keys under way at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt, stream};
-use pheon::{Map, Store};
+use pheon::{Map, Store, Table};
 use tonic::{Response, Status, Streaming};
 
 use crate::command::{LookupCommand, dataset_and_version};
+use crate::drain::Drain;
 use crate::encode::{Encoder, Message};
+use crate::flat::Flatten;
+use crate::intake::{Intake, Taken};
 use crate::live::LiveLookup;
+use crate::scan::to_usize;
 use crate::service::Caller;
 use crate::status;
 use crate::wire::{FlightDataStream, response};
@@ -25,7 +28,13 @@ const KEYS_INLINE_MAX: usize = 64;
 
 /// Where keys are looked up.
 enum Target {
-    Map { map: Map, columns: Vec<usize>, found: bool },
+    /// All rows of each key.
+    Table(Table),
+    Map {
+        map: Map,
+        columns: Vec<usize>,
+        found: bool,
+    },
     Live(LiveLookup),
 }
 
@@ -44,6 +53,9 @@ impl Target {
             }
             (a, b) => a.or(b),
         };
+        if command.rows {
+            return Self::open_table(store, command, name, version);
+        }
         let map = match version {
             Some(version) => store.map_at(name, version),
             None => store.map(name),
@@ -68,12 +80,44 @@ impl Target {
         Ok((Self::Map { map, columns, found: command.found }, Arc::new(Schema::new(answer))))
     }
 
+    fn open_table(
+        store: &Store,
+        command: &LookupCommand,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<(Self, SchemaRef), Status> {
+        let table = match version {
+            Some(version) => store.table_at(name, version),
+            None => store.table(name),
+        };
+        let mut table = table.map_err(|e| status::of_read(&e))?;
+        if let Some(columns) = &command.columns {
+            table = table.select(columns).map_err(|e| status::of_read(&e))?;
+        }
+        if let Some((first, len)) = command.within {
+            table = table.slice(to_usize(first), to_usize(len));
+        }
+        let position = Arc::new(Field::new("position", DataType::UInt64, false));
+        let schema = table.schema();
+        let fields: Vec<_> = std::iter::once(&position).chain(schema.fields()).cloned().collect();
+        let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
+        Ok((Self::Table(table), Arc::new(schema)))
+    }
+
     fn answer(&self, keys: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
+        let mut rows = keys.num_rows();
         let columns = match self {
             Self::Live(lookup) => lookup.answer(keys)?,
+            Self::Table(table) => {
+                let keys = key_array(&table.key_fields(), keys)?;
+                let (positions, batch) = table.lookup(&keys, None).map_err(|e| status::of_read(&e))?;
+                rows = batch.num_rows();
+                let positions: ArrayRef = Arc::new(positions);
+                std::iter::once(&positions).chain(batch.columns()).cloned().collect()
+            }
             Self::Map { map, columns, found } => {
                 let of_read = |e| status::of_read(&e);
-                let keys = key_array(map, keys)?;
+                let keys = key_array(map.key_fields(), keys)?;
                 if let ([_], false, [_]) = (columns.as_slice(), *found, map.value_fields()) {
                     vec![map.get_many(&keys).map_err(of_read)?]
                 } else {
@@ -87,18 +131,18 @@ impl Target {
                 }
             }
         };
-        let options = RecordBatchOptions::new().with_row_count(Some(keys.num_rows()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(schema.clone(), columns, &options)
             .map_err(|e| Status::internal(format!("put an answer together: {e}")))
     }
 }
 
 /// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.
-fn key_array(map: &Map, batch: &RecordBatch) -> Result<ArrayRef, Status> {
-    let key = map.key_fields();
+fn key_array(key: &[FieldRef], batch: &RecordBatch) -> Result<ArrayRef, Status> {
     let wrong = || {
         let names: Vec<_> = key.iter().map(|field| field.name().as_str()).collect();
-        Status::invalid_argument(format!("{} columns of keys: expected the columns {names:?}", batch.num_columns()))
+        let problem = format!("{} columns of keys: expected the columns {names:?}", batch.num_columns());
+        status::with_detail(Status::invalid_argument(problem), "key-type")
     };
     if batch.num_columns() == 1 && (key.len() == 1 || matches!(batch.column(0).data_type(), DataType::Struct(_))) {
         return Ok(batch.column(0).clone());
@@ -110,27 +154,25 @@ fn key_array(map: &Map, batch: &RecordBatch) -> Result<ArrayRef, Status> {
     }
 }
 
-/// What a failed stream of a client's data is.
-pub(crate) fn of_flight(error: FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => *status,
-        other => Status::invalid_argument(format!("the stream is malformed: {other}")),
-    }
+/// The decoded messages of a client's stream, with the first message put back before the others.
+pub(crate) fn decoded(
+    first: FlightData,
+    rest: Streaming<FlightData>,
+    bytes_max: u64,
+    flatten: Flatten,
+    caller: &Caller,
+) -> Intake {
+    Intake::new(stream::iter([Ok(first)]).chain(rest), bytes_max, flatten, caller.record().clone())
 }
 
-/// The decoded messages of a client's stream, with the first message put back before the others. Messages of metadata alone
-/// are left out.
-pub(crate) fn decoded(first: FlightData, rest: Streaming<FlightData>) -> FlightDataDecoder {
-    let all = stream::iter([Ok(first)]).chain(rest);
-    let with_data = all.try_filter(|data| std::future::ready(!data.data_header.is_empty()));
-    FlightDataDecoder::new(with_data.map_err(FlightError::from))
-}
-
-/// Serves one stream of lookups.
+/// Serves one stream of lookups. It ends when its client ends it, or when the server stops: by then it has answered what
+/// it was asked.
 pub(crate) async fn lookup(
     caller: Caller,
     store: Store,
     mut stream: Streaming<FlightData>,
+    bytes_max: u64,
+    drain: Drain,
 ) -> Result<Response<FlightDataStream>, Status> {
     let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?;
     let descriptor = first.flight_descriptor.as_ref();
@@ -144,13 +186,19 @@ pub(crate) async fn lookup(
     let target = Arc::new(target);
     let mut encoder = Encoder::new(&schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
     let first_answer = Message::schema(&schema);
-    let answers = decoded(first, stream)
-        .map_err(of_flight)
-        .try_filter_map(|data| async move {
-            let app_metadata = data.app_metadata();
-            Ok(match data.payload {
-                DecodedPayload::RecordBatch(batch) => Some((app_metadata, batch)),
-                DecodedPayload::Schema(_) | DecodedPayload::None => None,
+    let stopping = Arc::new(AtomicBool::new(false));
+    let told = stopping.clone();
+    let stop = async move {
+        drain.begun().await;
+        told.store(true, Ordering::Relaxed);
+    };
+    let record = caller.record().clone();
+    let answers = decoded(first, stream, bytes_max, Flatten::All, &caller)
+        .take_until(Box::pin(stop))
+        .try_filter_map(|taken| async move {
+            Ok(match taken {
+                Taken::Rows { batch, app_metadata } => Some((app_metadata, batch)),
+                Taken::Schema(_) => None,
             })
         })
         .map(move |next| {
@@ -173,8 +221,14 @@ pub(crate) async fn lookup(
             if let Some(last) = messages.last_mut() {
                 last.app_metadata = app_metadata;
             }
+            record.moved(0, messages.iter().map(|message| message.body_bytes() as u64).sum());
             Ok::<_, Status>(stream::iter(messages.into_iter().map(Ok)))
         })
         .try_flatten();
-    Ok(response(stream::iter([Ok(first_answer)]).chain(answers)))
+    let farewell = stream::once(async move {
+        let why = || Status::unavailable("the server stops; what was asked before has been answered");
+        stopping.load(Ordering::Relaxed).then(|| Err(why()))
+    });
+    let farewell = farewell.filter_map(std::future::ready);
+    Ok(response(stream::iter([Ok(first_answer)]).chain(answers).chain(farewell)))
 }

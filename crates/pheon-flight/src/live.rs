@@ -10,7 +10,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use pheon::Store;
-use pheon_live::{Entry, LiveError, LiveMap, Location, Ordered, Place};
+use pheon_live::{Entry, LiveError, LiveMap, LiveOptions, Location, Ordered, Place};
 use tonic::Status;
 
 use crate::encode::MESSAGE_BYTES_MAX;
@@ -40,9 +40,27 @@ pub(crate) fn names(store: &Store) -> Result<Vec<String>, Status> {
 /// Attaches a live map; to write where the server may, since only so is one of an earlier boot rebuilt.
 pub(crate) fn attach(store: &Store, name: &str) -> Result<LiveMap, Status> {
     LiveMap::attach(&location(store, name), !store.is_read_only()).map_err(|e| match e {
-        LiveError::NotFound { .. } => Status::not_found(format!("there is no live map {name:?}")),
+        LiveError::NotFound { .. } => no_such(name),
         e => status::of_live(&e),
     })
+}
+
+/// Makes a live map, or finds it unless it must be made; whether it was made.
+pub(crate) fn make(store: &Store, name: &str, create: Option<bool>, options: &LiveOptions) -> Result<bool, Status> {
+    let location = location(store, name);
+    match create {
+        Some(true) => LiveMap::create(&location, options).map(|_| true),
+        Some(false) => LiveMap::attach(&location, true).map(|_| false),
+        None => LiveMap::open_filled(&location, options, std::iter::empty()).map(|(_, made)| made),
+    }
+    .map_err(|e| match e {
+        LiveError::NotFound { .. } => no_such(name),
+        e => status::of_live(&e),
+    })
+}
+
+fn no_such(name: &str) -> Status {
+    status::with_detail(Status::not_found(format!("there is no live map {name:?}")), "not-found")
 }
 
 fn encoded(fields: Vec<Field>) -> SchemaRef {

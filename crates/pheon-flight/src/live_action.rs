@@ -36,6 +36,8 @@ enum Operation<'a> {
     Get(Key<'a>),
     SetDefault(Key<'a>, Bytes<'a>),
     Cas(Key<'a>, Option<Bytes<'a>>, Option<Bytes<'a>>),
+    /// Nothing is changed by any operation unless the key has this value.
+    Expect(Key<'a>, Option<Bytes<'a>>),
     Increment(Key<'a>, Bytes<'a>),
     Pop(Key<'a>),
     Clear,
@@ -44,7 +46,7 @@ enum Operation<'a> {
 
 impl Operation<'_> {
     fn changes(&self) -> bool {
-        !matches!(self, Self::Get(_) | Self::Len)
+        !matches!(self, Self::Get(_) | Self::Len | Self::Expect(..))
     }
 }
 
@@ -101,6 +103,7 @@ impl<'a> Body<'a> {
             "get" => (2, Operation::Get(self.key()?)),
             "setdefault" => (3, Operation::SetDefault(self.key()?, self.bin("a value")?)),
             "cas" => (4, Operation::Cas(self.key()?, self.optional("a value")?, self.optional("a value")?)),
+            "expect" => (3, Operation::Expect(self.key()?, self.optional("a value")?)),
             "increment" => (3, Operation::Increment(self.key()?, self.bin("a number")?)),
             "pop" => (2, Operation::Pop(self.key()?)),
             "clear" => (1, Operation::Clear),
@@ -180,6 +183,7 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
     let full = |_| Status::internal("write a result");
     encode::write_array_len(&mut out, operations.len() as u32).map_err(full)?;
     let mut len = map.len();
+    let mut as_expected = true;
     for operation in operations {
         let key = match operation {
             Operation::Clear => {
@@ -197,6 +201,7 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
             | Operation::Get(key)
             | Operation::SetDefault(key, _)
             | Operation::Cas(key, ..)
+            | Operation::Expect(key, _)
             | Operation::Increment(key, _)
             | Operation::Pop(key) => *key,
         };
@@ -221,6 +226,11 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
                 let equal = value == *old;
                 (equal.then(|| new.map(<[u8]>::to_vec)), equal, value.map(<[u8]>::to_vec))
             }
+            Operation::Expect(_, old) => {
+                let equal = value == *old;
+                as_expected &= equal;
+                (None, equal, value.map(<[u8]>::to_vec))
+            }
             Operation::Increment(_, by) => {
                 let sum = add(value, by)?;
                 (Some(Some(sum.clone())), value.is_some(), Some(sum))
@@ -234,6 +244,9 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
             let entry = after.map(|value| stored(given, &value));
             changed.put(key.canonical, entry);
         }
+    }
+    if !as_expected {
+        return Ok(out);
     }
     if changed.cleared {
         map.clear_and(&changed)?;

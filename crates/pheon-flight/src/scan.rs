@@ -41,19 +41,20 @@ impl Selection {
         }
         let (skip, limit) = (to_usize(command.offset.unwrap_or(0)), command.limit.map_or(usize::MAX, to_usize));
         if let Some(keys) = &command.keys {
-            let mut pieces = Vec::with_capacity(keys.len());
-            let (mut skip, mut left) = (skip, limit);
+            let mut pieces = Pieces::new(skip, limit, keys.len());
             for key in keys {
                 let (first, len) = table.rows(full_key(&table, key)?.as_ref()).map_err(of_read)?.bounds();
-                let skipped = skip.min(len);
-                skip -= skipped;
-                let taken = (len - skipped).min(left);
-                left -= taken;
-                if taken > 0 {
-                    pieces.push(first + skipped..first + skipped + taken);
-                }
+                pieces.add(first, len);
             }
-            return Ok(Self { table, pieces: Some(pieces) });
+            return Ok(Self { table, pieces: Some(pieces.found) });
+        }
+        if let Some(runs) = &command.rows {
+            let mut pieces = Pieces::new(skip, limit, runs.len());
+            for &(first, len) in runs {
+                let (first, len) = table.slice(to_usize(first), to_usize(len)).bounds();
+                pieces.add(first, len);
+            }
+            return Ok(Self { table, pieces: Some(pieces.found) });
         }
         if let Some(prefix) = &command.prefix {
             table = table.prefix(&prefix_bytes(&table, prefix)?).map_err(of_read)?;
@@ -98,7 +99,30 @@ impl Selection {
     }
 }
 
-fn to_usize(number: u64) -> usize {
+/// Runs of rows, without those that are skipped or beyond the limit.
+struct Pieces {
+    skip: usize,
+    left: usize,
+    found: Vec<Range<usize>>,
+}
+
+impl Pieces {
+    fn new(skip: usize, limit: usize, expected: usize) -> Self {
+        Self { skip, left: limit, found: Vec::with_capacity(expected) }
+    }
+
+    fn add(&mut self, first: usize, len: usize) {
+        let skipped = self.skip.min(len);
+        self.skip -= skipped;
+        let taken = (len - skipped).min(self.left);
+        self.left -= taken;
+        if taken > 0 {
+            self.found.push(first + skipped..first + skipped + taken);
+        }
+    }
+}
+
+pub(crate) fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
@@ -182,7 +206,7 @@ fn bound_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
     table.composite_key(&refs).map(OwnedKey::Bytes).map_err(|e| status::of_read(&e))
 }
 
-fn full_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
+pub(crate) fn full_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
     let (given, columns) = (key.parts().len(), table.key().len());
     if given != columns && columns > 0 {
         return Err(Status::invalid_argument(format!(

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._native import TableHandle
 
 
@@ -31,7 +31,7 @@ def library_of(data: Any) -> str | None:
     return None
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """`Map.get_many`."""
     if isinstance(keys, list):
         return mapping.get_list(keys, default, threads)
@@ -53,7 +53,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     return adapted(mapping, keys, default, threads)
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """`Map.contains_many`."""
     if isinstance(keys, list):
         return mapping.contains_list(keys, threads)

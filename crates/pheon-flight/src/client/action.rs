@@ -58,8 +58,10 @@ impl Client {
     /// The connection broke, the deadline passed, or the server refused.
     pub async fn action(&self, name: &str, body: impl Into<Bytes>) -> Result<Vec<Bytes>, ClientError> {
         // What changes something is not done twice.
-        let again =
-            matches!(name, "store" | "datasets" | "info" | "versions" | "refresh" | "verify" | "memory" | "warm");
+        let again = matches!(
+            name,
+            "store" | "datasets" | "info" | "versions" | "refresh" | "locate" | "verify" | "memory" | "warm"
+        );
         let action = Action { r#type: name.to_owned(), body: body.into() };
         let attempt = |mut stub: Stub| {
             let request = self.connection.timed(action.clone());

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::error::ClientError;
 use super::{ClientOptions, LiveAnswer, LiveOperation, Lookup, LookupOptions, PutWriter, ScanStream};
-use super::{Published, Put, Scan, ScanInfo, StoreFacts};
+use super::{Published, Put, Scan, ScanInfo, SqlAnswer, StoreFacts};
 
 /// How often a waiting call asks whether it was interrupted.
 const POLL_EVERY: Duration = Duration::from_millis(50);
@@ -275,6 +275,18 @@ impl Client {
         Ok(Rows::of(stream, &self.waiter))
     }
 
+    /// See [`Client::sql`](super::Client::sql).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sql(&self, sql: &str, parameters: Option<RecordBatch>) -> Result<Answer, ClientError> {
+        let answer = self.call("run SQL", |client| async move { client.sql(sql, parameters).await })?;
+        Ok(match answer {
+            SqlAnswer::Rows(stream) => Answer::Rows(Rows::of(stream, &self.waiter)),
+            SqlAnswer::Changed(rows) => Answer::Changed(rows),
+        })
+    }
+
     /// See [`Client::execute`](super::Client::execute).
     ///
     /// # Errors
@@ -350,6 +362,15 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("uri", &self.uri).field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+/// What a statement gave.
+#[derive(Debug)]
+pub enum Answer {
+    /// The rows of a query.
+    Rows(Rows),
+    /// How many rows a change was about.
+    Changed(u64),
 }
 
 /// Rows as they arrive. Dropped, the stream ends at the server too.

@@ -75,6 +75,10 @@ impl Connection {
     pub(super) async fn open(uri: &str, options: ClientOptions) -> Result<Arc<Self>, ClientError> {
         const OPERATION: &str = "connect";
         let target = Target::of(uri)?;
+        let authorization = match &options.credentials {
+            Credentials::Token(token) => Some(bearer(token)?),
+            _ => None,
+        };
         let unusable =
             |e: tonic::transport::Error| ClientError::Options { problem: format!("the URI is {uri:?}: {}", cause(&e)) };
         let mut endpoint = Endpoint::from_shared(target.endpoint)
@@ -109,10 +113,6 @@ impl Connection {
                 let (operation, uri) = (OPERATION, uri.to_owned());
                 return Err(ClientError::Deadline { operation, uri, timeout: Some(timeout) });
             }
-        };
-        let authorization = match &options.credentials {
-            Credentials::Token(token) => Some(bearer(token)?),
-            _ => None,
         };
         let authorization = RwLock::new(authorization);
         let connection = Arc::new(Self { uri: uri.to_owned(), options, channel, authorization });

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_flight::FlightDescriptor;
 use arrow_schema::SchemaRef;
@@ -32,6 +34,10 @@ pub struct LookupOptions {
     columns: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_false")]
     found: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    rows: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within: Option<(u64, u64)>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -72,6 +78,21 @@ impl LookupOptions {
         self.found = found;
         self
     }
+
+    /// Answers are not aligned with the keys but have all rows of each: first the column `position`, the number of the row's
+    /// key in its batch, then the dataset's columns. Keys may repeat in the dataset.
+    #[must_use]
+    pub fn rows(mut self, rows: bool) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// With [`LookupOptions::rows`]: only `len` rows of the version from number `first` on.
+    #[must_use]
+    pub fn within(mut self, first: u64, len: u64) -> Self {
+        self.within = Some((first, len));
+        self
+    }
 }
 
 /// An open exchange of keys for values. It stays on the version that it began with.
@@ -84,6 +105,8 @@ pub struct Lookup {
     under_way: VecDeque<usize>,
     /// How many keys the next batch has.
     batch_keys: usize,
+    /// Whether answers have a row a key.
+    aligned: bool,
 }
 
 impl Lookup {
@@ -103,7 +126,15 @@ impl Lookup {
         };
         let (outgoing, messages) = connection.call(OPERATION, true, attempt).await?;
         let incoming = Incoming::begin(Arc::clone(&connection), OPERATION, messages).await?;
-        Ok(Self { connection, keys, outgoing, incoming, under_way: VecDeque::new(), batch_keys: KEYS_AT_FIRST })
+        Ok(Self {
+            connection,
+            keys,
+            outgoing,
+            incoming,
+            under_way: VecDeque::new(),
+            batch_keys: KEYS_AT_FIRST,
+            aligned: !options.rows,
+        })
     }
 
     /// The columns of answers.
@@ -143,7 +174,7 @@ impl Lookup {
             Ok(None) => return Err(protocol(OPERATION, "the server ended the lookup")),
             Err(e) => return Err(self.outgoing.take_failure().map_or(e, |failure| protocol(OPERATION, failure))),
         };
-        if answer.num_rows() != rows {
+        if self.aligned && answer.num_rows() != rows {
             return Err(protocol(OPERATION, format!("{} answers to {rows} keys", answer.num_rows())));
         }
         if rows > 0 {
@@ -157,6 +188,8 @@ impl Lookup {
 
     /// The values of many keys, aligned with them when put behind each other. Keys are sent in batches whose answers are
     /// about as large as the options say, several at once.
+    ///
+    /// With [`LookupOptions::rows`] positions count from the first of all keys.
     ///
     /// # Errors
     /// As those of [`Lookup::send`] and [`Lookup::receive`].
@@ -173,9 +206,10 @@ impl Lookup {
                 sent += batch.num_rows();
                 self.send(batch).await?;
             }
+            let of_keys = self.under_way.front().copied().unwrap_or(0);
             let answer = self.receive().await?;
-            received += answer.num_rows();
-            answers.push(answer);
+            answers.push(if self.aligned { answer } else { moved(&answer, received as u64)? });
+            received += of_keys;
         }
         Ok(answers)
     }
@@ -193,6 +227,15 @@ impl Lookup {
             }
         }
     }
+}
+
+/// An answer whose positions count from another key.
+fn moved(answer: &RecordBatch, first: u64) -> Result<RecordBatch, ClientError> {
+    let positions = answer.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    let positions = positions.ok_or_else(|| protocol(OPERATION, "the answer has no positions"))?;
+    let mut columns = answer.columns().to_vec();
+    columns[0] = Arc::new(positions.unary::<_, UInt64Type>(|position| position + first));
+    RecordBatch::try_new(answer.schema(), columns).map_err(|e| protocol(OPERATION, e))
 }
 
 /// Bytes of the rows of a batch, not of what it is a slice of.

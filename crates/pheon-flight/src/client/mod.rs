@@ -59,6 +59,7 @@ pub use lookup::{Lookup, LookupOptions};
 pub use options::ClientOptions;
 pub use put::{Published, Put, PutMode, PutWriter};
 pub use scan::{Key, Scan, ScanInfo, ScanStream};
+pub use sql::SqlAnswer;
 
 /// A connection to a server. Clones share it; any number of calls may be under way.
 #[derive(Clone)]

@@ -45,6 +45,8 @@ pub struct Put {
     value: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_duplicate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compact: Option<bool>,
 }
 
 impl Put {
@@ -97,6 +99,13 @@ impl Put {
     #[must_use]
     pub fn on_duplicate(mut self, which: impl Into<String>) -> Self {
         self.on_duplicate = Some(which.into());
+        self
+    }
+
+    /// Whether small segments are merged after a change, as soon as there are many. Default: yes.
+    #[must_use]
+    pub fn compact(mut self, compact: bool) -> Self {
+        self.compact = Some(compact);
         self
     }
 }

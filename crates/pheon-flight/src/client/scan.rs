@@ -43,6 +43,8 @@ pub struct Scan {
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Key>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<Vec<(u64, u64)>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
@@ -99,6 +101,13 @@ impl Scan {
     #[must_use]
     pub fn keys<K: Into<Key>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.keys = Some(keys.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Runs of rows, each by the number of its first within the version and how many there are, in this order.
+    #[must_use]
+    pub fn rows(mut self, runs: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        self.rows = Some(runs.into_iter().collect());
         self
     }
 

@@ -1,7 +1,10 @@
 //! Queries and updates by Flight SQL.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
-use arrow_flight::{Action, FlightData, FlightDescriptor};
+use arrow_flight::{Action, FlightData, FlightDescriptor, IpcMessage};
+use arrow_schema::Schema;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
@@ -40,6 +43,16 @@ mod messages {
         pub(super) handle: Bytes,
     }
 
+    /// The answer to a request for a prepared statement.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Created {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) handle: Bytes,
+        /// Columns of its rows, as an IPC message.
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) schema: Bytes,
+    }
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct UpdateResult {
         #[prost(int64, tag = "1")]
@@ -53,9 +66,25 @@ mod messages {
     }
 }
 
+/// What a statement gave.
+#[derive(Debug)]
+pub enum SqlAnswer {
+    /// The rows of a query.
+    Rows(ScanStream),
+    /// How many rows a change was about.
+    Changed(u64),
+}
+
 fn any(name: &str, message: &impl Message) -> Bytes {
     let type_url = format!("type.googleapis.com/arrow.flight.protocol.sql.{name}");
     messages::Any { type_url, value: message.encode_to_vec().into() }.encode_to_vec().into()
+}
+
+/// How many rows the metadata of an answer says were changed.
+fn changed(answer: Option<Bytes>) -> Result<u64, ClientError> {
+    let answer = answer.ok_or_else(|| protocol(OPERATION, "the update has no result"))?;
+    let result = messages::UpdateResult::decode(answer).map_err(|e| protocol(OPERATION, e))?;
+    Ok(u64::try_from(result.record_count).unwrap_or(0))
 }
 
 impl Client {
@@ -70,21 +99,48 @@ impl Client {
             let info = self.connection.info(OPERATION, &descriptor).await?;
             return self.connection.stream(OPERATION, info).await;
         };
-        let prepared = self.prepare(&statement).await?;
-        let answer = async {
-            let handle = self.bind("CommandPreparedStatementQuery", &prepared, parameters).await?;
-            let handle = match handle {
-                Some(bytes) => messages::BindResult::decode(bytes).ok().and_then(|bound| bound.handle),
-                None => None,
-            };
-            let bound = messages::Prepared { handle: handle.unwrap_or_else(|| prepared.handle.clone()) };
-            let descriptor = FlightDescriptor::new_cmd(any("CommandPreparedStatementQuery", &bound));
-            let info = self.connection.info(OPERATION, &descriptor).await?;
-            self.connection.stream(OPERATION, info).await
-        };
-        let answer = answer.await;
+        let (prepared, _) = self.prepare(&statement).await?;
+        let answer = self.query_prepared(&prepared, Some(parameters)).await;
         self.close(&prepared).await;
         answer
+    }
+
+    /// Runs a statement that is a query or changes something, as the server finds.
+    ///
+    /// # Errors
+    /// As [`Client::query`].
+    pub async fn sql(&self, sql: &str, parameters: Option<RecordBatch>) -> Result<SqlAnswer, ClientError> {
+        let statement = messages::CommandStatement { query: sql.to_owned(), transaction_id: None };
+        let (prepared, is_query) = self.prepare(&statement).await?;
+        let answer = if is_query {
+            self.query_prepared(&prepared, parameters).await.map(SqlAnswer::Rows)
+        } else {
+            let none = || RecordBatch::new_empty(Arc::new(Schema::empty()));
+            let parameters = parameters.unwrap_or_else(none);
+            match self.bind("CommandPreparedStatementUpdate", &prepared, parameters).await {
+                Ok(answer) => changed(answer).map(SqlAnswer::Changed),
+                Err(e) => Err(e),
+            }
+        };
+        self.close(&prepared).await;
+        answer
+    }
+
+    async fn query_prepared(
+        &self,
+        prepared: &messages::Prepared,
+        parameters: Option<RecordBatch>,
+    ) -> Result<ScanStream, ClientError> {
+        let mut handle = prepared.handle.clone();
+        if let Some(parameters) = parameters {
+            let bound = self.bind("CommandPreparedStatementQuery", prepared, parameters).await?;
+            let bound = bound.and_then(|bytes| messages::BindResult::decode(bytes).ok()).and_then(|bound| bound.handle);
+            handle = bound.unwrap_or(handle);
+        }
+        let bound = messages::Prepared { handle };
+        let descriptor = FlightDescriptor::new_cmd(any("CommandPreparedStatementQuery", &bound));
+        let info = self.connection.info(OPERATION, &descriptor).await?;
+        self.connection.stream(OPERATION, info).await
     }
 
     /// Runs a statement that changes something; how many rows it changed.
@@ -104,18 +160,17 @@ impl Client {
                 self.connection.call(OPERATION, false, attempt).await?.map(|result| result.app_metadata)
             }
             Some(parameters) => {
-                let prepared = self.prepare(&statement).await?;
+                let (prepared, _) = self.prepare(&statement).await?;
                 let done = self.bind("CommandPreparedStatementUpdate", &prepared, parameters).await;
                 self.close(&prepared).await;
                 done?
             }
         };
-        let answer = answer.ok_or_else(|| protocol(OPERATION, "the update has no result"))?;
-        let result = messages::UpdateResult::decode(answer).map_err(|e| protocol(OPERATION, e))?;
-        Ok(u64::try_from(result.record_count).unwrap_or(0))
+        changed(answer)
     }
 
-    async fn prepare(&self, statement: &messages::CommandStatement) -> Result<messages::Prepared, ClientError> {
+    /// A prepared statement, and whether it is a query.
+    async fn prepare(&self, statement: &messages::CommandStatement) -> Result<(messages::Prepared, bool), ClientError> {
         let body = any("ActionCreatePreparedStatementRequest", statement);
         let attempt = |mut stub: Stub| {
             let action = Action { r#type: "CreatePreparedStatement".to_owned(), body: body.clone() };
@@ -124,7 +179,15 @@ impl Client {
         };
         let result = self.connection.call(OPERATION, true, attempt).await?;
         let result = messages::Any::decode(result.body).map_err(|e| protocol(OPERATION, e))?;
-        messages::Prepared::decode(result.value).map_err(|e| protocol(OPERATION, e))
+        let created = messages::Created::decode(result.value).map_err(|e| protocol(OPERATION, e))?;
+        // What changes something has no columns, and some servers send no schema for it.
+        let is_query = if created.schema.is_empty() {
+            false
+        } else {
+            let schema = Schema::try_from(IpcMessage(created.schema)).map_err(|e| protocol(OPERATION, e))?;
+            !schema.fields().is_empty()
+        };
+        Ok((messages::Prepared { handle: created.handle }, is_query))
     }
 
     /// Sends parameters; the metadata of the answer.

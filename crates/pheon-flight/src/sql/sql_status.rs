@@ -17,6 +17,7 @@ pub fn status_of(error: &SqlError) -> Status {
         SqlError::ReadOnly | SqlError::Changed { .. } => Code::FailedPrecondition,
         SqlError::Limit { .. } => Code::ResourceExhausted,
         SqlError::Source { .. } => Code::Aborted,
+        SqlError::Stopped => Code::Cancelled,
         SqlError::Read(e) => of_read(e),
         SqlError::Write(e) => of_write(e),
         _ => Code::Internal,
@@ -27,7 +28,27 @@ pub fn status_of(error: &SqlError) -> Status {
         text = format!("{text}: {e}");
         cause = e.source();
     }
-    Status::new(code, text)
+    crate::status::with_detail(Status::new(code, text), detail_of(error))
+}
+
+fn detail_of(error: &SqlError) -> &'static str {
+    match error {
+        SqlError::Syntax { .. } => "sql-syntax",
+        SqlError::Plan { .. } => "sql-plan",
+        SqlError::Parameters { .. } => "sql-parameters",
+        SqlError::Value { .. } => "sql-value",
+        SqlError::Unsupported { .. } => "sql-unsupported",
+        SqlError::NotFound { .. } => "not-found",
+        SqlError::Exists { .. } => "exists",
+        SqlError::Denied { .. } => "denied",
+        SqlError::ReadOnly => "read-only",
+        SqlError::Changed { .. } => "sql-changed",
+        SqlError::Limit { .. } => "sql-limit",
+        SqlError::Source { .. } => "source",
+        SqlError::Read(e) => crate::status::detail_of_read(e),
+        SqlError::Write(e) => crate::status::detail_of_write(e),
+        _ => "internal",
+    }
 }
 
 fn of_read(error: &ReadError) -> Code {
