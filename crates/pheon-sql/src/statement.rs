@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream, with_new_children_if_necessary};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::analysis::Action;
@@ -112,7 +115,8 @@ impl Statement {
     /// The plan over the newest versions.
     async fn refreshed(&self) -> Result<Arc<Planned>, SqlError> {
         let current = self.current();
-        if self.session.is_snapshot() || !current.pinned.is_outdated() {
+        let in_snapshot = self.session.snapshot().is_some_and(|pinned| Arc::ptr_eq(pinned, &current.pinned));
+        if in_snapshot || !current.pinned.is_outdated() {
             return Ok(current);
         }
         let types = current.parameters.clone();
@@ -218,7 +222,7 @@ impl Planned {
         if in_order {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
-        let physical = catch_panics(state.create_physical_plan(&plan)).await?;
+        let physical = yielding(catch_panics(state.create_physical_plan(&plan)).await?)?;
         let stream = execute_stream(physical, state.task_ctx())?;
         let of_rows = schema.clone();
         let stream = std::panic::AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
@@ -227,6 +231,20 @@ impl Planned {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)))
     }
+}
+
+/// The plan with joins that yield now and then though hardly any pair of rows is an answer: what never yields cannot be
+/// stopped.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let changed = plan.transform_up(|node| {
+        if !node.is::<NestedLoopJoinExec>() && !node.is::<CrossJoinExec>() {
+            return Ok(Transformed::no(node));
+        }
+        let inputs = node.children().into_iter().map(|input| Arc::new(CooperativeExec::new(input.clone())) as _);
+        let inputs = inputs.collect::<Vec<Arc<dyn ExecutionPlan>>>();
+        Ok(Transformed::yes(with_new_children_if_necessary(node, inputs)?))
+    })?;
+    Ok(changed.data)
 }
 
 fn bind(plan: &LogicalPlan, values: &ParamValues) -> Result<LogicalPlan, SqlError> {

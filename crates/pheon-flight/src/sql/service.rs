@@ -230,6 +230,14 @@ fn command_info(
     info(command.as_any().encode_to_vec().into(), schema, request.into_inner())
 }
 
+/// With the number of rows that a change made, where clients look for that of an answer: it is what they report.
+fn counted(response: Response<FlightInfo>, changed: Option<i64>) -> Response<FlightInfo> {
+    response.map(|info| match changed {
+        Some(rows) => FlightInfo { total_records: rows, ..info },
+        None => info,
+    })
+}
+
 #[tonic::async_trait]
 impl FlightSqlService for SqlService {
     type FlightService = SqlService;
@@ -244,15 +252,15 @@ impl FlightSqlService for SqlService {
         let statement = self.prepared(session, query.query.clone()).await?;
         let schema = statement.schema();
         let held = Held::new(statement, false);
-        let handle = if held.statement.is_query() {
-            self.handles.keep_statement(self.gate.as_ref(), &caller, held)?
+        let (handle, changed) = if held.statement.is_query() {
+            (self.handles.keep_statement(self.gate.as_ref(), &caller, held)?, None)
         } else {
             // Now, and not when the client fetches the rows that there are not, which some do late or never.
-            self.updated(held, None).await?;
-            self.gate.sign(DONE).into()
+            let changed = self.updated(held, None).await?;
+            (self.gate.sign(DONE).into(), Some(changed))
         };
         let ticket = TicketStatementQuery { statement_handle: handle };
-        command_info(&ticket, &schema, request)
+        Ok(counted(command_info(&ticket, &schema, request)?, changed))
     }
 
     async fn get_flight_info_prepared_statement(
@@ -266,9 +274,9 @@ impl FlightSqlService for SqlService {
             return command_info(&query, &held.statement.schema(), request);
         }
         let bound = held.bound.clone();
-        self.updated(held, bound).await?;
+        let changed = self.updated(held, bound).await?;
         let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
-        command_info(&ticket, &Schema::empty(), request)
+        Ok(counted(command_info(&ticket, &Schema::empty(), request)?, Some(changed)))
     }
 
     async fn do_get_statement(
@@ -379,8 +387,11 @@ impl FlightSqlService for SqlService {
         query: ActionEndTransactionRequest,
         request: Request<Action>,
     ) -> Result<(), Status> {
-        // Commit or rollback: there is nothing to do either way.
+        // Commit or rollback is the same. Clients go on with statements that were prepared in it.
         let caller = self.caller(request.extensions())?;
+        if let Ok(session) = self.handles.transaction(self.gate.as_ref(), &caller, &query.transaction_id) {
+            session.end_snapshot();
+        }
         self.handles.close(self.gate.as_ref(), &caller, &query.transaction_id)
     }
 
