@@ -84,9 +84,9 @@ def test_a_limit_answers(server: FlightServer, name: str) -> None:
 
 
 def test_long_lists_are_answered(server: FlightServer) -> None:
-    keys = ", ".join(f"'word {i:04}'" for i in range(50_000))
+    keys = ", ".join(f"'word {i:04}'" for i in range(5_000))
     assert ask(server.location, f"select count(*) from words where word in ({keys})") == [(2000,)]
-    numbers = ", ".join(map(str, range(1000, 100_000)))
+    numbers = ", ".join(map(str, range(1000, 6000)))
     assert ask(server.location, f"select count(*) from words where n not in ({numbers})") == [(1000,)]
 
 

@@ -11,7 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream, with_new_children_if_necessary};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream, replace_children_if_necessary};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::analysis::Action;
@@ -242,7 +242,7 @@ fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, Data
         }
         let inputs = node.children().into_iter().map(|input| Arc::new(CooperativeExec::new(input.clone())) as _);
         let inputs = inputs.collect::<Vec<Arc<dyn ExecutionPlan>>>();
-        Ok(Transformed::yes(with_new_children_if_necessary(node, inputs)?))
+        Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })?;
     Ok(changed.data)
 }

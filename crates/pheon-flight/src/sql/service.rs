@@ -13,7 +13,7 @@ use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
     ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, CommandGetCatalogs, CommandGetCrossReference,
+    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, Command, CommandGetCatalogs, CommandGetCrossReference,
     CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
     CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate,
@@ -241,6 +241,18 @@ fn counted(response: Response<FlightInfo>, changed: Option<i64>) -> Response<Fli
 #[tonic::async_trait]
 impl FlightSqlService for SqlService {
     type FlightService = SqlService;
+
+    async fn get_flight_info_fallback(
+        &self,
+        command: Command,
+        _: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        Err(unknown("command", command.type_url()))
+    }
+
+    async fn do_get_fallback(&self, _: Request<Ticket>, message: Any) -> Result<Response<DataStream>, Status> {
+        Err(unknown("ticket", &message.type_url))
+    }
 
     async fn get_flight_info_statement(
         &self,
@@ -620,6 +632,10 @@ impl FlightSqlService for SqlService {
 
     /// What the server says of itself is made in one place, once.
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+fn unknown(what: &str, type_url: &str) -> Status {
+    Status::invalid_argument(format!("neither a {what} of plain Flight nor one of Flight SQL (type {type_url:?})"))
 }
 
 fn as_count(rows: u64) -> i64 {

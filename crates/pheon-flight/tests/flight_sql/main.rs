@@ -6,8 +6,8 @@ use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
-    ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables,
-    CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
+    ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys,
+    CommandGetTables, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
 };
 use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use arrow_schema::Schema;
