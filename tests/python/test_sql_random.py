@@ -232,3 +232,21 @@ def named(batch: Any) -> list[dict[str, Any]]:
     """Rows, also where two columns have one name."""
     rows = batch.to_pyarrow()
     return rows.rename_columns([f"{at}" for at in range(rows.num_columns)]).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("7 / 2", 3),
+        ("cast(2.5 as int)", 2),
+        ("0.1 + 0.2 = 0.3", False),
+        ("cast(0.1 as decimal(2, 1)) + cast(0.2 as decimal(2, 1)) = cast(0.3 as decimal(2, 1))", True),
+        ("(select max(x) from (values (cast('nan' as double), 1), (2.0, 1)) v(x, g) group by g)", 2.0),
+        ("(select x from (values (1), (null)) v(x) order by x desc limit 1)", None),
+    ],
+)
+def test_documented_differences(
+    engines: tuple[pheon.Store, duckdb.DuckDBPyConnection], expression: str, answer: object
+) -> None:
+    store, _ = engines
+    assert store.sql(f"select {expression} as answer").to_pylist() == [{"answer": answer}]
