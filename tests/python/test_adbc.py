@@ -139,6 +139,13 @@ def test_large_results_are_streamed(cursor: dbapi.Cursor) -> None:
     assert answer(cursor, "select count(*) from words") == [(ROWS,)]
 
 
+def test_long_lists(cursor: dbapi.Cursor) -> None:
+    keys = ", ".join(f"'word {i:04}'" for i in range(10_000))
+    assert answer(cursor, f"select count(*) from words where word in ({keys})") == [(ROWS,)]
+    numbers = ", ".join(map(str, range(100, 10_000)))
+    assert answer(cursor, f"select count(*) from words where number not in ({numbers})") == [(100,)]
+
+
 # Changes ----------------------------------------------------------------------------------------------------------
 
 

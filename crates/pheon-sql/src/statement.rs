@@ -4,14 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec};
+use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream, replace_children_if_necessary};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::analysis::Action;
@@ -22,6 +19,7 @@ use crate::error::SqlError;
 use crate::parameters;
 use crate::session::Session;
 use crate::syntax::{Parsed, parse};
+use crate::yielding::yielding;
 
 /// A statement, planned. It may be executed many times, also at once; each time it sees the newest versions, unless it
 /// belongs to a snapshot. Cheap to clone.
@@ -231,20 +229,6 @@ impl Planned {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)))
     }
-}
-
-/// The plan with joins that yield now and then though hardly any pair of rows is an answer: what never yields cannot be
-/// stopped.
-fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let changed = plan.transform_up(|node| {
-        if !node.is::<NestedLoopJoinExec>() && !node.is::<CrossJoinExec>() {
-            return Ok(Transformed::no(node));
-        }
-        let inputs = node.children().into_iter().map(|input| Arc::new(CooperativeExec::new(input.clone())) as _);
-        let inputs = inputs.collect::<Vec<Arc<dyn ExecutionPlan>>>();
-        Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
-    })?;
-    Ok(changed.data)
 }
 
 fn bind(plan: &LogicalPlan, values: &ParamValues) -> Result<LogicalPlan, SqlError> {

@@ -70,6 +70,9 @@ impl SqlService {
     ///
     /// # Errors
     /// What the operating system says if there can be no such threads.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, whose threads look after those.
     pub fn new(engine: Engine, gate: Arc<dyn Gate>, limits: HandleLimits) -> io::Result<Self> {
         let work = Work::new(engine.options().partitions, limits.time_max)?;
         let (read_only, bytes_max) = (engine.store().is_read_only(), engine.options().statement_bytes_max);

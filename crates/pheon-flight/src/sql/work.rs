@@ -25,7 +25,7 @@ const QUEUE_BATCHES_MAX: usize = 2;
 /// Threads that are kept by work that does not end, at most so many times as many as there should be.
 const STUCK_MAX: usize = 4;
 /// How long work that is no longer wanted may take to notice, before its threads are replaced.
-const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+const STOP_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The threads. Cheap to clone; all clones are one.
 #[derive(Clone)]

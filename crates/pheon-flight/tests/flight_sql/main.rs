@@ -7,7 +7,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys,
-    CommandGetTables, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
+    CommandGetTables, CommandGetXdbcTypeInfo, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
 };
 use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use arrow_schema::Schema;
@@ -236,6 +236,11 @@ async fn the_catalogue_tells_tables_and_keys() {
     }
     let info = server.client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();
     assert_eq!(rows_in(&server.rows(info).await.unwrap()), 1);
+    let info = server.client.get_sql_info(vec![]).await.unwrap();
+    assert!(rows_in(&server.rows(info).await.unwrap()) > 40);
+    let types = CommandGetXdbcTypeInfo { data_type: None };
+    let info = server.client.get_xdbc_type_info(types).await.unwrap();
+    assert_eq!(rows_in(&server.rows(info).await.unwrap()), 13);
     server.end().await;
 }
 
