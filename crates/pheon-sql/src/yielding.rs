@@ -36,6 +36,13 @@ struct Yield {
     input: Arc<dyn ExecutionPlan>,
 }
 
+impl Yield {
+    /// The same over another input.
+    fn over(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
+        children.pop().map_or(self as _, |input| Arc::new(Self { input }) as _)
+    }
+}
+
 impl DisplayAs for Yield {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Yield")
@@ -67,7 +74,7 @@ impl ExecutionPlan for Yield {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.with_new_children(children)
+        Ok(self.over(children))
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -70,9 +70,6 @@ impl SqlService {
     ///
     /// # Errors
     /// What the operating system says if there can be no such threads.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime, whose threads look after those.
     pub fn new(engine: Engine, gate: Arc<dyn Gate>, limits: HandleLimits) -> io::Result<Self> {
         let work = Work::new(engine.options().partitions, limits.time_max)?;
         let (read_only, bytes_max) = (engine.store().is_read_only(), engine.options().statement_bytes_max);
@@ -157,7 +154,7 @@ impl SqlService {
                 futures::future::pending::<()>().await;
             }
         };
-        let rows = self.work.rows(until, rows)?.map_err(Box::new).take_until(stop);
+        let rows = self.work.rows(until, rows).await?.map_err(Box::new).take_until(stop);
         let said = futures::stream::once(async move {
             let cancelled = *keep.borrow();
             cancelled.then(|| Err(Box::new(Status::cancelled("the statement was cancelled"))))

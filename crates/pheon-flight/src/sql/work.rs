@@ -3,16 +3,16 @@
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use futures::stream::{self, BoxStream, StreamExt};
 use pheon_sql::{SendableRecordBatchStream, SqlError};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use super::sql_status::failed;
@@ -22,10 +22,11 @@ const STACK_BYTES: usize = 16 << 20;
 /// Batches that are computed before the client has taken those before them.
 const QUEUE_BATCHES_MAX: usize = 2;
 
-/// Threads that are kept by work that does not end, at most so many times as many as there should be.
-const STUCK_MAX: usize = 4;
-/// How long work that is no longer wanted may take to notice, before its threads are replaced.
-const STOP_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long the threads may take to begin with something. Work that does not yield for longer keeps them, and nothing can
+/// stop it: others take their place.
+const BEGIN_TIME_MAX: Duration = Duration::from_millis(500);
+/// So many threads there are at most, those included that such work keeps.
+const THREADS_MAX: usize = 256;
 
 /// The threads. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -37,23 +38,32 @@ pub(super) struct Work {
 struct Pool {
     count: usize,
     current: Mutex<Arc<Threads>>,
-    /// How many of the pool's threads are kept by work that nobody waits for.
-    stuck: AtomicUsize,
-    /// Those that answer clients, and look after these.
-    watch: Handle,
+    /// Threads that there are.
+    alive: Arc<AtomicUsize>,
 }
 
 struct Threads(Option<Runtime>);
 
 impl Threads {
-    fn start(count: usize) -> io::Result<Arc<Self>> {
+    fn start(count: usize, alive: &Arc<AtomicUsize>) -> io::Result<Arc<Self>> {
+        let (started, stopped) = (alive.clone(), alive.clone());
         let runtime = Builder::new_multi_thread()
             .worker_threads(count)
             .thread_stack_size(STACK_BYTES)
             .thread_name("pheon-sql")
+            .on_thread_start(move || drop(started.fetch_add(1, Ordering::Relaxed)))
+            .on_thread_stop(move || drop(stopped.fetch_sub(1, Ordering::Relaxed)))
             .enable_time()
             .build()?;
         Ok(Arc::new(Self(Some(runtime))))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<JoinHandle<T>, Status> {
+        let runtime = self.0.as_ref().ok_or_else(|| Status::unavailable("the server ends"))?;
+        Ok(runtime.spawn(work))
     }
 }
 
@@ -67,60 +77,46 @@ impl Drop for Threads {
 }
 
 impl Pool {
-    fn current(&self) -> Arc<Threads> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn current(&self) -> MutexGuard<'_, Arc<Threads>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts new threads in the place of those that work does not give back: nothing can stop it, only wait for it.
-    async fn replace(self: Arc<Self>, kept: Arc<Threads>, ended: impl Future<Output = ()>) {
-        let mut ended = std::pin::pin!(ended);
-        if tokio::time::timeout(STOP_TIME_MAX, ended.as_mut()).await.is_ok() {
-            return;
+    /// Threads that begin with what they are given.
+    async fn ready(&self) -> Result<Arc<Threads>, Status> {
+        let threads = self.current().clone();
+        let begun = threads.spawn(async {})?;
+        let is_ready = timeout(BEGIN_TIME_MAX, begun).await.is_ok();
+        if is_ready || self.alive.load(Ordering::Relaxed) >= THREADS_MAX {
+            return Ok(threads);
         }
-        self.stuck.fetch_add(1, Ordering::Relaxed);
+        let mut current = self.current();
+        if Arc::ptr_eq(&current, &threads)
+            && let Ok(others) = Threads::start(self.count, &self.alive)
         {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if Arc::ptr_eq(&current, &kept)
-                && let Ok(threads) = Threads::start(self.count)
-            {
-                *current = threads;
-            }
+            *current = others;
         }
-        ended.await;
-        self.stuck.fetch_sub(1, Ordering::Relaxed);
+        Ok(current.clone())
     }
 }
 
-/// Work that ends when nobody waits for it any more.
+/// Work that ends when nobody waits for it any more, and the threads that it needs until then.
 struct Wanted {
-    pool: Arc<Pool>,
-    threads: Arc<Threads>,
     abort: AbortHandle,
-    /// Closed when the work is gone.
-    ended: Option<oneshot::Receiver<()>>,
+    _threads: Arc<Threads>,
 }
 
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.abort.abort();
-        let Some(ended) = self.ended.take() else { return };
-        if !self.abort.is_finished() {
-            let ended = async { drop(ended.await) };
-            self.pool.watch.spawn(self.pool.clone().replace(self.threads.clone(), ended));
-        }
     }
 }
 
 impl Work {
     /// `threads` of them; a statement may run for `time_max`.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub(super) fn new(threads: usize, time_max: Duration) -> io::Result<Self> {
-        let count = threads.max(1);
-        let (current, stuck) = (Mutex::new(Threads::start(count)?), AtomicUsize::new(0));
-        let pool = Pool { count, current, stuck, watch: Handle::current() };
-        Ok(Self { pool: Arc::new(pool), time_max })
+        let (count, alive) = (threads.max(1), Arc::default());
+        let current = Mutex::new(Threads::start(count, &alive)?);
+        Ok(Self { pool: Arc::new(Pool { count, current, alive }), time_max })
     }
 
     /// When a statement that begins now has to be done.
@@ -129,22 +125,14 @@ impl Work {
     }
 
     /// Starts something on the threads.
-    fn start<T: Send + 'static>(
+    async fn start<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<(JoinHandle<T>, Wanted), Status> {
-        if self.pool.stuck.load(Ordering::Relaxed) >= STUCK_MAX * self.pool.count {
-            return Err(Status::resource_exhausted("statements whose time is over keep all threads; try again later"));
-        }
-        let threads = self.pool.current();
-        let runtime = threads.0.as_ref().ok_or_else(|| Status::unavailable("the server ends"))?;
-        let (alive, ended) = oneshot::channel::<()>();
-        let task = runtime.spawn(async move {
-            let _alive = alive;
-            work.await
-        });
-        let (pool, abort) = (self.pool.clone(), task.abort_handle());
-        Ok((task, Wanted { pool, threads, abort, ended: Some(ended) }))
+        let threads = self.pool.ready().await?;
+        let task = threads.spawn(work)?;
+        let abort = task.abort_handle();
+        Ok((task, Wanted { abort, _threads: threads }))
     }
 
     /// Runs something to its end, or until its time is over.
@@ -153,7 +141,7 @@ impl Work {
         until: Instant,
         work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
     ) -> Result<T, Status> {
-        let (task, _wanted) = self.start(work)?;
+        let (task, _wanted) = self.start(work).await?;
         match timeout_at(until, task).await {
             Ok(Ok(done)) => done.map_err(failed),
             Ok(Err(e)) => Err(failed(SqlError::Internal { problem: e.to_string() })),
@@ -162,19 +150,20 @@ impl Work {
     }
 
     /// The rows of a query as they are computed. Ends with an error when their time is over.
-    pub(super) fn rows(
+    pub(super) async fn rows(
         &self,
         until: Instant,
         mut rows: SendableRecordBatchStream,
     ) -> Result<BoxStream<'static, Result<RecordBatch, Status>>, Status> {
         let (send, receive) = mpsc::channel(QUEUE_BATCHES_MAX);
-        let (_, wanted) = self.start(async move {
+        let computing = async move {
             while let Some(batch) = rows.next().await {
                 if send.send(batch).await.is_err() {
                     return;
                 }
             }
-        })?;
+        };
+        let (_, wanted) = self.start(computing).await?;
         let state = Some((receive, wanted, self.clone()));
         let computed = stream::unfold(state, move |state| async move {
             let (mut receive, wanted, work) = state?;
