@@ -51,8 +51,12 @@ impl Threads {
             .worker_threads(count)
             .thread_stack_size(STACK_BYTES)
             .thread_name("pheon-sql")
-            .on_thread_start(move || drop(started.fetch_add(1, Ordering::Relaxed)))
-            .on_thread_stop(move || drop(stopped.fetch_sub(1, Ordering::Relaxed)))
+            .on_thread_start(move || {
+                started.fetch_add(1, Ordering::Relaxed);
+            })
+            .on_thread_stop(move || {
+                stopped.fetch_sub(1, Ordering::Relaxed);
+            })
             .enable_time()
             .build()?;
         Ok(Arc::new(Self(Some(runtime))))
