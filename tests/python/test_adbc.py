@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import hashlib
-import itertools
 import re
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,11 @@ ROWS = 1000
 @pytest.fixture
 def filled(store: pheon.Store) -> pheon.Store:
     """`words`, a map, and `events`, a table whose key has several rows."""
-    words = {"word": [f"word {i:04}" for i in range(ROWS)], "number": list(range(ROWS)), "half": [None, *range(1, ROWS)]}
+    words = {
+        "word": [f"word {i:04}" for i in range(ROWS)],
+        "number": list(range(ROWS)),
+        "half": [None, *range(1, ROWS)],
+    }
     store.put("words", pa.table(words), key="word", unique=True)
     events = {"at": pa.array([i // 2 for i in range(ROWS)], pa.timestamp("us")), "who": ["ann", "bob"] * (ROWS // 2)}
     store.put("events", pa.table(events), key="at")
@@ -107,12 +110,13 @@ def test_parameters_of_one_row(cursor: dbapi.Cursor) -> None:
 
 def test_many_rows_of_parameters_are_one_query(cursor: dbapi.Cursor) -> None:
     keys = [f"word {i * 7 % 1500:04}" for i in range(500)]
-    cursor.adbc_prepare("select number from words where word = ?")
-    cursor.executemany("select number from words where word = ?", pa.table({"k": keys}))
-    found = [number for (number,) in cursor.fetchall()]
-    assert found == [int(key[5:]) for key in keys if int(key[5:]) < ROWS]
-    cursor.executemany("select word from words where number = ? and half = ?", [(3, 3), (4, 5), (8, 8)])
-    assert cursor.fetchall() == [("word 0003",), ("word 0008",)]
+    found = answer(cursor, "select number from words where word = ?", pa.table({"k": keys}))
+    assert found == [(int(key[5:]),) for key in keys if int(key[5:]) < ROWS]
+    pairs = pa.table({"number": [3, 4, 8], "half": [3, 5, 8]})
+    found = answer(cursor, "select word from words where number = ? and half = ?", pairs)
+    assert found == [("word 0003",), ("word 0008",)]
+    with pytest.raises(dbapi.NotSupportedError, match="is a query"):
+        cursor.executemany("select number from words where word = ?", [("word 0001",)])
 
 
 def test_a_prepared_statement_is_executed_again(cursor: dbapi.Cursor) -> None:
@@ -133,6 +137,13 @@ def test_large_results_are_streamed(cursor: dbapi.Cursor) -> None:
     cursor.execute("select a.number, b.word from words a, words b, words c")
     assert cursor.fetch_record_batch().read_next_batch().num_rows > 0
     assert answer(cursor, "select count(*) from words") == [(ROWS,)]
+
+
+def test_long_lists(cursor: dbapi.Cursor) -> None:
+    keys = ", ".join(f"'word {i:04}'" for i in range(10_000))
+    assert answer(cursor, f"select count(*) from words where word in ({keys})") == [(ROWS,)]
+    numbers = ", ".join(map(str, range(100, 10_000)))
+    assert answer(cursor, f"select count(*) from words where number not in ({numbers})") == [(100,)]
 
 
 # Changes ----------------------------------------------------------------------------------------------------------
@@ -183,22 +194,20 @@ def test_bulk_ingest_in_all_modes(cursor: dbapi.Cursor, filled: pheon.Store) -> 
     assert filled.table("bulk").num_rows == 9
     assert cursor.adbc_ingest("bulk", INGESTED.to_reader(), mode="replace") == 3
     assert filled.table("bulk").to_pyarrow().to_pylist() == INGESTED.to_pylist()
-    assert cursor.adbc_ingest("empty", INGESTED.slice(0, 0), mode="create") == 0
-    assert filled.table("empty").schema.names == ["id", "name"]
     for arguments in ({"db_schema_name": "other"}, {"catalog_name": "other"}, {"temporary": True}):
         with pytest.raises(dbapi.Error):
             cursor.adbc_ingest("elsewhere", INGESTED, mode="create", **arguments)
     assert cursor.adbc_ingest("here", INGESTED, mode="create", catalog_name="pheon", db_schema_name="public") == 3
     with pytest.raises(dbapi.Error):
         cursor.adbc_ingest("../evil", INGESTED, mode="create")
-    assert sorted(filled) == ["bulk", "empty", "events", "here", "words"]
+    assert sorted(filled) == ["bulk", "events", "here", "words"]
 
 
 def test_bulk_ingest_into_a_map(cursor: dbapi.Cursor, filled: pheon.Store) -> None:
     cursor.execute("create table keyed (id bigint, name varchar, primary key (id))")
     assert cursor.adbc_ingest("keyed", INGESTED, mode="append") == 3
     assert dict(filled.map("keyed").items()) == {1: "a", 2: None, 3: "c"}
-    with pytest.raises(dbapi.IntegrityError):
+    with pytest.raises(dbapi.ProgrammingError, match="key 1 is there already"):
         cursor.adbc_ingest("keyed", INGESTED, mode="append")
     assert cursor.adbc_ingest("keyed", INGESTED.slice(1), mode="replace") == 2
     assert dict(filled.map("keyed").items()) == {2: None, 3: "c"}, "a map stays one"
@@ -235,11 +244,9 @@ def test_objects_at_every_depth(connection: dbapi.Connection) -> None:
     [table] = catalog["catalog_db_schemas"][0]["db_schema_tables"]
     columns = [(c["column_name"], c["ordinal_position"]) for c in table["table_columns"]]
     assert columns == [("word", 1), ("number", 2), ("half", 3)]
-    [constraint] = table["table_constraints"]
-    assert (constraint["constraint_type"], constraint["constraint_column_names"]) == ("PRIMARY KEY", ["word"])
     [catalog] = objects(connection, depth="columns", column_name_filter="wh_")
     [table] = [t for t in catalog["catalog_db_schemas"][0]["db_schema_tables"] if t["table_columns"]]
-    assert (table["table_name"], table["table_constraints"]) == ("events", [])
+    assert table["table_name"] == "events"
     [catalog] = objects(connection, depth="tables", table_types_filter=["VIEW"])
     assert catalog["catalog_db_schemas"][0]["db_schema_tables"] == []
     assert objects(connection, depth="all", catalog_filter="other") == []
@@ -259,8 +266,7 @@ def test_the_server_tells_about_itself(connection: dbapi.Connection) -> None:
     info = connection.adbc_get_info()
     assert info["vendor_name"] == "Pheon"
     assert re.fullmatch(r"\d+\.\d+\.\d+", info["vendor_version"])
-    assert info["vendor_sql"] is True
-    assert info["vendor_substrait"] is False
+    assert info["vendor_arrow_version"]
 
 
 def test_catalog_and_schema_are_session_options(connection: dbapi.Connection) -> None:
@@ -315,7 +321,7 @@ def test_a_query_is_cancelled(cursor: dbapi.Cursor) -> None:
         ("insert into words values ('word 0001', 1, 1)", dbapi.ProgrammingError, "ALREADY_EXISTS", "word 0001"),
         ("copy words to '/tmp/x'", dbapi.NotSupportedError, "NOT_IMPLEMENTED", "COPY"),
         ("update events set who = 'x'", dbapi.NotSupportedError, "NOT_IMPLEMENTED", "UPDATE"),
-        ("select repeat('x', 1000000000)", dbapi.OperationalError, "UNKNOWN", "too much"),
+        ("select repeat('x', 1000000000)", dbapi.InternalError, "INTERNAL", "at most 16777216"),
     ],
 )
 def test_errors_are_those_of_the_db_api(
@@ -370,10 +376,10 @@ def test_tokens(store: pheon.Store, filled: pheon.Store, store_path: Path, tmp_p
 def test_pandas_reads(connection: dbapi.Connection, filled: pheon.Store) -> None:
     frame = pd.read_sql("select word, number from words where number < 10", connection)
     assert frame["number"].tolist() == list(range(10))
-    frame = pd.read_sql("select number from words where word = ?", connection, params=["word 0007"])
-    assert frame["number"].tolist() == [7]
-    with pytest.raises(NotImplementedError, match="chunksize"):
-        pd.read_sql("select number from words", connection, chunksize=100)
+    # What pandas itself does not do with ADBC.
+    for arguments in ({"params": ["word 0007"]}, {"chunksize": 100}):
+        with pytest.raises(NotImplementedError):
+            pd.read_sql("select number from words where word = ?", connection, **arguments)
     assert pd.read_sql_table("words", connection)["number"].tolist() == list(range(ROWS))
 
 
@@ -395,9 +401,8 @@ def test_polars_reads(connection: dbapi.Connection, server: FlightServer) -> Non
         "select number from words where word = ?", connection, execute_options={"parameters": ["word 0007"]}
     )
     assert frame["number"].to_list() == [7]
-    batches = pl.read_database("select a.word from words a, words b", connection, iter_batches=True, batch_size=1000)
-    first = list(itertools.islice(batches, 2))
-    assert all(batch.height > 0 for batch in first)
+    batches = pl.read_database("select a.word from words a, events b", connection, iter_batches=True, batch_size=1000)
+    assert sum(batch.height for batch in batches) == ROWS * ROWS
 
 
 def test_polars_writes(connection: dbapi.Connection, filled: pheon.Store) -> None:

@@ -19,7 +19,7 @@ mod scan;
 mod sql;
 #[path = "cli/store.rs"]
 mod store;
-#[cfg(feature = "serve")]
+#[cfg(feature = "sql")]
 #[path = "cli/token.rs"]
 mod token;
 #[path = "cli/usage.rs"]

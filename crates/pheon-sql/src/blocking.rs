@@ -1,6 +1,9 @@
 //! SQL for callers without a runtime: the command line and Python.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -103,21 +106,33 @@ impl Threads {
         Ok(self.runtime.as_ref().ok_or_else(gone)?.spawn(work))
     }
 
-    /// Waits, and asks every now and then whether to go on.
+    /// Waits, and asks every now and then whether to go on. By its own clock: all threads of the runtime may be busy.
     fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, SqlError> {
-        let Self { runtime, stop } = self;
-        let runtime = runtime.as_ref().ok_or(SqlError::Stopped)?;
-        runtime.block_on(async {
-            let mut work = std::pin::pin!(work);
-            loop {
-                if let Ok(done) = tokio::time::timeout(ASK_INTERVAL, work.as_mut()).await {
-                    return Ok(done);
-                }
-                if stop() {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut work = std::pin::pin!(work);
+        let mut asked = Instant::now();
+        loop {
+            if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+                return Ok(done);
+            }
+            std::thread::park_timeout(ASK_INTERVAL);
+            if asked.elapsed() >= ASK_INTERVAL {
+                asked = Instant::now();
+                if (self.stop)() {
                     return Err(SqlError::Stopped);
                 }
             }
-        })
+        }
+    }
+}
+
+/// Wakes the thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

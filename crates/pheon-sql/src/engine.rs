@@ -95,12 +95,12 @@ impl Engine {
 
     /// A session in which each statement sees the newest versions, for a caller who may do everything.
     pub fn session(&self) -> Session {
-        Session::new(self.clone(), Arc::new(AllAccess), None)
+        Session::new(self.clone(), Arc::new(AllAccess), false)
     }
 
     /// A session in which a dataset stays at the version that the first statement to name it found. It takes no changes.
     pub fn snapshot(&self) -> Session {
-        Session::new(self.clone(), Arc::new(AllAccess), Some(Arc::new(Pinned::default())))
+        Session::new(self.clone(), Arc::new(AllAccess), true)
     }
 
     /// The store.

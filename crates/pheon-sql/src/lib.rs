@@ -36,6 +36,7 @@ mod selection;
 mod session;
 mod statement;
 mod syntax;
+mod yielding;
 
 pub use access::{Access, AllAccess};
 pub use blocking::{Answer, BlockingRows};

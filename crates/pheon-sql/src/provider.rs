@@ -54,7 +54,8 @@ impl PheonTable {
     }
 }
 
-/// A table's columns as SQL sees them: keys are never null, whatever the column was declared as.
+/// A table's columns as SQL sees them: keys are never null, whatever the column was declared as. What a store notes of the
+/// whole table is no column's, and a join of two tables would not know whose to take.
 pub(crate) fn sql_schema(table: &Table) -> SchemaRef {
     let stored = table.schema();
     let fields: Vec<Arc<Field>> = stored
@@ -65,7 +66,7 @@ pub(crate) fn sql_schema(table: &Table) -> SchemaRef {
             false => field.clone(),
         })
         .collect();
-    Arc::new(Schema::new_with_metadata(fields, stored.metadata().clone()))
+    Arc::new(Schema::new(fields))
 }
 
 #[async_trait]

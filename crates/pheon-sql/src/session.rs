@@ -1,6 +1,7 @@
 //! A caller's view of the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_schema::SchemaRef;
 use futures::future::BoxFuture;
@@ -17,8 +18,14 @@ use crate::statement::Statement;
 pub struct Session {
     engine: Engine,
     access: Arc<dyn Access>,
-    /// Of a snapshot.
-    pinned: Option<Arc<Pinned>>,
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// Versions that stay as they are until it ends.
+#[derive(Debug, Default)]
+struct Snapshot {
+    pinned: Arc<Pinned>,
+    ended: AtomicBool,
 }
 
 /// What a catalogue says of a table.
@@ -38,8 +45,8 @@ pub struct TableFacts {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine, access: Arc<dyn Access>, pinned: Option<Arc<Pinned>>) -> Self {
-        Self { engine, access, pinned }
+    pub(crate) fn new(engine: Engine, access: Arc<dyn Access>, is_snapshot: bool) -> Self {
+        Self { engine, access, snapshot: is_snapshot.then(Arc::default) }
     }
 
     /// The same session for a caller with these rights.
@@ -59,16 +66,25 @@ impl Session {
 
     /// Whether changes are refused.
     pub fn is_read_only(&self) -> bool {
-        self.pinned.is_some() || self.engine.store().is_read_only()
+        self.snapshot.is_some() || self.engine.store().is_read_only()
     }
 
-    pub(crate) fn is_snapshot(&self) -> bool {
-        self.pinned.is_some()
+    /// Ends a snapshot: statements that were prepared in it see the newest versions from now on, and still take no changes.
+    pub fn end_snapshot(&self) {
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.ended.store(true, Ordering::Release);
+        }
+    }
+
+    /// The versions of a snapshot that has not ended.
+    pub(crate) fn snapshot(&self) -> Option<&Arc<Pinned>> {
+        let snapshot = self.snapshot.as_ref().filter(|snapshot| !snapshot.ended.load(Ordering::Acquire));
+        snapshot.map(|snapshot| &snapshot.pinned)
     }
 
     /// Versions for one statement.
     pub(crate) fn pinned(&self) -> Arc<Pinned> {
-        self.pinned.clone().unwrap_or_default()
+        self.snapshot().cloned().unwrap_or_default()
     }
 
     /// Parses, binds and plans a statement.

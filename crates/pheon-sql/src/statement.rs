@@ -21,6 +21,7 @@ use crate::opaque::Opaque;
 use crate::parameters;
 use crate::session::Session;
 use crate::syntax::{Parsed, parse};
+use crate::yielding::yielding;
 
 /// A statement, planned. It may be executed many times, also at once; each time it sees the newest versions, unless it
 /// belongs to a snapshot. Cheap to clone.
@@ -130,7 +131,8 @@ impl Statement {
     /// The plan over the newest versions.
     async fn refreshed(&self) -> Result<Arc<Planned>, SqlError> {
         let current = self.current();
-        if self.session.is_snapshot() || !current.pinned.is_outdated() {
+        let in_snapshot = self.session.snapshot().is_some_and(|pinned| Arc::ptr_eq(pinned, &current.pinned));
+        if in_snapshot || !current.pinned.is_outdated() {
             return Ok(current);
         }
         let types = current.parameters.clone();
@@ -236,7 +238,7 @@ impl Planned {
         if in_order {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
-        let physical = catch_panics(state.create_physical_plan(&plan)).await?;
+        let physical = yielding(catch_panics(state.create_physical_plan(&plan)).await?)?;
         let stream = execute_stream(physical, state.task_ctx())?;
         let of_rows = schema.clone();
         let stream = std::panic::AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {

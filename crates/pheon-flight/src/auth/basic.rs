@@ -1,7 +1,7 @@
 //! Reading credentials out of headers and of the handshake's payload.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use prost::Message;
@@ -24,10 +24,10 @@ pub(super) struct NameAndSecret {
     pub(super) secret: String,
 }
 
-/// `authorization: Basic` as RFC 7617 has it.
+/// `authorization: Basic` as RFC 7617 has it; also without padding, as Go's Flight clients send it.
 pub(super) fn basic(headers: &HeaderMap) -> Option<NameAndSecret> {
     let encoded = scheme(headers, "basic")?;
-    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let text = String::from_utf8(STANDARD_NO_PAD.decode(encoded.trim().trim_end_matches('=')).ok()?).ok()?;
     let (name, secret) = text.split_once(':')?;
     Some(NameAndSecret { name: name.to_owned(), secret: secret.to_owned() })
 }
@@ -45,7 +45,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<String> {
     }
     let encoded = headers.get(PAYLOAD_TOKEN_HEADER)?.to_str().ok()?;
     // gRPC leaves the padding of binary headers out, or not.
-    let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
+    let bytes = STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
     String::from_utf8(bytes).ok()
 }
 
@@ -82,6 +82,7 @@ mod tests {
         let found = basic(&headers("authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")).unwrap();
         assert_eq!((found.name.as_str(), found.secret.as_str()), ("Aladdin", "open sesame"));
         assert!(basic(&headers("authorization", "basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")).is_some());
+        assert!(basic(&headers("authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ")).is_some());
         for value in ["Basic", "Basic !!!", "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Basic QWxhZGRpbg==", ""] {
             assert!(basic(&headers("authorization", value)).is_none(), "{value}");
         }

@@ -70,11 +70,11 @@ impl Running {
     }
 
     /// Its rows, counted.
-    pub(crate) fn rows(
+    pub(crate) async fn rows(
         self,
         rows: SendableRecordBatchStream,
     ) -> Result<BoxStream<'static, Result<RecordBatch, Status>>, Status> {
-        let rows = self.work.rows(self.until, rows)?;
+        let rows = self.work.rows(self.until, rows).await?;
         let counted = stream::unfold(Some((self, rows)), |state| async move {
             let (mut running, mut rows) = state?;
             let next = tokio::select! {

@@ -14,7 +14,7 @@ use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
     ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, CommandGetCatalogs, CommandGetCrossReference,
+    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, Command, CommandGetCatalogs, CommandGetCrossReference,
     CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
     CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate,
@@ -190,7 +190,7 @@ impl SqlService {
         let mut running = self.running(caller, &held, extensions);
         let (statement, bound) = (held.statement, held.bound);
         let rows = running.run(async move { statement.query(bound).await }).await?;
-        let rows = running.rows(rows)?.map_err(|status| FlightError::Tonic(Box::new(status)));
+        let rows = running.rows(rows).await?.map_err(|status| FlightError::Tonic(Box::new(status)));
         let record = CallRecord::of(extensions);
         Ok(encoded(schema, rows.boxed()).map(|messages| {
             let count = move |message: &FlightData| record.moved(0, message.data_body.len() as u64);
@@ -265,9 +265,29 @@ fn command_info(
     info(command.as_any().encode_to_vec().into(), schema, request.into_inner())
 }
 
+/// With the number of rows that a change made, where clients look for that of an answer: it is what they report.
+fn counted(response: Response<FlightInfo>, changed: Option<i64>) -> Response<FlightInfo> {
+    response.map(|info| match changed {
+        Some(rows) => FlightInfo { total_records: rows, ..info },
+        None => info,
+    })
+}
+
 #[tonic::async_trait]
 impl FlightSqlService for SqlService {
     type FlightService = SqlService;
+
+    async fn get_flight_info_fallback(
+        &self,
+        command: Command,
+        _: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        Err(unknown("command", command.type_url()))
+    }
+
+    async fn do_get_fallback(&self, _: Request<Ticket>, message: Any) -> Result<Response<DataStream>, Status> {
+        Err(unknown("ticket", &message.type_url))
+    }
 
     async fn get_flight_info_statement(
         &self,
@@ -279,15 +299,15 @@ impl FlightSqlService for SqlService {
         let statement = self.prepared(session, query.query.clone()).await?;
         let schema = statement.schema();
         let held = Held::new(statement, &query.query, false);
-        let handle = if held.statement.is_query() {
-            self.handles.keep_statement(self.gate.as_ref(), &caller, held)?
+        let (handle, changed) = if held.statement.is_query() {
+            (self.handles.keep_statement(self.gate.as_ref(), &caller, held)?, None)
         } else {
             // Now, and not when the client fetches the rows that there are not, which some do late or never.
-            self.updated(&caller, held, None, request.extensions()).await?;
-            self.gate.sign(DONE).into()
+            let changed = self.updated(&caller, held, None, request.extensions()).await?;
+            (self.gate.sign(DONE).into(), Some(changed))
         };
         let ticket = TicketStatementQuery { statement_handle: handle };
-        command_info(&ticket, &schema, request)
+        Ok(counted(command_info(&ticket, &schema, request)?, changed))
     }
 
     async fn get_flight_info_prepared_statement(
@@ -301,9 +321,9 @@ impl FlightSqlService for SqlService {
             return command_info(&query, &held.statement.schema(), request);
         }
         let bound = held.bound.clone();
-        self.updated(&caller, held, bound, request.extensions()).await?;
+        let changed = self.updated(&caller, held, bound, request.extensions()).await?;
         let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
-        command_info(&ticket, &Schema::empty(), request)
+        Ok(counted(command_info(&ticket, &Schema::empty(), request)?, Some(changed)))
     }
 
     async fn do_get_statement(
@@ -428,8 +448,11 @@ impl FlightSqlService for SqlService {
         query: ActionEndTransactionRequest,
         request: Request<Action>,
     ) -> Result<(), Status> {
-        // Commit or rollback: there is nothing to do either way.
+        // Commit or rollback is the same. Clients go on with statements that were prepared in it.
         let caller = self.caller(request.extensions())?;
+        if let Ok(session) = self.handles.transaction(self.gate.as_ref(), &caller, &query.transaction_id) {
+            session.end_snapshot();
+        }
         self.handles.close(self.gate.as_ref(), &caller, &query.transaction_id)
     }
 
@@ -658,6 +681,10 @@ impl FlightSqlService for SqlService {
 
     /// What the server says of itself is made in one place, once.
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+fn unknown(what: &str, type_url: &str) -> Status {
+    Status::invalid_argument(format!("neither a {what} of plain Flight nor one of Flight SQL (type {type_url:?})"))
 }
 
 fn as_count(rows: u64) -> i64 {

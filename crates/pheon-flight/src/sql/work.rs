@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -10,8 +11,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use pheon_sql::{SendableRecordBatchStream, SqlError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use super::sql_status::failed;
@@ -21,14 +22,54 @@ const STACK_BYTES: usize = 16 << 20;
 /// Batches that are computed before the client has taken those before them.
 const QUEUE_BATCHES_MAX: usize = 2;
 
+/// How long the threads may take to begin with something. Work that does not yield for longer keeps them, and nothing can
+/// stop it: others take their place.
+const BEGIN_TIME_MAX: Duration = Duration::from_millis(500);
+/// So many threads there are at most, those included that such work keeps.
+const THREADS_MAX: usize = 256;
+
 /// The threads. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(crate) struct Work {
-    threads: Arc<Threads>,
+    pool: Arc<Pool>,
     time_max: Duration,
 }
 
+struct Pool {
+    count: usize,
+    current: Mutex<Arc<Threads>>,
+    /// Threads that there are.
+    alive: Arc<AtomicUsize>,
+}
+
 struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(count: usize, alive: &Arc<AtomicUsize>) -> io::Result<Arc<Self>> {
+        let (started, stopped) = (alive.clone(), alive.clone());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(count)
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("pheon-sql")
+            .on_thread_start(move || {
+                started.fetch_add(1, Ordering::Relaxed);
+            })
+            .on_thread_stop(move || {
+                stopped.fetch_sub(1, Ordering::Relaxed);
+            })
+            .enable_time()
+            .build()?;
+        Ok(Arc::new(Self(Some(runtime))))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<JoinHandle<T>, Status> {
+        let runtime = self.0.as_ref().ok_or_else(|| Status::unavailable("the server ends"))?;
+        Ok(runtime.spawn(work))
+    }
+}
 
 impl Drop for Threads {
     /// Does not wait for work that is under way: this may be one of the threads that may not.
@@ -39,44 +80,72 @@ impl Drop for Threads {
     }
 }
 
-/// Work that ends when nobody waits for it any more.
-struct Wanted(AbortHandle);
+impl Pool {
+    fn current(&self) -> MutexGuard<'_, Arc<Threads>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Threads that begin with what they are given.
+    async fn ready(&self) -> Result<Arc<Threads>, Status> {
+        let threads = self.current().clone();
+        let begun = threads.spawn(async {})?;
+        let is_ready = timeout(BEGIN_TIME_MAX, begun).await.is_ok();
+        if is_ready || self.alive.load(Ordering::Relaxed) >= THREADS_MAX {
+            return Ok(threads);
+        }
+        let mut current = self.current();
+        if Arc::ptr_eq(&current, &threads)
+            && let Ok(others) = Threads::start(self.count, &self.alive)
+        {
+            *current = others;
+        }
+        Ok(current.clone())
+    }
+}
+
+/// Work that ends when nobody waits for it any more, and the threads that it needs until then.
+struct Wanted {
+    abort: AbortHandle,
+    _threads: Arc<Threads>,
+}
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        self.0.abort();
+        self.abort.abort();
     }
 }
 
 impl Work {
     /// `threads` of them; a statement may run for `time_max`.
     pub(crate) fn new(threads: usize, time_max: Duration) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_stack_size(STACK_BYTES)
-            .thread_name("pheon-sql")
-            .enable_time()
-            .build()?;
-        Ok(Self { threads: Arc::new(Threads(Some(runtime))), time_max })
+        let (count, alive) = (threads.max(1), Arc::default());
+        let current = Mutex::new(Threads::start(count, &alive)?);
+        Ok(Self { pool: Arc::new(Pool { count, current, alive }), time_max })
     }
 
     /// When a statement that begins now has to be done.
-    pub(super) fn until(&self) -> Instant {
+    pub(crate) fn until(&self) -> Instant {
         Instant::now() + self.time_max
     }
 
-    fn runtime(&self) -> Result<&Runtime, Status> {
-        self.threads.0.as_ref().ok_or_else(|| Status::unavailable("the server ends"))
+    /// Starts something on the threads.
+    async fn start<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<(JoinHandle<T>, Wanted), Status> {
+        let threads = self.pool.ready().await?;
+        let task = threads.spawn(work)?;
+        let abort = task.abort_handle();
+        Ok((task, Wanted { abort, _threads: threads }))
     }
 
     /// Runs something to its end, or until its time is over.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         until: Instant,
         work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
     ) -> Result<T, Status> {
-        let task = self.runtime()?.spawn(work);
-        let _wanted = Wanted(task.abort_handle());
+        let (task, _wanted) = self.start(work).await?;
         match timeout_at(until, task).await {
             Ok(Ok(done)) => done.map_err(failed),
             Ok(Err(e)) => Err(failed(SqlError::Internal { problem: e.to_string() })),
@@ -85,21 +154,21 @@ impl Work {
     }
 
     /// The rows of a query as they are computed. Ends with an error when their time is over.
-    pub(super) fn rows(
+    pub(crate) async fn rows(
         &self,
         until: Instant,
         mut rows: SendableRecordBatchStream,
     ) -> Result<BoxStream<'static, Result<RecordBatch, Status>>, Status> {
         let (send, receive) = mpsc::channel(QUEUE_BATCHES_MAX);
-        let task = self.runtime()?.spawn(async move {
+        let computing = async move {
             while let Some(batch) = rows.next().await {
                 if send.send(batch).await.is_err() {
                     return;
                 }
             }
-        });
-        let (wanted, work) = (Wanted(task.abort_handle()), self.clone());
-        let state = Some((receive, wanted, work));
+        };
+        let (_, wanted) = self.start(computing).await?;
+        let state = Some((receive, wanted, self.clone()));
         let computed = stream::unfold(state, move |state| async move {
             let (mut receive, wanted, work) = state?;
             match timeout_at(until, receive.recv()).await {

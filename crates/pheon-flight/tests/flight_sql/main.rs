@@ -5,7 +5,10 @@ use std::sync::Arc;
 use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables, SqlInfo};
+use arrow_flight::sql::{
+    ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys,
+    CommandGetTables, CommandGetXdbcTypeInfo, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
+};
 use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use arrow_schema::Schema;
 use futures::TryStreamExt;
@@ -233,6 +236,11 @@ async fn the_catalogue_tells_tables_and_keys() {
     }
     let info = server.client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();
     assert_eq!(rows_in(&server.rows(info).await.unwrap()), 1);
+    let info = server.client.get_sql_info(vec![]).await.unwrap();
+    assert!(rows_in(&server.rows(info).await.unwrap()) > 40);
+    let types = CommandGetXdbcTypeInfo { data_type: None };
+    let info = server.client.get_xdbc_type_info(types).await.unwrap();
+    assert_eq!(rows_in(&server.rows(info).await.unwrap()), 13);
     server.end().await;
 }
 
@@ -280,5 +288,48 @@ async fn transactions_are_snapshots_and_statements_can_be_cancelled() {
     let result = CancelFlightInfoResult::decode(&*results[0].body).unwrap();
     assert_eq!(result.status(), CancelStatus::Cancelled);
     assert_eq!(server.rows(info).await.unwrap_err().code(), Code::Cancelled);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn savepoints_are_refused_and_say_why() {
+    let mut server = Fixture::new().await;
+    let transaction_id = server.client.begin_transaction().await.unwrap();
+    let begin = ActionBeginSavepointRequest { transaction_id, name: "here".to_owned() };
+    let end = ActionEndSavepointRequest { savepoint_id: "here".into(), action: 1 };
+    for (kind, body) in [("BeginSavepoint", begin.as_any()), ("EndSavepoint", end.as_any())] {
+        let action = Action { r#type: kind.to_owned(), body: body.encode_to_vec().into() };
+        let refused = server.client.inner_mut().do_action(action).await.unwrap_err().to_string();
+        assert!(refused.contains("snapshot"), "{refused}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_ingest_makes_and_keeps_keys() {
+    let mut server = Fixture::new().await;
+    let rows = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![2, 1])) as _),
+        ("name", Arc::new(StringArray::from(vec!["b", "a"])) as _),
+    ])
+    .unwrap();
+    let mut ingest = async |options: &[(&str, &str)]| {
+        let command = CommandIngest {
+            table: "made".to_owned(),
+            options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..CommandIngest::default()
+        };
+        let rows = futures::stream::iter([Ok(rows.clone())]);
+        server.client.execute_ingest(command, rows).await
+    };
+    assert_eq!(ingest(&[("pheon.key", "id")]).await.unwrap(), 2);
+    assert!(ingest(&[]).await.is_err(), "the keys are there");
+    assert_eq!(ingest(&[("pheon.on_conflict", "nothing")]).await.unwrap(), 0);
+    assert_eq!(ingest(&[("pheon.on_conflict", "replace")]).await.unwrap(), 2);
+    for wrong in [("pheon.on_conflict", "never"), ("pheon.key", "[1]"), ("pheon.key", "name"), ("other", "x")] {
+        assert!(ingest(&[wrong]).await.is_err(), "{wrong:?}");
+    }
+    let made = server.store.table("made").unwrap();
+    assert_eq!((made.key(), made.is_unique(), made.num_rows()), (&["id".to_owned()][..], true, 2));
     server.end().await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
+use futures::TryStreamExt;
 use pheon_sql::SqlError;
 
 use crate::scratch::{Scratch, batch, query, runtime};
@@ -125,5 +126,25 @@ fn a_prepared_statement_sees_newer_versions() {
         let all = session.prepare("select * from words").await.unwrap();
         session.prepare("create or replace table words as select 1 as x").await.unwrap().update(None).await.unwrap();
         assert!(matches!(all.query(None).await.err(), Some(SqlError::Changed { .. })));
+    });
+}
+
+/// Statements that are executed for each row answer with a batch each; one lookup answers with one for all of them.
+#[test]
+fn many_keys_are_one_lookup() {
+    let scratch = Scratch::new();
+    runtime().block_on(async {
+        let session = scratch.engine.session();
+        for (sql, batches) in [
+            ("select name, half from numbers where n = ?", 1),
+            ("select name from numbers where n = ? and half >= 0", 1),
+            ("select max(name) from numbers where n = ?", 50),
+        ] {
+            let statement = session.prepare(sql).await.unwrap();
+            let given = values(vec![ints(&(0..50).map(|n| n * 2).collect::<Vec<_>>())]);
+            let found: Vec<RecordBatch> = statement.query(Some(given)).await.unwrap().try_collect().await.unwrap();
+            assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 50, "{sql}");
+            assert_eq!(found.iter().filter(|batch| batch.num_rows() > 0).count(), batches, "{sql}");
+        }
     });
 }

@@ -113,3 +113,10 @@ fn nothing_is_pushed_where_the_comparison_is_another() {
     // A filter that is simplified to a constant only after it was pushed down.
     assert_eq!(scratch.rows("select half from numbers where not (n in (null))").unwrap().len(), 0);
 }
+
+#[test]
+fn tables_that_are_stored_differently_are_joined() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.rows("select a.n from numbers a, words b where a.n < 2").unwrap().len(), 1000);
+    assert_eq!(scratch.one("select count(*) from (select n from numbers union all select place from words)"), "2000");
+}

@@ -52,6 +52,9 @@ fn a_snapshot_stays_where_it_is_and_takes_no_changes() {
         assert_eq!(query(&first, None).await.unwrap(), ["1000"]);
         assert_eq!(query(&snapshot.prepare(count).await.unwrap(), None).await.unwrap(), ["1000"]);
         assert!(matches!(snapshot.prepare("delete from numbers").await, Err(SqlError::ReadOnly)));
+        snapshot.end_snapshot();
+        assert_eq!(query(&first, None).await.unwrap(), ["950"], "clients go on with statements of a transaction");
+        assert!(matches!(snapshot.prepare("delete from numbers").await, Err(SqlError::ReadOnly)));
         assert!(matches!(snapshot.prepare("create table t (a int)").await, Err(SqlError::ReadOnly)));
     });
     let read_only = Store::open_read_only(scratch.store.path()).unwrap();
@@ -144,30 +147,28 @@ fn ingest_with_a_key() {
     let scratch = Scratch::new();
     let some = |sql: &str| scratch.engine.collect(sql).unwrap().1.remove(0);
     let rows = some("select * from (values (3, 'c'), (1, 'a'), (2, 'b')) t(id, name)");
-    runtime().block_on(async {
-        let session = scratch.engine.session();
-        let ingest = async |rows: &RecordBatch, options: IngestOptions| {
-            let stream = futures::stream::iter([Ok(rows.clone())]);
-            session.ingest("keyed", rows.schema(), options, stream).await
-        };
-        let create = IngestOptions::new(IngestMode::Create).key(["id"]);
-        assert_eq!(ingest(&rows, create).await.unwrap(), 3);
-        assert_eq!(scratch.rows("select * from keyed").unwrap(), ["1|a", "2|b", "3|c"]);
-        assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"]);
-        let append = IngestOptions::new(IngestMode::Append);
-        let again = ingest(&rows, append.clone()).await.unwrap_err();
-        assert!(matches!(&again, SqlError::Write(pheon::WriteError::KeyExists { .. })), "{again:?}");
-        let more = some("select * from (values (3, 'C'), (4, 'd')) t(id, name)");
-        assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Nothing)).await.unwrap(), 1);
-        assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|c", "4|d"]);
-        assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Replace)).await.unwrap(), 2);
-        assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|C", "4|d"]);
-        let other = ingest(&more, append.key(["name"])).await.unwrap_err();
-        assert!(matches!(&other, SqlError::Plan { problem } if problem.contains("id")), "{other:?}");
-        let replace = IngestOptions::new(IngestMode::Replace);
-        assert_eq!(ingest(&more, replace.clone()).await.unwrap(), 2);
-        assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"], "the key stays");
-        assert_eq!(ingest(&more, replace.key(Vec::<String>::new())).await.unwrap(), 2);
-        assert!(scratch.store.table("keyed").unwrap().key().is_empty());
-    });
+    let more = some("select * from (values (3, 'C'), (4, 'd')) t(id, name)");
+    let runtime = runtime();
+    let ingest = |rows: &RecordBatch, options: IngestOptions| {
+        let stream = futures::stream::iter([Ok(rows.clone())]);
+        runtime.block_on(scratch.engine.session().ingest("keyed", rows.schema(), options, stream))
+    };
+    let create = IngestOptions::new(IngestMode::Create).key(["id"]);
+    assert_eq!(ingest(&rows, create).unwrap(), 3);
+    assert_eq!(scratch.rows("select * from keyed").unwrap(), ["1|a", "2|b", "3|c"]);
+    assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"]);
+    let append = IngestOptions::new(IngestMode::Append);
+    let again = ingest(&rows, append.clone()).unwrap_err();
+    assert!(matches!(&again, SqlError::Write(pheon::WriteError::KeyExists { .. })), "{again:?}");
+    assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Nothing)).unwrap(), 1);
+    assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|c", "4|d"]);
+    assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Replace)).unwrap(), 2);
+    assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|C", "4|d"]);
+    let other = ingest(&more, append.key(["name"])).unwrap_err();
+    assert!(matches!(&other, SqlError::Plan { problem } if problem.contains("id")), "{other:?}");
+    let replace = IngestOptions::new(IngestMode::Replace);
+    assert_eq!(ingest(&more, replace.clone()).unwrap(), 2);
+    assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"], "the key stays");
+    assert_eq!(ingest(&more, replace.key(Vec::<String>::new())).unwrap(), 2);
+    assert!(scratch.store.table("keyed").unwrap().key().is_empty());
 }
