@@ -118,9 +118,9 @@ def test_runs(service: Service, way: str) -> None:
 
 @WAYS
 def test_rows_of_nothing(service: Service, way: str) -> None:
-    code, details = refused(service, way, messages(pa.table({"k": pa.nulls(2**33)})))
+    code, details = refused(service, way, messages(pa.table({"k": pa.nulls(2**31 - 1)})))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert str(2**33) in details
+    assert str(2**31 - 1) in details
 
 
 @WAYS
@@ -137,7 +137,8 @@ def test_headers_that_are_none(service: Service, way: str) -> None:
     for wrong in (b"\x00" * 40, b"\xff" * 40, b"x", header[: len(header) // 2], header + header):
         if wrong != header + header:
             refused(service, way, [schema, (wrong, body)])
-        refused(service, way, [(wrong[:-1], b"")])
+        if len(wrong) > 1:
+            refused(service, way, [(wrong[:-1], b"")])
 
 
 @WAYS
