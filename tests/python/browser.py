@@ -28,8 +28,19 @@ class Browser:
         self._read, from_browser = os.pipe()
         # The browser expects its pipes at 3 and 4.
         shell = f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"'
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
-        options += ["--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+        ]
+        options += [
+            "--no-first-run",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+        ]
         self._process = subprocess.Popen(
             ["bash", "-c", shell, "bash", command, *options, "about:blank"],
             pass_fds=(to_browser, from_browser),

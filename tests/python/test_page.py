@@ -110,7 +110,12 @@ def test_sql_reads_and_no_more_than_the_limit(service: Service, store: pheon.Sto
     exact = service.api("sql", {"sql": "select * from words limit 50"})
     assert (len(exact["rows"]), exact["more"]) == (50, False)
     assert "PheonScan" in json.dumps(service.api("sql", {"sql": "explain select * from words where k = 'x'"}))
-    for change in ("delete from words", "drop table words", "insert into words values ('x', 1)", "create table n (a int)"):
+    for change in (
+        "delete from words",
+        "drop table words",
+        "insert into words values ('x', 1)",
+        "create table n (a int)",
+    ):
         status, text = service.http("/api/sql", {"sql": change})
         assert status in {400, 403}, (change, text)
     for wrong, expected in (("selec", 400), ("select * from none", 404), ("", 400)):
