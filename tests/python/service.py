@@ -135,7 +135,12 @@ class Service:
         return self.wait()
 
     def wait(self) -> int:
-        code = self.process.wait(STOP_SECONDS_MAX)
+        try:
+            code = self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            # A server that does not end must not outlive its test.
+            self.process.kill()
+            raise
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
