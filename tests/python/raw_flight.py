@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -71,8 +72,6 @@ def send(
     with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
         call = channel.stream_stream(SERVICE + method)(iter(data), metadata=metadata, timeout=timeout)
         answers: list[bytes] = []
-        try:
+        with contextlib.suppress(grpc.RpcError):
             answers.extend(call)
-        except grpc.RpcError:
-            pass
         return call.code(), call.details() or "", answers

@@ -38,7 +38,9 @@ class Service:
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        found = re.fullmatch(r"listening on (grpc(?:\+tls)?://.*)", self.line(lambda line: line.startswith("listening")))
+        found = re.fullmatch(
+            r"listening on (grpc(?:\+tls)?://.*)", self.line(lambda line: line.startswith("listening"))
+        )
         assert found, self.lines
         self.location = found[1]
         page = next((line for line in self.lines if line.startswith("page and metrics on ")), "")
@@ -133,7 +135,12 @@ class Service:
         return self.wait()
 
     def wait(self) -> int:
-        code = self.process.wait(STOP_SECONDS_MAX)
+        try:
+            code = self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            # A server that does not end must not outlive its test.
+            self.process.kill()
+            raise
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()

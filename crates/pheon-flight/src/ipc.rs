@@ -81,7 +81,8 @@ pub(crate) fn unpacked_bytes(data: &FlightData, bytes_max: u64) -> Result<(u64, 
     let batch = match message.header_type() {
         MessageHeader::RecordBatch => message.header_as_record_batch(),
         MessageHeader::DictionaryBatch => dictionary.and_then(|d| d.data()),
-        _ => return Ok((0, None)),
+        MessageHeader::Schema => return Ok((0, None)),
+        _ => None,
     };
     let batch = batch.ok_or(IpcBodyError::Header)?;
     let is_compressed = batch.compression().is_some();

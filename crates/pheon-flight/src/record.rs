@@ -136,7 +136,9 @@ impl CallRecord {
         let action = state.action.unwrap_or_default();
         let outcome = guard.outcome();
         let span = &inner.span;
-        span.record("pheon.rows", rows).record("pheon.bytes", bytes).record("pheon.outcome", outcome);
+        // OpenTelemetry has no unsigned numbers.
+        span.record("pheon.rows", rows.cast_signed()).record("pheon.bytes", bytes.cast_signed());
+        span.record("pheon.outcome", outcome);
         span.record("otel.status_code", if code == Some(Code::Ok) { "ok" } else { "error" });
         for (name, value) in [("pheon.dataset", dataset.as_str()), ("pheon.action", action)] {
             if !value.is_empty() {

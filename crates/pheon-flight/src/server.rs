@@ -263,11 +263,12 @@ impl Server {
         done
     }
 
-    /// Serves until SIGTERM or SIGINT, then lets calls end that have begun.
+    /// Serves until SIGTERM or SIGINT, then lets calls end that have begun. `ready` is called when these signals are heard:
+    /// whoever is told that the server is there may stop it.
     ///
     /// # Errors
     /// As [`Server::run`].
-    pub fn run_blocking(self) -> Result<(), ServeError> {
+    pub fn run_blocking(self, ready: impl FnOnce()) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_stack_size(STACK_BYTES)
             .enable_all()
@@ -276,6 +277,7 @@ impl Server {
         let done = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(start("listen for SIGTERM"))?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(start("listen for SIGINT"))?;
+            ready();
             self.run(async move {
                 tokio::select! {
                     _ = terminate.recv() => {}

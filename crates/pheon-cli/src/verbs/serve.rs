@@ -106,12 +106,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     for warning in &config.warnings {
         say(&format!("warning: {warning}"));
     }
+    let has_tls = config.tls.is_some();
     let server = Server::bind(config)?;
-    if let Some(address) = server.http_addr() {
-        say(&format!("page and metrics on http://{address}"));
-    }
-    say(&format!("listening on {}", server.location()));
-    Ok(server.run_blocking()?)
+    let scheme = if has_tls { "https" } else { "http" };
+    let page = server.http_addr().map(|address| format!("page and metrics on {scheme}://{address}"));
+    let flight = format!("listening on {}", server.location());
+    let ready = || page.into_iter().chain([flight]).for_each(|line| say(&line));
+    Ok(server.run_blocking(ready)?)
 }
 
 impl From<ServeError> for Failure {

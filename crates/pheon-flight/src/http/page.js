@@ -93,7 +93,7 @@ function grid(id, columns, rows, first) {
     return { text: made, kind: c.number ? "number" : "" };
   };
   const headings = columns.map(heading);
-  const cells = rows.map((row) => row.map((value, i) => (value !== null && columns[i].number ? { text: value, kind: "number" } : value)));
+  const cells = rows.map((row) => row.map((value, i) => (columns[i].number ? { text: value, kind: "number" } : value)));
   if (first === undefined) table(id, headings, cells);
   else table(id, ["", ...headings], cells.map((row, i) => [{ text: number(first + i), kind: "place number" }, ...row]));
 }

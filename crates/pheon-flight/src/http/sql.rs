@@ -62,7 +62,7 @@ pub(super) async fn run(
     }
     let schema = statement.schema();
     let stream = running.run(async move { statement.query(None).await }).await.map_err(refused)?;
-    let mut stream = running.rows(stream).map_err(refused)?;
+    let mut stream = running.rows(stream).await.map_err(refused)?;
     let rows_max = page.limits.page_rows_max;
     let mut found: Vec<Value> = Vec::new();
     let mut more = false;

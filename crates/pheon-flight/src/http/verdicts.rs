@@ -1,7 +1,8 @@
 //! Which library reads which column where it lies, and why another is copied: what `zero_copy_report` says in Python, for a
 //! page that has no Python to ask.
 
-use arrow_array::Array as _;
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef};
 use arrow_schema::{DataType, Field, TimeUnit};
 use pheon::{ReadError, Table};
 use serde_json::{Map, Value, json};
@@ -18,6 +19,16 @@ struct Column<'a> {
     field: &'a Field,
     nulls: usize,
     pieces: usize,
+    /// Of a dictionary: how many values it has; `None` if pandas keeps it as Arrow has it.
+    categories: Option<usize>,
+}
+
+/// The values of a dictionary column, the longest of all pieces.
+fn categories(field: &Field, chunks: &[ArrayRef]) -> Option<usize> {
+    let DataType::Dictionary(_, values) = field.data_type() else { return None };
+    let dictionaries = || chunks.iter().filter_map(|chunk| chunk.as_any_dictionary_opt()).map(|d| d.values());
+    let kept = values.is_nested() || dictionaries().any(|values| values.null_count() > 0);
+    if kept { None } else { Some(dictionaries().map(|values| values.len()).max().unwrap_or(0)) }
 }
 
 /// For each column and consumer why it is copied; null: it is not.
@@ -28,13 +39,10 @@ pub(super) fn verdicts(table: &Table) -> Result<Vec<Value>, ReadError> {
     let mut all = Vec::with_capacity(schema.fields().len());
     for (i, field) in schema.fields().iter().enumerate() {
         let mut of = Map::new();
+        let chunks = if turns { Vec::new() } else { table.column_chunks(i)? };
         // Counting nulls reads the bitmap, where there is one.
-        let nulls = if turns || !field.is_nullable() {
-            0
-        } else {
-            table.column_chunks(i)?.iter().map(|chunk| chunk.logical_null_count()).sum()
-        };
-        let column = Column { field, nulls, pieces };
+        let nulls = if field.is_nullable() { chunks.iter().map(|chunk| chunk.logical_null_count()).sum() } else { 0 };
+        let column = Column { field, nulls, pieces, categories: categories(field, &chunks) };
         for consumer in CONSUMERS {
             let reason = match consumer {
                 _ if turns => Some(TURNS.to_owned()),
@@ -66,11 +74,23 @@ fn pandas(column: &Column<'_>) -> Option<String> {
     match column.field.data_type() {
         D::Utf8 => Some("pandas' strings have 64-bit offsets, these are string".to_owned()),
         D::Utf8View => Some("pandas' strings have 64-bit offsets, these are string_view".to_owned()),
-        D::Dictionary(..) if column.nulls > 0 => Some(nulls_become(column.nulls, "the code -1")),
+        D::Dictionary(..) if column.nulls > 0 && column.categories.is_some() => {
+            Some(nulls_become(column.nulls, "the code -1"))
+        }
         D::Boolean if column.nulls == 0 => Some(BITS.to_owned()),
         kind if column.nulls == 0 && (kind.is_integer() || kind.is_floating()) => joined(column.pieces),
         D::Timestamp(..) | D::Duration(_) if column.nulls == 0 => joined(column.pieces),
-        D::Dictionary(..) => joined(column.pieces),
+        D::Dictionary(keys, _) => {
+            let codes = [(8, "int8"), (16, "int16"), (32, "int32"), (64, "int64")];
+            let count = column.categories? as u128;
+            let code = codes.into_iter().find(|(bits, _)| count < 1 << (bits - 1)).map_or("int64", |(_, name)| name);
+            let stored = keys.to_string().to_lowercase();
+            if stored == code {
+                joined(column.pieces)
+            } else {
+                Some(format!("pandas has {code} codes of so many categories, not {stored}"))
+            }
+        }
         // An Arrow array of pandas' own.
         _ => None,
     }
