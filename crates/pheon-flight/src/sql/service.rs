@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
@@ -26,7 +25,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use pheon_sql::{Engine, SendableRecordBatchStream, Session, SqlError};
-use prost::Message;
+use prost::Message as _;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::catalogue::{self, FOREIGN_KEYS, PRIMARY_KEYS};
@@ -35,9 +34,10 @@ use super::handles::{HandleLimits, Handles, Held};
 use super::ingest::{ingest, parameters};
 use super::sql_info::{SQL_INFO, TYPE_INFO};
 use super::sql_status::failed;
+use crate::encode::{Encoder, Message};
+use crate::scan::messages;
+use crate::wire::response;
 
-/// Messages are at most so large, where rows allow it.
-const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// The action that cancels what a FlightInfo stands for.
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 /// Results of CancelQuery as FlightSql.proto numbers them; arrow-flight does not export its own.
@@ -154,18 +154,26 @@ fn handle_of(any: &Any) -> Result<Option<Bytes>, Status> {
     Ok(prepared.map(|command| command.prepared_statement_handle))
 }
 
-/// Batches as messages, dictionaries as they are, so that the schema is the one that was announced.
+/// Batches as messages, of exactly the schema that was announced. (arrow-flight's own encoder announces large lists as lists.)
 fn encoded(schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch, FlightError>>) -> Response<DataStream> {
-    let stream = FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_max_flight_data_size(MESSAGE_BYTES_MAX)
-        .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
-        .build(rows)
-        .map_err(|e| match e {
+    let mut encoder = match Encoder::new(&schema) {
+        Ok(encoder) => encoder,
+        Err(e) => {
+            let status = Status::internal(format!("encode a schema: {e}"));
+            return Response::new(futures::stream::iter([Err(status)]).boxed());
+        }
+    };
+    let batches = rows.map(move |batch| {
+        let batch = batch.map_err(|e| match e {
             FlightError::Tonic(status) => *status,
             e => Status::internal(e.to_string()),
-        });
-    Response::new(stream.boxed())
+        })?;
+        let mut out = Vec::new();
+        messages(&mut encoder, &batch, &mut out)?;
+        Ok(futures::stream::iter(out.into_iter().map(Ok::<_, Status>)))
+    });
+    let first = futures::stream::iter([Ok(Message::schema(&schema))]);
+    response(first.chain(batches.try_flatten()))
 }
 
 fn one_batch(batch: RecordBatch) -> Response<DataStream> {
