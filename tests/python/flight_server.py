@@ -33,6 +33,15 @@ class FlightServer:
         """Where it listens."""
         return int(self.location.rpartition(":")[2])
 
+    def pause(self) -> None:
+        """Has it hang, with its connections open, until `resume`."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Has it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Ends it as a crash of its host would."""
         self.process.kill()

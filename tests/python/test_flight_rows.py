@@ -60,7 +60,7 @@ def test_locate(client: flight.FlightClient) -> None:
         assert found["version"] == 1
         return found["rows"]
 
-    assert located("t", {"key": number(2)}, {"key": number(3)}, {}) == [[1, 3], [4, 0], [0, 6]]
+    assert located("t", {"key": number(2)}, {"key": number(3)}, {}) == [[1, 3], [0, 0], [0, 6]]
     assert located("t", {"from": {"included": number(2)}, "to": {"excluded": number(9)}}) == [[1, 4]]
     assert located("t", {"from": {"excluded": number(2)}}, {"to": {"included": number(-5)}}) == [[4, 2], [0, 0]]
     assert located("words@1", {"prefix": b"a".hex()}, {"key": b"b".hex()}) == [[0, 2], [2, 1]]

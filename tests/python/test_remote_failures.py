@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -195,14 +194,14 @@ def test_a_server_that_ends_while_rows_are_read(path: Path) -> None:
 def test_deadlines(path: Path) -> None:
     with FlightServer(path) as server, connect(server, timeout=0.5) as store:
         words = store.map("words")
-        server.process.send_signal(signal.SIGSTOP)
+        server.pause()
         try:
             for use in (lambda: words["lazy"], lambda: list(store), lambda: len(list(words))):
                 with pytest.raises(pheon.RemoteTimeoutError) as raised:
                     use()
                 assert isinstance(raised.value, TimeoutError)
         finally:
-            server.process.send_signal(signal.SIGCONT)
+            server.resume()
         assert words["lazy"] == "idle"
 
 
@@ -210,13 +209,16 @@ WAIT = """
 import os, signal, sys, threading
 import pheon
 
-words = pheon.connect(sys.argv[1], local=False).map("words")
+store = pheon.connect(sys.argv[1], local=False)
+words = store.map("words")
+# Text that is interrupted while it is evaluated would end this process later.
+code = compile(sys.argv[2], "call", "eval")
 print("ready", flush=True)
 sys.stdin.readline()
 try:
     # The server does not answer, so by then the call waits.
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    words["lazy"]
+    eval(code)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 sys.stdin.readline()
@@ -224,22 +226,36 @@ print(words["lazy"], flush=True)
 """
 
 
-def test_ctrl_c_ends_a_call_that_waits(path: Path) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "words['lazy']",
+        "list(words)",
+        "words.range('a')",
+        "store.table('words')",
+        "store.put_map('half', ((i, i) for i in range(10**8)))",
+        "store.sql('select 1')",
+        "store.live('new')",
+    ],
+)
+def test_ctrl_c_ends_a_call_that_waits(path: Path, call: str) -> None:
     with FlightServer(path) as server:
-        command = [sys.executable, "-c", WAIT, server.location]
+        command = [sys.executable, "-c", WAIT, server.location, call]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdin is not None
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
-            server.process.send_signal(signal.SIGSTOP)
+            server.pause()
             try:
                 child.stdin.write("\n")
                 child.stdin.flush()
                 assert child.stdout.readline() == "interrupted\n"
             finally:
-                server.process.send_signal(signal.SIGCONT)
+                server.resume()
             child.stdin.write("\n")
             child.stdin.flush()
             assert child.stdout.readline() == "idle\n"
             child.stdin.close()
             assert child.wait(60) == 0
+    with pheon.open(path) as served:
+        assert "half" not in served

@@ -170,7 +170,7 @@ fn encoded(schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch, Fligh
         })?;
         let mut out = Vec::new();
         messages(&mut encoder, &batch, &mut out)?;
-        Ok(futures::stream::iter(out.into_iter().map(Ok::<_, Status>)))
+        Ok::<_, Status>(futures::stream::iter(out.into_iter().map(Ok::<_, Status>)))
     });
     let first = futures::stream::iter([Ok(Message::schema(&schema))]);
     response(first.chain(batches.try_flatten()))
