@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 import socket
 import subprocess
@@ -148,6 +149,35 @@ def test_tls(path: Path, tmp_path: Path) -> None:
             pheon.connect(uri)  # not a certificate that this machine trusts
         with pytest.raises(pheon.RemoteError):
             pheon.connect(f"grpc://127.0.0.1:{server.port}", timeout=10)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_client_certificates(path: Path, tmp_path: Path) -> None:
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout")
+    openssl(*new, "ca.key", "-x509", "-subj", "/CN=a ca", "-out", "ca.pem")
+    for name, names in (("server", "subjectAltName=IP:127.0.0.1"), ("worker", "subjectAltName=DNS:worker")):
+        openssl(*new, f"{name}.key", "-subj", f"/CN={name}", "-addext", names, "-out", f"{name}.csr")
+        signed = ("x509", "-req", "-days", "2", "-copy_extensions", "copy", "-CA", "ca.pem", "-CAkey", "ca.key")
+        openssl(*signed, "-in", f"{name}.csr", "-out", f"{name}.pem")
+        (tmp_path / f"{name}.key").chmod(0o600)
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[[certificate]]\ncommon_name = "worker"\nread = ["words"]\n')
+    tokens.chmod(0o600)
+    ca = tmp_path / "ca.pem"
+    options = ["--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key")]
+    options += ["--tls-client-ca", str(ca), "--token-file", str(tokens)]
+    with FlightServer(path, *options) as server:
+        uri = f"grpc+tls://127.0.0.1:{server.port}"
+        mine = {"tls_cert": tmp_path / "worker.pem", "tls_key": tmp_path / "worker.key"}
+        with pheon.connect(uri, tls_ca=ca, local=False, **mine) as store:
+            assert list(store) == ["words"]
+            again = pickle.loads(pickle.dumps(store.map("words")))
+            assert again["lazy"] == "idle"
+        with pytest.raises(pheon.RemoteError):
+            pheon.connect(uri, tls_ca=ca, timeout=10)
 
 
 def test_a_server_that_comes_back(path: Path) -> None:
