@@ -25,6 +25,4 @@ LOCAL_ONLY = {
     "test_versions_rollback_gc_drop": "a version that the server removed cannot be read any more",
 }
 
-adopt(
-    globals(), (test_map, test_composite_keys, test_loc, test_lazy, test_codec, test_lossless, test_put), LOCAL_ONLY
-)
+adopt(globals(), (test_map, test_composite_keys, test_loc, test_lazy, test_codec, test_lossless, test_put), LOCAL_ONLY)
