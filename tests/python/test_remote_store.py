@@ -286,6 +286,18 @@ def test_local_handles(server: FlightServer, served: pheon.Store) -> None:
         assert not far.is_local
 
 
+def test_only_the_servers_own_files_are_local(remote: pheon.RemoteStore, tmp_path: Path) -> None:
+    from pheon._remote import _local_store
+
+    facts = remote._handle.store()
+    opened = _local_store(facts)
+    assert opened is not None
+    assert opened.uuid == facts["uuid"]
+    pheon.open(tmp_path / "other").close()
+    for other in ({"host": "0" * 32}, {"path": ""}, {"path": str(tmp_path / "none")}, {"path": str(tmp_path / "other")}):
+        assert _local_store(facts | other) is None
+
+
 def test_pickles(remote: pheon.RemoteStore) -> None:
     words = pickle.loads(pickle.dumps(remote.map("words")))
     assert isinstance(words, pheon.RemoteMap)
