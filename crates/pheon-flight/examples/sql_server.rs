@@ -35,7 +35,7 @@ impl Gate for Open {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Store::open(std::env::args().nth(1).ok_or("which store?")?)?;
     let engine = Engine::new(store, EngineOptions::default())?;
-    let service = SqlService::new(engine, Arc::new(Open), HandleLimits::default());
+    let service = SqlService::new(engine, Arc::new(Open), HandleLimits::default())?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("grpc://{}", listener.local_addr()?);
     let ended = async {

@@ -42,9 +42,9 @@ const ACTIONS: [(&str, &str); 17] = [
 /// Flight's own action to cancel what a FlightInfo tells of.
 pub(crate) const CANCEL: &str = "CancelFlightInfo";
 
-/// Whether an action is one of ours rather than Flight SQL's.
-pub(crate) fn is_known(name: &str) -> bool {
-    ACTIONS.iter().any(|(known, _)| *known == name)
+/// The name of an action that is one of ours rather than Flight SQL's.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
+    ACTIONS.iter().find(|(known, _)| *known == name).map(|(known, _)| *known)
 }
 
 pub(crate) fn list() -> Vec<ActionType> {

@@ -110,6 +110,17 @@ pub(crate) enum PutMode {
     Delete,
 }
 
+impl PutMode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Append => "append",
+            Self::Upsert => "upsert",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Duplicates {

@@ -48,6 +48,8 @@ pub struct ServeOptions {
     pub log: Option<String>,
     /// `text` or `json`.
     pub log_format: Option<String>,
+    /// Where an OpenTelemetry collector takes traces, by OTLP over gRPC: `http://host:4317`.
+    pub otlp_endpoint: Option<String>,
     /// Limits by name, as text; numbers may stand bare in a file.
     pub limits: BTreeMap<String, toml::Value>,
 }
@@ -78,6 +80,8 @@ pub struct ServeConfig {
     pub log: String,
     /// How they look.
     pub log_format: LogFormat,
+    /// Where traces go, if anywhere.
+    pub otlp_endpoint: Option<String>,
     /// Limits.
     pub limits: Limits,
     /// What is allowed but should be known. For the log.
@@ -228,6 +232,11 @@ impl ServeOptions {
     pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let mut found = Self::default();
         for (name, value) in variables {
+            // OpenTelemetry's own name of it; ours goes before it.
+            if name == "OTEL_EXPORTER_OTLP_ENDPOINT" && found.otlp_endpoint.is_none() && !value.is_empty() {
+                found.otlp_endpoint = Some(value);
+                continue;
+            }
             let Some(member) = name.strip_prefix("PHEON_") else { continue };
             let path = || Some(PathBuf::from(&value));
             let flag = || match value.as_str() {
@@ -249,6 +258,7 @@ impl ServeOptions {
                 "SIGNING_KEY_FILE" => found.signing_key_file = path(),
                 "LOG" => found.log = Some(value),
                 "LOG_FORMAT" => found.log_format = Some(value),
+                "OTLP_ENDPOINT" => found.otlp_endpoint = Some(value),
                 _ => {
                     if let Some(limit) = member.strip_prefix("LIMIT_") {
                         found.limits.insert(limit.to_ascii_lowercase(), toml::Value::String(value));
@@ -278,6 +288,7 @@ impl ServeOptions {
             signing_key_file: self.signing_key_file.or(next.signing_key_file),
             log: self.log.or(next.log),
             log_format: self.log_format.or(next.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(next.otlp_endpoint),
             limits,
         }
     }
@@ -298,6 +309,7 @@ impl ServeConfig {
             signer: None,
             log: logs::FILTER.to_owned(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             limits: Limits::default(),
             warnings: Vec::new(),
         }
@@ -358,6 +370,7 @@ impl ServeConfig {
             signer: options.signing_key_file.as_deref().map(signing_key).transpose()?,
             log,
             log_format,
+            otlp_endpoint: options.otlp_endpoint,
             limits,
             warnings,
         })

@@ -1,18 +1,20 @@
 //! `DoExchange`: lookups, many batches of keys under way at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt, stream};
 use pheon::{Map, Store, Table};
 use tonic::{Response, Status, Streaming};
 
 use crate::command::{LookupCommand, dataset_and_version};
+use crate::drain::Drain;
 use crate::encode::{Encoder, Message};
+use crate::flat::Flatten;
+use crate::intake::{Intake, Taken};
 use crate::live::LiveLookup;
 use crate::scan::to_usize;
 use crate::service::Caller;
@@ -156,27 +158,25 @@ fn key_array(key: &[FieldRef], batch: &RecordBatch) -> Result<ArrayRef, Status> 
     }
 }
 
-/// What a failed stream of a client's data is.
-pub(crate) fn of_flight(error: FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => *status,
-        other => Status::invalid_argument(format!("the stream is malformed: {other}")),
-    }
+/// The decoded messages of a client's stream, with the first message put back before the others.
+pub(crate) fn decoded(
+    first: FlightData,
+    rest: Streaming<FlightData>,
+    bytes_max: u64,
+    flatten: Flatten,
+    caller: &Caller,
+) -> Intake {
+    Intake::new(stream::iter([Ok(first)]).chain(rest), bytes_max, flatten, caller.record().clone())
 }
 
-/// The decoded messages of a client's stream, with the first message put back before the others. Messages of metadata alone
-/// are left out.
-pub(crate) fn decoded(first: FlightData, rest: Streaming<FlightData>) -> FlightDataDecoder {
-    let all = stream::iter([Ok(first)]).chain(rest);
-    let with_data = all.try_filter(|data| std::future::ready(!data.data_header.is_empty()));
-    FlightDataDecoder::new(with_data.map_err(FlightError::from))
-}
-
-/// Serves one stream of lookups.
+/// Serves one stream of lookups. It ends when its client ends it, or when the server stops: by then it has answered what
+/// it was asked.
 pub(crate) async fn lookup(
     caller: Caller,
     store: Store,
     mut stream: Streaming<FlightData>,
+    bytes_max: u64,
+    drain: Drain,
 ) -> Result<Response<FlightDataStream>, Status> {
     let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?;
     let descriptor = first.flight_descriptor.as_ref();
@@ -190,13 +190,19 @@ pub(crate) async fn lookup(
     let target = Arc::new(target);
     let mut encoder = Encoder::new(&schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
     let first_answer = Message::schema(&schema);
-    let answers = decoded(first, stream)
-        .map_err(of_flight)
-        .try_filter_map(|data| async move {
-            let app_metadata = data.app_metadata();
-            Ok(match data.payload {
-                DecodedPayload::RecordBatch(batch) => Some((app_metadata, batch)),
-                DecodedPayload::Schema(_) | DecodedPayload::None => None,
+    let stopping = Arc::new(AtomicBool::new(false));
+    let told = stopping.clone();
+    let stop = async move {
+        drain.begun().await;
+        told.store(true, Ordering::Relaxed);
+    };
+    let record = caller.record().clone();
+    let answers = decoded(first, stream, bytes_max, Flatten::All, &caller)
+        .take_until(Box::pin(stop))
+        .try_filter_map(|taken| async move {
+            Ok(match taken {
+                Taken::Rows { batch, app_metadata } => Some((app_metadata, batch)),
+                Taken::Schema(_) => None,
             })
         })
         .map(move |next| {
@@ -219,8 +225,14 @@ pub(crate) async fn lookup(
             if let Some(last) = messages.last_mut() {
                 last.app_metadata = app_metadata;
             }
+            record.moved(0, messages.iter().map(|message| message.body_bytes() as u64).sum());
             Ok::<_, Status>(stream::iter(messages.into_iter().map(Ok)))
         })
         .try_flatten();
-    Ok(response(stream::iter([Ok(first_answer)]).chain(answers)))
+    let farewell = stream::once(async move {
+        let why = || Status::unavailable("the server stops; what was asked before has been answered");
+        stopping.load(Ordering::Relaxed).then(|| Err(why()))
+    });
+    let farewell = farewell.filter_map(std::future::ready);
+    Ok(response(stream::iter([Ok(first_answer)]).chain(answers).chain(farewell)))
 }

@@ -21,9 +21,15 @@ impl RequestGate {
 
 /// A principal's rights, on a server that may be read-only.
 #[derive(Debug)]
-struct Rights {
+pub(crate) struct Rights {
     principal: Principal,
     read_only: bool,
+}
+
+impl Rights {
+    pub(crate) fn new(principal: Principal, read_only: bool) -> Self {
+        Self { principal, read_only }
+    }
 }
 
 impl pheon_sql::Access for Rights {
@@ -45,7 +51,7 @@ impl Gate for RequestGate {
         let principal = request.get::<Principal>().cloned();
         let principal = principal.ok_or_else(|| Status::unauthenticated("nobody said who calls"))?;
         let name = principal.name().to_owned();
-        Ok(Caller { name, access: Arc::new(Rights { principal, read_only: self.read_only }) })
+        Ok(Caller { name, access: Arc::new(Rights::new(principal, self.read_only)) })
     }
 
     fn sign(&self, payload: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Bodies of Arrow IPC that would unpack to more than a server has room for.
+//! Bodies of Arrow IPC that would unpack to more than a server has room for, or that say impossible things of themselves.
 
 use std::fmt;
 
@@ -16,6 +16,11 @@ pub enum IpcBodyError {
         /// Its number in the message.
         buffer: usize,
     },
+    /// A number of rows, values or nulls that is negative, or larger than what the body can hold.
+    Rows {
+        /// As the message has it.
+        found: i64,
+    },
     /// The buffers would unpack to more than the limit.
     TooLarge {
         /// To how many bytes at least.
@@ -25,11 +30,15 @@ pub enum IpcBodyError {
     },
 }
 
+/// Rows that a message may have whose buffers hold nothing: of nulls alone, say. Beyond them each needs a bit of some buffer.
+const EMPTY_ROWS_MAX: u64 = 1 << 20;
+
 impl fmt::Display for IpcBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header => f.write_str("the message's header is no Arrow IPC message"),
             Self::Bounds { buffer } => write!(f, "buffer {buffer} of the message lies outside of its body"),
+            Self::Rows { found } => write!(f, "the message says that it has {found} rows, which its body cannot hold"),
             Self::TooLarge { bytes, bytes_max } => {
                 write!(f, "the message's buffers unpack to {bytes} bytes or more, at most {bytes_max} are allowed")
             }
@@ -43,7 +52,9 @@ impl From<IpcBodyError> for tonic::Status {
     fn from(e: IpcBodyError) -> Self {
         match e {
             IpcBodyError::TooLarge { .. } => Self::resource_exhausted(e.to_string()),
-            IpcBodyError::Header | IpcBodyError::Bounds { .. } => Self::invalid_argument(e.to_string()),
+            IpcBodyError::Header | IpcBodyError::Bounds { .. } | IpcBodyError::Rows { .. } => {
+                Self::invalid_argument(e.to_string())
+            }
         }
     }
 }
@@ -57,14 +68,20 @@ const LENGTH_BYTES: usize = 8;
 /// # Errors
 /// [`IpcBodyError`]; as a `Status`: `RESOURCE_EXHAUSTED` or `INVALID_ARGUMENT`.
 pub fn check_ipc_body(data: &FlightData, bytes_max: u64) -> Result<(), IpcBodyError> {
+    unpacked_bytes(data, bytes_max).map(drop)
+}
+
+/// The sum of [`check_ipc_body`], and for a dictionary its number.
+pub(crate) fn unpacked_bytes(data: &FlightData, bytes_max: u64) -> Result<(u64, Option<i64>), IpcBodyError> {
     if data.data_header.is_empty() {
-        return Ok(());
+        return Ok((0, None));
     }
     let message = arrow_ipc::root_as_message(&data.data_header).map_err(|_| IpcBodyError::Header)?;
+    let dictionary = message.header_as_dictionary_batch();
     let batch = match message.header_type() {
         MessageHeader::RecordBatch => message.header_as_record_batch(),
-        MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|d| d.data()),
-        _ => return Ok(()),
+        MessageHeader::DictionaryBatch => dictionary.and_then(|d| d.data()),
+        _ => return Ok((0, None)),
     };
     let batch = batch.ok_or(IpcBodyError::Header)?;
     let is_compressed = batch.compression().is_some();
@@ -88,7 +105,20 @@ pub fn check_ipc_body(data: &FlightData, bytes_max: u64) -> Result<(), IpcBodyEr
             return Err(IpcBodyError::TooLarge { bytes: total, bytes_max });
         }
     }
-    Ok(())
+    let rows_max = total.saturating_mul(8).saturating_add(EMPTY_ROWS_MAX);
+    let check = |found: i64| match u64::try_from(found) {
+        Ok(rows) if rows <= rows_max => Ok(()),
+        _ => Err(IpcBodyError::Rows { found }),
+    };
+    check(batch.length())?;
+    for node in batch.nodes().iter().flatten() {
+        check(node.length())?;
+        check(node.null_count())?;
+        if node.null_count() > node.length() {
+            return Err(IpcBodyError::Rows { found: node.null_count() });
+        }
+    }
+    Ok((total, dictionary.map(|d| d.id())))
 }
 
 #[cfg(test)]

@@ -1,10 +1,16 @@
-//! Structured logs on standard error.
+//! Structured logs on standard error, and traces where somebody collects them.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt as lines};
+
+/// The target of spans. They are for traces alone: lines of the log have what they need.
+pub(crate) const SPANS: &str = "pheon::call";
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +50,13 @@ pub enum LogError {
         /// Why not.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// Traces cannot be sent there.
+    Traces {
+        /// As given.
+        endpoint: String,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 impl fmt::Display for LogError {
@@ -52,6 +65,9 @@ impl fmt::Display for LogError {
             Self::Format { found } => write!(f, "{found:?} is no format of logs: expected text or json"),
             Self::Filter { found, .. } => {
                 write!(f, "{found:?} is no filter of logs: expected a level, or target=level separated by commas")
+            }
+            Self::Traces { endpoint, .. } => {
+                write!(f, "send traces to {endpoint:?}: expected an address such as http://127.0.0.1:4317")
             }
         }
     }
@@ -62,6 +78,7 @@ impl std::error::Error for LogError {
         match self {
             Self::Format { .. } => None,
             Self::Filter { source, .. } => Some(source),
+            Self::Traces { source, .. } => Some(source),
         }
     }
 }
@@ -77,18 +94,63 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
     EnvFilter::try_new(filter).map(drop).map_err(|source| LogError::Filter { found: filter.to_owned(), source })
 }
 
-/// Sends the events of this process to standard error. Does nothing if something else takes them already.
+/// What the log needs while it is written to.
+#[must_use = "the last traces are sent when this is dropped"]
+pub struct Logs {
+    #[cfg(feature = "traces")]
+    _traces: Option<crate::traces::Traces>,
+}
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logs(..)")
+    }
+}
+
+/// Sends the events of this process to standard error, and its spans to the OpenTelemetry collector at `collector`, where
+/// there is one. Does nothing if something else takes them already.
 ///
 /// # Errors
-/// [`LogError::Filter`].
-pub fn start(format: LogFormat, filter: &str) -> Result<(), LogError> {
+/// [`LogError::Filter`], [`LogError::Traces`].
+pub fn start(format: LogFormat, filter: &str, collector: Option<&str>) -> Result<Logs, LogError> {
     let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter { found: filter.to_owned(), source })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let _ = match format {
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != SPANS));
+    let lines = lines::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
-    Ok(())
+    let registry = tracing_subscriber::registry().with(lines);
+    #[cfg(feature = "traces")]
+    {
+        let traces = collector.map(crate::traces::Traces::start).transpose()?;
+        let spans = traces.as_ref().map(|traces| {
+            tracing_opentelemetry::layer()
+                .with_tracer(traces.tracer())
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_level(false)
+                .with_tracked_inactivity(false)
+                .with_filter(filter_fn(|metadata| metadata.target() == SPANS && metadata.is_span()))
+        });
+        let _ = registry.with(spans).try_init();
+        Ok(Logs { _traces: traces })
+    }
+    #[cfg(not(feature = "traces"))]
+    {
+        let _ = registry.try_init();
+        match collector {
+            None => Ok(Logs {}),
+            Some(endpoint) => Err(LogError::Traces {
+                endpoint: endpoint.to_owned(),
+                source: io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this server was built without the feature \"traces\"",
+                ),
+            }),
+        }
+    }
 }
 
 #[cfg(test)]

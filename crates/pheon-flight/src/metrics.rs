@@ -190,6 +190,11 @@ impl CallGuard {
         self.bytes.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Since when.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
     /// Rows and bytes until now.
     pub fn moved(&self) -> (u64, u64) {
         (self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))

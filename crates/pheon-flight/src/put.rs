@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{ArrayRef, RecordBatch, StructArray};
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::{FlightData, PutResult};
 use arrow_schema::{DataType, SchemaRef};
 use futures::StreamExt;
@@ -14,7 +13,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::command::{PutCommand, PutMode};
-use crate::exchange::{decoded, of_flight};
+use crate::exchange::decoded;
+use crate::flat::Flatten;
+use crate::intake::{Intake, Taken};
 use crate::service::Caller;
 use crate::status;
 
@@ -49,12 +50,16 @@ pub(crate) async fn put(
     store: Store,
     first: FlightData,
     rest: Streaming<FlightData>,
+    bytes_max: u64,
 ) -> Result<PutResult, Status> {
     let descriptor = first.flight_descriptor.as_ref();
     let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message has no descriptor"))?;
     let command = PutCommand::of_descriptor(descriptor)?;
     caller.check_write(&command.put)?;
-    let mut stream = decoded(first, rest);
+    caller.record().action(command.mode.name());
+    // A new version has the columns as they come; else they become what is there.
+    let flatten = if command.mode == PutMode::Publish { Flatten::ButDictionaries } else { Flatten::All };
+    let mut stream = decoded(first, rest, bytes_max, flatten, &caller);
     let schema = schema_of(&mut stream).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let _stop_on_drop = StopOnDrop(stop.clone());
@@ -63,17 +68,14 @@ pub(crate) async fn put(
     let mut writer = tokio::task::spawn_blocking(move || write(&store, &command, schema, hears, &stop));
     let fed = async {
         while let Some(next) = stream.next().await {
-            match next.map_err(of_flight)?.payload {
-                DecodedPayload::RecordBatch(batch) => {
+            match next? {
+                Taken::Rows { batch, .. } => {
                     // The writer has failed already; its own error says more.
                     if told.send(Told::Rows(batch)).await.is_err() {
                         return Ok(());
                     }
                 }
-                DecodedPayload::Schema(_) => {
-                    return Err(Status::invalid_argument("the stream has a second schema"));
-                }
-                DecodedPayload::None => {}
+                Taken::Schema(_) => return Err(Status::invalid_argument("the stream has a second schema")),
             }
         }
         let _ = told.send(Told::End).await;
@@ -94,12 +96,10 @@ pub(crate) async fn put(
     Ok(PutResult { app_metadata: result.to_string().into() })
 }
 
-async fn schema_of(stream: &mut FlightDataDecoder) -> Result<SchemaRef, Status> {
-    match stream.next().await {
-        Some(next) => match next.map_err(of_flight)?.payload {
-            DecodedPayload::Schema(schema) => Ok(schema),
-            _ => Err(Status::invalid_argument("the stream does not begin with a schema")),
-        },
+async fn schema_of(stream: &mut Intake) -> Result<SchemaRef, Status> {
+    match stream.next().await.transpose()? {
+        Some(Taken::Schema(schema)) => Ok(schema),
+        Some(Taken::Rows { .. }) => Err(Status::invalid_argument("the stream does not begin with a schema")),
         None => Err(Status::invalid_argument("the stream has no schema")),
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::task::AtomicWaker;
 
 use crate::metrics::Metrics;
+use crate::sql_text::without_values;
 
 /// Slow queries that are remembered, the last ones.
 const SLOW_MAX: usize = 100;
@@ -163,7 +164,7 @@ impl Drop for QueryGuard {
         state.running.remove(&self.id);
         if is_slow {
             tracing::warn!(
-                target: "pheon::slow", principal = facts.principal, query = facts.text, rows = facts.rows,
+                target: "pheon::slow", principal = facts.principal, query = without_values(&facts.text), rows = facts.rows,
                 elapsed_ms = facts.elapsed.as_millis() as u64,
             );
             if state.slow.len() == SLOW_MAX {

@@ -14,8 +14,11 @@ use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::action;
-use crate::auth::Authenticator;
+use crate::audit;
+use crate::auth::{Authenticator, HANDSHAKE_PATH};
 use crate::command::is_json;
+use crate::connection::Peer;
+use crate::record::CallRecord;
 use crate::service::PlainService;
 use crate::wire::FlightDataStream;
 
@@ -36,7 +39,6 @@ pub struct FlightRouter {
 struct SqlPart {
     service: crate::sql::SqlService,
     message_bytes_max: usize,
-    query_time_max: std::time::Duration,
 }
 
 impl FlightRouter {
@@ -50,11 +52,7 @@ impl FlightRouter {
         Self {
             plain,
             #[cfg(feature = "sql")]
-            sql: SqlPart {
-                service: sql,
-                message_bytes_max: limits.message_bytes_max,
-                query_time_max: limits.query_time_max,
-            },
+            sql: SqlPart { service: sql, message_bytes_max: limits.message_bytes_max },
             authenticator,
         }
     }
@@ -88,25 +86,6 @@ fn whole(first: FlightData, rest: Streaming<FlightData>, message_bytes_max: usiz
     Streaming::new_request(decoder, axum::body::Body::from_stream(frames), None, Some(message_bytes_max))
 }
 
-/// A stream that ends with an error when its time is over.
-#[cfg(feature = "sql")]
-fn within(time_max: std::time::Duration, response: Response<FlightDataStream>) -> Response<FlightDataStream> {
-    let until = tokio::time::Instant::now() + time_max;
-    response.map(|messages| {
-        stream::unfold(Some(messages), move |messages| async move {
-            let mut messages = messages?;
-            match tokio::time::timeout_at(until, messages.next()).await {
-                Ok(next) => next.map(|message| (message, Some(messages))),
-                Err(_) => {
-                    let why = format!("the query took longer than {} s", time_max.as_secs());
-                    Some((Err(Status::deadline_exceeded(why)), None))
-                }
-            }
-        })
-        .boxed()
-    })
-}
-
 #[async_trait]
 impl FlightService for FlightRouter {
     type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
@@ -121,9 +100,14 @@ impl FlightService for FlightRouter {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let record = CallRecord::of(request.extensions());
+        let peer = request.extensions().get::<Peer>().map(Peer::address);
         let headers = request.metadata().clone().into_headers();
         let payload = request.into_inner().message().await?.unwrap_or_default().payload;
-        let token = self.authenticator.login(&headers, &payload)?;
+        let (name, token) = self.authenticator.login(&headers, &payload).inspect_err(|status| {
+            audit::refused(peer, HANDSHAKE_PATH, status.message());
+        })?;
+        record.principal(&name);
         let answer = HandshakeResponse { payload: token.clone().into_bytes().into(), ..HandshakeResponse::default() };
         let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
         let bearer = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;
@@ -168,7 +152,7 @@ impl FlightService for FlightRouter {
             return self.plain.do_get(request).await;
         }
         #[cfg(feature = "sql")]
-        return Ok(within(self.sql.query_time_max, FlightService::do_get(&self.sql.service, request).await?));
+        return FlightService::do_get(&self.sql.service, request).await;
         #[cfg(not(feature = "sql"))]
         Err(Status::unimplemented(NO_SQL))
     }
@@ -202,7 +186,7 @@ impl FlightService for FlightRouter {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let kind = &request.get_ref().r#type;
         // Scans are read as their client takes them; only statements can be cancelled.
-        let is_plain = action::is_known(kind) && !(cfg!(feature = "sql") && kind == action::CANCEL);
+        let is_plain = action::known(kind).is_some() && !(cfg!(feature = "sql") && kind == action::CANCEL);
         if is_plain {
             return self.plain.do_action(request).await;
         }

@@ -206,7 +206,7 @@ fn bound_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
     table.composite_key(&refs).map(OwnedKey::Bytes).map_err(|e| status::of_read(&e))
 }
 
-fn full_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
+pub(crate) fn full_key(table: &Table, key: &KeyValue) -> Result<OwnedKey, Status> {
     let (given, columns) = (key.parts().len(), table.key().len());
     if given != columns && columns > 0 {
         return Err(Status::invalid_argument(format!(

@@ -14,9 +14,11 @@ use tower::Layer;
 use crate::auth::{Authenticator, Signer};
 use crate::config::{ServeConfig, read_credentials};
 use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, limit_http2};
+use crate::drain::DrainStart;
 use crate::http::Page;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
+use crate::record::RecordLayer;
 use crate::router::FlightRouter;
 use crate::service::PlainService;
 use crate::wire::ZeroCopyLayer;
@@ -177,6 +179,9 @@ impl Server {
             Ok::<_, ServeError>(Acceptor::new(register(listener)?, tls.clone(), protocol, limits, connections.clone()))
         };
         let acceptor = accept(listener, Protocol::Http2)?;
+        #[cfg(feature = "sql")]
+        let sql = sql_service(store.clone(), &config, authenticator.signer(), queries.clone())?;
+        let (drain_start, draining) = DrainStart::new();
         let ready = Arc::new(AtomicBool::new(true));
         let page = match http {
             Some((listener, _)) => {
@@ -185,6 +190,8 @@ impl Server {
                     authenticator: authenticator.clone(),
                     metrics: metrics.clone(),
                     queries,
+                    #[cfg(feature = "sql")]
+                    sql: sql.clone(),
                     limits: limits.clone(),
                     location,
                     ready: ready.clone(),
@@ -196,15 +203,9 @@ impl Server {
         };
         let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone()));
         let tickets = Arc::new(authenticator.signer().clone());
-        let plain =
-            PlainService::new(store.clone(), config.read_only, cfg!(feature = "sql"), tickets, limits.ticket_age_max);
+        let plain = PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining);
         #[cfg(feature = "sql")]
-        let router = FlightRouter::new(
-            plain,
-            sql_service(store, &config, authenticator.signer())?,
-            authenticator.clone(),
-            limits,
-        );
+        let router = FlightRouter::new(plain, sql, authenticator.clone(), limits);
         #[cfg(not(feature = "sql"))]
         let router = FlightRouter::new(plain, authenticator.clone(), limits);
         let flight = FlightServiceServer::new(router)
@@ -217,23 +218,27 @@ impl Server {
         let describe = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_file_descriptor_set(crate::descriptors::flight())
         };
         let failed = |e| start("describe the services")(io::Error::other(e));
         // Clients of both ages ask.
         let reflection = describe().build_v1().map_err(failed)?;
         let reflection_alpha = describe().build_v1alpha().map_err(failed)?;
-        let (draining, drain) = tokio::sync::oneshot::channel();
+        let (told, drain) = tokio::sync::oneshot::channel();
         let stop = async move {
             shutdown.await;
             ready.store(false, Ordering::Relaxed);
             health.set_not_serving::<FlightServiceServer<FlightRouter>>().await;
-            let _ = draining.send(());
+            drain_start.begin();
+            tracing::info!(target: "pheon::server", "stopping: calls that have begun may end");
+            let _ = told.send(());
         };
         let serving = limit_http2(tonic::transport::Server::builder(), limits)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
             .layer(CallLayer)
+            .layer(RecordLayer::new(metrics.clone()))
             .layer(authenticator.layer())
             .add_service(ZeroCopyLayer.layer(flight))
             .add_service(health_service)
@@ -302,19 +307,31 @@ async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Opt
                 tracing::warn!(target: "pheon::server", "{warning}");
             }
         }
-        if let Some(Err(e)) = tls.as_ref().map(|tls| tls.reload()) {
-            tracing::error!(target: "pheon::server", error = %e, "certificates not read");
+        match tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(())) => tracing::info!(target: "pheon::server", "certificates read"),
+            Some(Err(e)) => tracing::error!(target: "pheon::server", error = %e, "certificates not read"),
+            None => {}
         }
     }
 }
 
+/// SQL for Flight and the page: limits are for both together.
 #[cfg(feature = "sql")]
-fn sql_service(store: Store, config: &ServeConfig, signer: &Signer) -> Result<crate::sql::SqlService, ServeError> {
+fn sql_service(
+    store: Store,
+    config: &ServeConfig,
+    signer: &Signer,
+    queries: QueryLog,
+) -> Result<crate::sql::SqlService, ServeError> {
     let limits = &config.limits;
     let mut options = pheon_sql::EngineOptions::default();
     options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
     options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
     let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
-    Ok(crate::sql::SqlService::new(engine, gate, crate::sql::HandleLimits::default()))
+    let mut handles = crate::sql::HandleLimits::default();
+    handles.decompressed_bytes_max = limits.decompressed_bytes_max;
+    handles.time_max = limits.query_time_max;
+    let service = crate::sql::SqlService::new(engine, gate, handles).map_err(start("start threads for SQL"))?;
+    Ok(service.with_queries(queries))
 }

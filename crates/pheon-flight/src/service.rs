@@ -12,12 +12,16 @@ use arrow_ipc::writer::IpcWriteOptions;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use pheon::Store;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::auth::{Principal, Signer};
 use crate::command::{ScanCommand, dataset_and_version};
+use crate::drain::Drain;
+use crate::encode::Message;
+use crate::limits::Limits;
+use crate::record::CallRecord;
 use crate::scan::Selection;
 use crate::ticket::ScanTicket;
 use crate::wire::{FlightDataStream, response};
@@ -38,6 +42,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) struct Caller {
     principal: Principal,
     read_only: bool,
+    record: CallRecord,
 }
 
 impl Caller {
@@ -49,13 +54,20 @@ impl Caller {
         self.principal.may_read(dataset)
     }
 
+    /// What is known of the call.
+    pub(crate) fn record(&self) -> &CallRecord {
+        &self.record
+    }
+
     pub(crate) fn check_read(&self, dataset: &str) -> Result<(), Status> {
         // `name@version` is of the dataset.
         let dataset = dataset_and_version(dataset).0;
+        self.record.dataset(dataset);
         if self.may_read(dataset) { Ok(()) } else { Err(self.refuse("read", dataset)) }
     }
 
     pub(crate) fn check_write(&self, dataset: &str) -> Result<(), Status> {
+        self.record.dataset(dataset);
         if !self.principal.may_write(dataset) {
             return Err(self.refuse("write", dataset));
         }
@@ -63,6 +75,7 @@ impl Caller {
     }
 
     pub(crate) fn check_admin(&self, dataset: &str) -> Result<(), Status> {
+        self.record.dataset(dataset);
         if !self.principal.may_admin(dataset) {
             return Err(self.refuse("administrate", dataset));
         }
@@ -85,12 +98,15 @@ pub struct PlainService {
     sql: bool,
     signer: Arc<Signer>,
     ticket_age_max: Duration,
+    decompressed_bytes_max: u64,
+    drain: Drain,
 }
 
 impl PlainService {
-    /// Serves a store; `sql`: whether Flight SQL is served beside it.
-    pub fn new(store: Store, read_only: bool, sql: bool, signer: Arc<Signer>, ticket_age_max: Duration) -> Self {
-        Self { store, read_only, sql, signer, ticket_age_max }
+    /// Serves a store; `sql`: whether Flight SQL is served beside it. Exchanges that are open end when `drain` begins.
+    pub fn new(store: Store, read_only: bool, sql: bool, signer: Arc<Signer>, limits: &Limits, drain: Drain) -> Self {
+        let (ticket_age_max, decompressed_bytes_max) = (limits.ticket_age_max, limits.decompressed_bytes_max);
+        Self { store, read_only, sql, signer, ticket_age_max, decompressed_bytes_max, drain }
     }
 
     pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -100,7 +116,7 @@ impl PlainService {
     pub(crate) fn caller_of(&self, extensions: &Extensions) -> Result<Caller, Status> {
         let principal = extensions.get::<Principal>().cloned();
         let principal = principal.ok_or_else(|| Status::unauthenticated("nobody said who calls"))?;
-        Ok(Caller { principal, read_only: self.read_only })
+        Ok(Caller { principal, read_only: self.read_only, record: CallRecord::of(extensions) })
     }
 
     /// The schema that a command's stream has.
@@ -186,9 +202,18 @@ impl PlainService {
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<Response<BoxStream<'static, Result<PutResult, Status>>>, Status> {
-        let result = put::put(caller, self.store.clone(), first, rest).await?;
+        let result = put::put(caller, self.store.clone(), first, rest, self.decompressed_bytes_max).await?;
         Ok(Response::new(stream::iter([Ok(result)]).boxed()))
     }
+}
+
+/// Messages on their way to a caller, counted as they leave.
+fn counted<S: Stream<Item = Result<Message, Status>>>(
+    caller: &Caller,
+    messages: S,
+) -> impl Stream<Item = Result<Message, Status>> + use<S> {
+    let record = caller.record().clone();
+    messages.inspect_ok(move |message| record.moved(message.rows as u64, message.body_bytes() as u64))
 }
 
 fn schema_result(schema: &Schema) -> Result<SchemaResult, Status> {
@@ -258,14 +283,15 @@ impl FlightService for PlainService {
                 live::LiveBatches::new(&map, command.columns.as_deref(), offset, limit)
             })
             .await?;
-            return Ok(response(scan::stream(&schema, batches)?));
+            return Ok(response(counted(&caller, scan::stream(&schema, batches)?)));
         }
+        let by = caller.clone();
         let (schema, batches) = blocking(move || {
             let selection = this.select(&caller, &command)?;
             Ok((selection.schema(), selection.batches()?))
         })
         .await?;
-        Ok(response(scan::stream(&schema, batches)?))
+        Ok(response(counted(&by, scan::stream(&schema, batches)?)))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -280,16 +306,19 @@ impl FlightService for PlainService {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         let caller = self.caller(&request)?;
-        exchange::lookup(caller, self.store.clone(), request.into_inner()).await
+        caller.record().action("lookup");
+        let (bytes_max, drain) = (self.decompressed_bytes_max, self.drain.clone());
+        exchange::lookup(caller, self.store.clone(), request.into_inner(), bytes_max, drain).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let caller = self.caller(&request)?;
         let (store, sql, action) = (self.store.clone(), self.sql, request.into_inner());
-        if !action::is_known(&action.r#type) {
+        let Some(known) = action::known(&action.r#type) else {
             let problem = format!("there is no action {:?}: see ListActions", action.r#type);
             return Err(Status::invalid_argument(problem));
-        }
+        };
+        caller.record().action(known);
         let results = blocking(move || action::run(&caller, &store, sql, &action)).await?;
         Ok(Response::new(stream::iter(results.into_iter().map(|body| Ok(arrow_flight::Result { body }))).boxed()))
     }

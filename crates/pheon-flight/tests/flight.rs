@@ -17,7 +17,7 @@ use arrow_schema::{DataType, Field};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use pheon::{PutOptions, Store, Value};
-use pheon_flight::{Limits, ServeConfig, Server};
+use pheon_flight::{ServeConfig, Server};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Endpoint;
@@ -35,14 +35,7 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store");
         let store = Store::open(&path).unwrap();
-        let config = ServeConfig {
-            store: path,
-            listen: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
-            read_only: false,
-            limits: Limits::default(),
-        };
-        let server = Server::bind(config).unwrap();
+        let server = Server::bind(ServeConfig::loopback(path)).unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
@@ -213,14 +206,9 @@ async fn live_maps_are_changed_looked_up_and_scanned() {
 async fn plaintext_for_other_hosts_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     Store::open(dir.path().join("store")).unwrap();
-    let config = ServeConfig {
-        store: dir.path().join("store"),
-        listen: "0.0.0.0:0".parse().unwrap(),
-        insecure: false,
-        read_only: false,
-        limits: Limits::default(),
-    };
-    assert!(matches!(Server::bind(config.clone()), Err(pheon_flight::ServeError::Insecure { .. })));
-    let missing = ServeConfig { store: dir.path().join("none"), listen: "127.0.0.1:0".parse().unwrap(), ..config };
+    let mut config = ServeConfig::loopback(dir.path().join("store"));
+    config.listen = "0.0.0.0:0".parse().unwrap();
+    assert!(matches!(Server::bind(config), Err(pheon_flight::ServeError::Insecure { .. })));
+    let missing = ServeConfig::loopback(dir.path().join("none"));
     assert!(matches!(Server::bind(missing), Err(pheon_flight::ServeError::Store(_))));
 }

@@ -7,6 +7,8 @@ pub(crate) use without_engine::execute;
 
 #[cfg(feature = "sql")]
 mod with_engine {
+    use std::sync::{Arc, Mutex, PoisonError};
+
     use arrow_array::RecordBatch;
     use arrow_select::concat::concat_batches;
     use pheon::Store;
@@ -26,15 +28,29 @@ mod with_engine {
         statement: &str,
         parameters: Option<RecordBatch>,
     ) -> PyResult<Py<PyAny>> {
-        let run = || Engine::new(store.clone(), EngineOptions::default())?.execute(statement, parameters);
-        let mut rows = match py.detach(run).map_err(|e| sql_error(py, &e))? {
+        // What a signal's handler raised, Ctrl-C's say, ends the statement.
+        let raised = Arc::new(Mutex::new(None::<PyErr>));
+        let to = raised.clone();
+        let stop = move || match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(e) => {
+                *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                true
+            }
+        };
+        let failed = |py: Python<'_>, e: SqlError| {
+            let raised = raised.lock().unwrap_or_else(PoisonError::into_inner).take();
+            raised.unwrap_or_else(|| sql_error(py, &e))
+        };
+        let run = || Engine::new(store.clone(), EngineOptions::default())?.execute_until(statement, parameters, stop);
+        let mut rows = match py.detach(run).map_err(|e| failed(py, e))? {
             Answer::Changed(rows) => return rows.into_py_any(py),
             Answer::Rows(rows) => rows,
         };
         let schema = rows.schema();
         let mut batches = Vec::new();
         while let Some(batch) = py.detach(|| rows.next()) {
-            batches.push(batch.map_err(|e| sql_error(py, &e))?);
+            batches.push(batch.map_err(|e| failed(py, e))?);
             py.check_signals()?;
         }
         let batch =

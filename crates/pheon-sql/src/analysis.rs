@@ -10,6 +10,18 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan, WriteOp};
 use crate::access::Access;
 use crate::catalog::{CATALOG, SCHEMA, dataset_of};
 use crate::error::SqlError;
+use crate::syntax::Conflict;
+
+/// What becomes of rows whose key comes in again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Present {
+    /// Where each key occurs once, that is an error; elsewhere they stay beside the new ones.
+    Error,
+    /// They go, and the new ones take their place.
+    Replace,
+    /// They stay, and the new ones are left out.
+    Keep,
+}
 
 /// A statement, by what it does.
 #[derive(Debug, Clone)]
@@ -20,8 +32,9 @@ pub(crate) enum Action {
     Insert {
         name: String,
         rows: LogicalPlan,
-        replace: bool,
-        conflict: Option<Vec<String>>,
+        present: Present,
+        /// Columns that `ON CONFLICT` names.
+        conflict: Vec<String>,
     },
     /// All columns of the rows that change, as they become; `None`: they all go.
     Update {
@@ -47,15 +60,22 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    pub(crate) fn of(plan: LogicalPlan, conflict: Option<Vec<String>>) -> Result<Self, SqlError> {
+    pub(crate) fn of(plan: LogicalPlan, conflict: Option<Conflict>) -> Result<Self, SqlError> {
         let unsupported = |what: &str| Err(SqlError::Unsupported { problem: format!("{what} is not supported") });
         Ok(match plan {
             LogicalPlan::Dml(dml) => {
                 let name = dataset_name(&dml.table_name)?;
                 let rows = Arc::unwrap_or_clone(dml.input);
                 match dml.op {
-                    WriteOp::Insert(InsertOp::Append) => Self::Insert { name, rows, replace: false, conflict: None },
-                    WriteOp::Insert(InsertOp::Replace) => Self::Insert { name, rows, replace: true, conflict },
+                    WriteOp::Insert(op @ (InsertOp::Append | InsertOp::Replace)) => {
+                        let present = match (op, &conflict) {
+                            (_, Some(conflict)) if conflict.keep => Present::Keep,
+                            (InsertOp::Replace, _) => Present::Replace,
+                            _ => Present::Error,
+                        };
+                        let conflict = conflict.map(|conflict| conflict.columns).unwrap_or_default();
+                        Self::Insert { name, rows, present, conflict }
+                    }
                     WriteOp::Insert(InsertOp::Overwrite) => return unsupported("INSERT OVERWRITE"),
                     WriteOp::Update => Self::Update { name, rows },
                     WriteOp::Delete if matches!(rows, LogicalPlan::TableScan(_)) => Self::Delete { name, rows: None },
@@ -94,6 +114,18 @@ impl Action {
             LogicalPlan::Statement(other) => return unsupported(other.name()),
             query => Self::Query(query),
         })
+    }
+
+    /// The dataset that it changes.
+    pub(crate) fn target(&self) -> Option<&str> {
+        match self {
+            Self::Query(_) => None,
+            Self::Insert { name, .. }
+            | Self::Update { name, .. }
+            | Self::Delete { name, .. }
+            | Self::Create { name, .. }
+            | Self::Drop { name, .. } => Some(name),
+        }
     }
 
     /// The plan of its rows.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::concat::concat;
+use arrow_select::filter::filter_record_batch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
@@ -12,7 +13,7 @@ use futures::{Stream, StreamExt};
 use pheon::{ChangeOptions, OnDuplicate, PutOptions, Store, Table, WriteError, Writer};
 use tokio::sync::mpsc;
 
-use crate::analysis::Action;
+use crate::analysis::{Action, Present};
 use crate::engine::Engine;
 use crate::error::SqlError;
 use crate::session::Session;
@@ -33,20 +34,20 @@ pub(crate) async fn execute(
             let problem = "this statement is a query and changes nothing; execute it as a query".to_owned();
             Err(SqlError::Unsupported { problem })
         }
-        Action::Insert { name, rows, replace, conflict } => {
+        Action::Insert { name, rows, present, conflict } => {
             let table = table_of(&planned, name)?;
-            if let Some(columns) = conflict.as_ref().filter(|columns| !columns.is_empty()) {
-                check_conflict(&table, columns)?;
+            if !conflict.is_empty() {
+                check_conflict(&table, conflict)?;
             }
             let stream = planned.clone().rows(rows, given.as_ref()).await?;
-            add(&engine, &table, stream, *replace).await
+            add_rows(&engine, &table, *present, table.schema(), in_sql(stream)).await
         }
         Action::Update { name, rows } => {
             let table = table_of(&planned, name)?;
             check_unique(&table, "UPDATE")?;
             check_key_unassigned(&table, rows)?;
             let stream = planned.clone().rows(rows, given.as_ref()).await?;
-            add(&engine, &table, stream, true).await
+            add_rows(&engine, &table, Present::Replace, table.schema(), in_sql(stream)).await
         }
         Action::Delete { name, rows: None } => {
             let table = table_of(&planned, name)?;
@@ -98,37 +99,101 @@ pub(crate) async fn create(
         if !replace && engine.store().contains(&name)? {
             return Err(SqlError::Exists { dataset: name });
         }
-        Ok(writer)
+        Ok(writer.into())
     };
     write(start, schema, rows).await
 }
 
-/// Adds a stream's rows to a dataset; with `replace` in place of those that have their keys.
+/// Adds a stream's rows to a dataset.
 pub(crate) async fn add_rows(
     engine: &Engine,
     table: &Table,
-    replace: bool,
+    present: Present,
     schema: SchemaRef,
     rows: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin,
 ) -> Result<u64, SqlError> {
+    let keyed = match present {
+        Present::Error => true,
+        Present::Replace => !table.key().is_empty(),
+        Present::Keep => !table.key().is_empty() && table.is_unique(),
+    };
+    if !keyed {
+        let which =
+            if present == Present::Keep { "stay, as each key would have to occur once" } else { "are replaced" };
+        let problem = format!("{:?} has no key to tell which rows {which}; use INSERT INTO", table.name());
+        return Err(SqlError::Unsupported { problem });
+    }
     let (engine, name, to) = (engine.clone(), table.name().to_owned(), schema.clone());
     let start = move || {
-        let options = changes(&engine);
-        Ok(if replace {
-            engine.store().upserter(&name, &to, options.on_duplicate(OnDuplicate::Last))?
-        } else {
-            engine.store().appender(&name, &to, options)?
-        })
+        let (store, options) = (engine.store(), changes(&engine));
+        match present {
+            Present::Error => Ok(Sink::from(store.appender(&name, &to, options)?)),
+            Present::Replace => Ok(store.upserter(&name, &to, options.on_duplicate(OnDuplicate::Last))?.into()),
+            Present::Keep => {
+                let writer = store.appender(&name, &to, options.on_duplicate(OnDuplicate::First))?;
+                // Who holds the writers' lock sees what its rows are added to.
+                let kept = Kept { there: store.table(&name)?, store: store.clone() };
+                Ok(Sink { writer, kept: Some(kept) })
+            }
+        }
     };
     write(start, schema, rows).await
 }
 
-async fn add(engine: &Engine, table: &Table, rows: SendableRecordBatchStream, replace: bool) -> Result<u64, SqlError> {
-    if replace && table.key().is_empty() {
-        let problem = format!("{:?} has no key to tell which rows are replaced; use INSERT INTO", table.name());
-        return Err(SqlError::Unsupported { problem });
+/// Where rows go.
+struct Sink {
+    writer: Writer,
+    kept: Option<Kept>,
+}
+
+/// A dataset whose rows stay as they are.
+struct Kept {
+    store: Store,
+    there: Table,
+}
+
+impl From<Writer> for Sink {
+    fn from(writer: Writer) -> Self {
+        Self { writer, kept: None }
     }
-    add_rows(engine, table, replace, table.schema(), in_sql(rows)).await
+}
+
+impl Sink {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        match &self.kept {
+            Some(kept) => self.writer.write(&kept.without_present(batch)?)?,
+            None => self.writer.write(batch)?,
+        }
+        Ok(())
+    }
+
+    /// Publishes; returns how many rows came in.
+    fn commit(self) -> Result<u64, SqlError> {
+        let rows = self.writer.rows();
+        let version = self.writer.commit()?;
+        let Some(kept) = self.kept else { return Ok(rows) };
+        // Keys that came in twice count once.
+        let now = kept.store.table_at(kept.there.name(), version)?;
+        Ok(now.num_rows().saturating_sub(kept.there.num_rows()) as u64)
+    }
+}
+
+impl Kept {
+    fn without_present(&self, batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+        let key = self.there.key();
+        let columns = key.iter().map(|name| Ok(batch.schema_ref().index_of(name)?));
+        let keys = batch.project(&columns.collect::<Result<Vec<_>, SqlError>>()?)?;
+        let keys: ArrayRef = match keys.columns() {
+            [only] => only.clone(),
+            _ => Arc::new(StructArray::from(keys)),
+        };
+        let (found, _) = self.there.select(&key[..1])?.lookup(&keys, None)?;
+        let mut new = vec![true; batch.num_rows()];
+        for &position in found.values() {
+            new[position as usize] = false;
+        }
+        Ok(filter_record_batch(batch, &BooleanArray::from(new))?)
+    }
 }
 
 fn in_sql(rows: SendableRecordBatchStream) -> impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin {
@@ -142,21 +207,17 @@ enum Message {
 
 /// Feeds a writer, which blocks, from a stream. Dropped before its end, nothing is published.
 async fn write(
-    start: impl FnOnce() -> Result<Writer, SqlError> + Send + 'static,
+    start: impl FnOnce() -> Result<Sink, SqlError> + Send + 'static,
     schema: SchemaRef,
     mut rows: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin,
 ) -> Result<u64, SqlError> {
     let (send, mut receive) = mpsc::channel(QUEUE_BATCHES_MAX);
     let writing = tokio::task::spawn_blocking(move || -> Result<u64, SqlError> {
-        let mut writer = start()?;
+        let mut sink = start()?;
         loop {
             match receive.blocking_recv() {
-                Some(Message::Rows(batch)) => writer.write(&batch)?,
-                Some(Message::Commit) => {
-                    let rows = writer.rows();
-                    writer.commit()?;
-                    return Ok(rows);
-                }
+                Some(Message::Rows(batch)) => sink.write(&batch)?,
+                Some(Message::Commit) => return sink.commit(),
                 None => return Err(WriteError::Cancelled.into()),
             }
         }

@@ -74,6 +74,8 @@ pub enum SqlError {
         /// Its message.
         problem: String,
     },
+    /// Whoever asked wants no answer any more.
+    Stopped,
     /// The query engine contradicted itself.
     Internal {
         /// Its message.
@@ -100,6 +102,7 @@ impl fmt::Display for SqlError {
             Self::Read(e) => e.fmt(f),
             Self::Write(e) => e.fmt(f),
             Self::Source { problem } => write!(f, "the rows that come in: {problem}"),
+            Self::Stopped => f.write_str("the statement was stopped"),
             Self::Internal { problem } => write!(f, "the query engine failed: {problem}"),
         }
     }

@@ -52,6 +52,16 @@ impl Statement {
         matches!(self.current().action, Action::Query(_))
     }
 
+    /// The datasets that it reads and changes, by name.
+    pub fn datasets(&self) -> Vec<String> {
+        let planned = self.current();
+        let mut names: Vec<_> = planned.pinned.tables().into_values().map(|t| t.table().name().to_owned()).collect();
+        names.extend(planned.action.target().map(ToOwned::to_owned));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The schema of the rows, exactly that of the stream; of an update: empty.
     pub fn schema(&self) -> SchemaRef {
         let planned = self.current();

@@ -25,8 +25,16 @@ pub(crate) struct Parsed {
     pub(crate) statement: Statement,
     /// Number of the last placeholder.
     pub(crate) parameters: usize,
-    /// Columns that `ON CONFLICT (..)` names, if it does.
-    pub(crate) conflict: Option<Vec<String>>,
+    pub(crate) conflict: Option<Conflict>,
+}
+
+/// `ON CONFLICT` of an INSERT.
+#[derive(Debug, Clone)]
+pub(crate) struct Conflict {
+    /// Columns that it names; none: whichever the key has.
+    pub(crate) columns: Vec<String>,
+    /// `DO NOTHING`: rows that are there stay as they are; otherwise they are replaced.
+    pub(crate) keep: bool,
 }
 
 /// Parses the one statement that `sql` holds.
@@ -193,8 +201,9 @@ fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<usize, SqlError> 
     Ok(last)
 }
 
-/// `ON CONFLICT (key) DO UPDATE SET a = excluded.a, ..` is `INSERT OR REPLACE`, which the planner has.
-fn rewrite(statement: Statement) -> Result<(Statement, Option<Vec<String>>), SqlError> {
+/// `ON CONFLICT (key) DO UPDATE SET a = excluded.a, ..` is `INSERT OR REPLACE`, which the planner has; `DO NOTHING` is a
+/// plain INSERT to it.
+fn rewrite(statement: Statement) -> Result<(Statement, Option<Conflict>), SqlError> {
     let Statement::Statement(mut inner) = statement else { return Ok((statement, None)) };
     let mut conflict = None;
     if let ast::Statement::Insert(insert) = inner.as_mut()
@@ -207,7 +216,8 @@ fn rewrite(statement: Statement) -> Result<(Statement, Option<Vec<String>>), Sql
             Some(ConflictTarget::OnConstraint(_)) => return unsupported("ON CONFLICT ON CONSTRAINT; name the columns"),
         };
         let OnConflictAction::DoUpdate(update) = &on.action else {
-            return unsupported("ON CONFLICT DO NOTHING; use DO UPDATE, or leave out the keys that are there");
+            insert.on = None;
+            return Ok((Statement::Statement(inner), Some(Conflict { columns, keep: true })));
         };
         if update.selection.is_some() {
             return unsupported("ON CONFLICT DO UPDATE .. WHERE");
@@ -230,7 +240,7 @@ fn rewrite(statement: Statement) -> Result<(Statement, Option<Vec<String>>), Sql
         check_all_assigned(insert, &columns, &assigned)?;
         insert.on = None;
         insert.or = Some(SqliteOnConflict::Replace);
-        conflict = Some(columns);
+        conflict = Some(Conflict { columns, keep: false });
     }
     Ok((Statement::Statement(inner), conflict))
 }

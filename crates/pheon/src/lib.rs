@@ -42,6 +42,7 @@ mod map;
 mod memory;
 #[cfg(feature = "polars")]
 mod polars;
+mod probe;
 mod segment;
 mod store;
 mod table;
@@ -60,6 +61,7 @@ pub use lookup::KeyBatch;
 pub use manifest::FORMAT_VERSION;
 pub use map::Map;
 pub use memory::{DatasetMemory, MemoryScope, WarmOptions, WarmReport};
+pub use probe::Probe;
 pub use store::Store;
 pub use table::Table;
 pub use value::Value;

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// text or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Where an OpenTelemetry collector takes traces, by OTLP over gRPC (or OTEL_EXPORTER_OTLP_ENDPOINT) [default: nowhere].
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 fn limit(text: &str) -> Result<(String, String), String> {
@@ -82,6 +85,7 @@ impl Args {
             signing_key_file: self.signing_key_file.clone(),
             log: self.log.clone(),
             log_format: self.log_format.clone(),
+            otlp_endpoint: self.otlp_endpoint.clone(),
             limits,
         };
         // Names and values that are no text belong to others.
@@ -96,7 +100,9 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let config = args.options().and_then(ServeConfig::resolve).map_err(|e| Failure::Usage(chain(&e)))?;
-    logs::start(config.log_format, &config.log).map_err(|e| Failure::Failed(chain(&e)))?;
+    // Until the server has ended: then the last traces are sent.
+    let _logs = logs::start(config.log_format, &config.log, config.otlp_endpoint.as_deref())
+        .map_err(|e| Failure::Failed(chain(&e)))?;
     for warning in &config.warnings {
         say(&format!("warning: {warning}"));
     }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
+use pheon_os::interrupt;
 use pheon_sql::{Answer, Engine, EngineOptions, SqlError};
 
 use super::scan_format::Format;
@@ -39,7 +40,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         options.query_memory_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
         options.memory_bytes_max = options.query_memory_bytes_max;
     }
-    let mut rows = match Engine::new(store, options)?.execute(&args.statement, None)? {
+    let _guard = interrupt::Guard::install().ok();
+    let answer = Engine::new(store, options)?.execute_until(&args.statement, None, interrupt::interrupted)?;
+    let mut rows = match answer {
         Answer::Rows(rows) => rows,
         Answer::Changed(rows) => {
             say(&format!("{rows} rows"));
@@ -63,6 +66,7 @@ impl From<SqlError> for Failure {
             SqlError::Read(e) => e.into(),
             SqlError::Write(e) => e.into(),
             SqlError::Syntax { .. } | SqlError::Plan { .. } | SqlError::Unsupported { .. } => Self::Usage(chain(&e)),
+            SqlError::Stopped => Self::Interrupted(chain(&e)),
             e => Self::Failed(chain(&e)),
         }
     }

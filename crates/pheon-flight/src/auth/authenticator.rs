@@ -103,20 +103,21 @@ impl Authenticator {
 
     /// The handshake: Basic credentials, in the header or as the payload (a BasicAuth), for a bearer token. The name is a
     /// token entry's, the password its secret. A caller who already has a bearer token gets a new one; where no
-    /// credentials are configured everybody gets one.
+    /// credentials are configured everybody gets one. Whose it is, and the token.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`.
-    pub fn login(&self, headers: &HeaderMap, payload: &[u8]) -> Result<String, Status> {
-        let Some(known) = self.known() else { return Ok(self.issue("everyone", SecretHash::of(""))) };
+    pub fn login(&self, headers: &HeaderMap, payload: &[u8]) -> Result<(String, String), Status> {
+        let issued = |name: &str, hash| Ok((name.to_owned(), self.issue(name, hash)));
+        let Some(known) = self.known() else { return issued("everyone", SecretHash::of("")) };
         let wrong = || Status::unauthenticated("the name or the secret is wrong");
         if let Some(NameAndSecret { name, secret }) = basic::basic(headers).or_else(|| basic::payload(payload)) {
             let entry = known.by_secret(&secret, &self.secrets).filter(|e| e.name == name).ok_or_else(wrong)?;
-            return Ok(self.issue(&entry.name, entry.hash));
+            return issued(&entry.name, entry.hash);
         }
         let token = basic::bearer(headers).ok_or_else(|| Status::unauthenticated("expected Basic credentials"))?;
         let entry = self.entry(&known, &token).ok_or_else(wrong)?;
-        Ok(self.issue(&entry.name, entry.hash))
+        issued(&entry.name, entry.hash)
     }
 
     fn known(&self) -> Option<Arc<Known>> {
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn the_handshake_issues_tokens_that_expire() {
         let f = fixture();
-        let mut issued = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
+        let (_, mut issued) = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
         let alice = f.authenticator.authenticate(&headers(&format!("Bearer {issued}")), None).unwrap();
         assert!(alice.name() == "alice" && alice.may_read("prices") && !alice.may_read("other"));
         assert!(f.authenticator.login(&headers(&format!("Bearer {issued}")), b"").is_ok());
@@ -316,10 +317,10 @@ mod tests {
         let f = fixture();
         let credentials = Credentials::parse(&token("alice", &f.alice, "read = [\"*\"]")).unwrap();
         let at_once = Authenticator::new(Some(credentials.clone()), Signer::generate().unwrap(), Duration::ZERO);
-        let issued = at_once.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
+        let (_, issued) = at_once.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
         refused(at_once.authenticate(&headers(&format!("Bearer {issued}")), None));
 
-        let issued = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
+        let (_, issued) = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
         let bearer = headers(&format!("Bearer {issued}"));
         assert!(f.authenticator.replace(credentials));
         assert!(f.authenticator.authenticate(&bearer, None).unwrap().may_read("other"), "the new rights count");
@@ -333,7 +334,7 @@ mod tests {
     fn servers_with_one_key_accept_each_others_tokens() {
         let f = fixture();
         let credentials = Credentials::parse(&token("alice", &f.alice, "read = [\"*\"]")).unwrap();
-        let issued = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
+        let (_, issued) = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
         let same = Authenticator::new(Some(credentials.clone()), Signer::new(&[1; 32]), Duration::from_secs(1));
         assert!(same.authenticate(&headers(&format!("Bearer {issued}")), None).is_ok());
         let other = Authenticator::new(Some(credentials), Signer::new(&[2; 32]), Duration::from_secs(1));

@@ -12,6 +12,7 @@ use super::authenticator::Authenticator;
 use super::principal::Principal;
 use crate::audit;
 use crate::connection::Peer;
+use crate::record::CallRecord;
 
 /// Exchanges credentials for a token, so it needs none.
 pub const HANDSHAKE_PATH: &str = "/arrow.flight.protocol.FlightService/Handshake";
@@ -78,6 +79,9 @@ where
                 }
             }
         };
+        if path != HANDSHAKE_PATH {
+            CallRecord::of(request.extensions()).principal(principal.name());
+        }
         request.extensions_mut().insert(principal);
         Either::Left(self.inner.call(request))
     }

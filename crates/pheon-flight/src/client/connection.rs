@@ -22,6 +22,8 @@ pub(super) type Stub = FlightServiceClient<Abortable>;
 
 /// The port where `pheon serve` listens unless told otherwise.
 const PORT: u16 = 8815;
+/// The largest HTTP/2 frame that the server may send: each costs both ends a system call.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// A peer that does not answer pings for so long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -88,6 +90,7 @@ impl Connection {
             .tcp_keepalive(Some(KEEP_ALIVE))
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
+            .max_frame_size(FRAME_BYTES_MAX)
             .initial_stream_window_size(options.window_bytes)
             .initial_connection_window_size(options.window_bytes.saturating_mul(4).min(i32::MAX.cast_unsigned()));
         if target.tls {

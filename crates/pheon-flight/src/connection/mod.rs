@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod call;
+mod gather;
 mod link;
 mod stream;
 mod table;

@@ -4,13 +4,14 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::gather::Gather;
 use super::link::{Link, Peer};
 use super::table::Membership;
 
@@ -28,6 +29,7 @@ pub struct Connection {
     /// Bytes that have to come before the client has greeted.
     greeting_bytes_left: usize,
     write_blocked: bool,
+    gather: Gather,
     link: Arc<Link>,
     /// Leaves the table of connections when it is dropped.
     _membership: Membership,
@@ -48,7 +50,14 @@ impl Connection {
     }
 
     fn new(bytes: Bytes, link: Arc<Link>, membership: Membership, greeting_bytes: usize) -> Self {
-        Self { bytes, greeting_bytes_left: greeting_bytes, write_blocked: false, link, _membership: membership }
+        Self {
+            bytes,
+            greeting_bytes_left: greeting_bytes,
+            write_blocked: false,
+            gather: Gather::default(),
+            link,
+            _membership: membership,
+        }
     }
 
     /// The other end.
@@ -92,6 +101,12 @@ impl AsyncRead for Connection {
         if self.link.has_ended() {
             return Poll::Ready(Err(ended()));
         }
+        // Each run of the connection's task begins with a read. An error comes back with the next write.
+        if self.gather.is_empty() {
+            self.gather.release();
+        } else if let Poll::Ready(Ok(())) = self.drain(context) {
+            let _ = self.write(context, |stream, context| stream.poll_flush(context));
+        }
         let before = buffer.filled().len();
         let result = match &mut self.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -110,9 +125,23 @@ impl AsyncRead for Connection {
     }
 }
 
+impl Connection {
+    /// Writes what was gathered.
+    fn drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gather.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut gather = std::mem::take(&mut self.gather);
+        let drained =
+            gather.poll_drain(|bytes| self.write(context, |stream, context| stream.poll_write(context, bytes)));
+        self.gather = gather;
+        drained
+    }
+}
+
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.write(context, |stream, context| stream.poll_write(context, bytes))
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -120,6 +149,13 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        while self.gather.wants(total) {
+            if self.gather.take(slices, total) {
+                return Poll::Ready(Ok(total));
+            }
+            ready!(self.drain(context))?;
+        }
         self.write(context, |stream, context| stream.poll_write_vectored(context, slices))
     }
 
@@ -130,11 +166,19 @@ impl AsyncWrite for Connection {
         }
     }
 
+    /// What was gathered waits while more of it is about to follow, but not longer than until the connection's task runs
+    /// again, which this sees to: HTTP/2 flushes after each frame.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gather.may_wait() && !self.write_blocked {
+            context.waker().wake_by_ref();
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.drain(context))?;
         self.write(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drain(context))?;
         self.write(context, |stream, context| stream.poll_shutdown(context))
     }
 }

@@ -5,6 +5,10 @@
 //! where TLS does not prove the name: other pages cannot rebind a name of theirs to this server.
 
 mod api;
+mod rows;
+#[cfg(feature = "sql")]
+mod sql;
+mod verdicts;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,6 +24,7 @@ use axum::routing::get;
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tonic::Code;
 use tower::ServiceExt as _;
 
 use crate::auth::{Authenticator, Principal};
@@ -27,6 +32,7 @@ use crate::connection::{Acceptor, Peer};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
+use crate::record::{CallRecord, RunningCall};
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
@@ -48,6 +54,9 @@ pub struct Page {
     pub metrics: Metrics,
     /// Queries that are running, and slow ones.
     pub queries: QueryLog,
+    /// For the box for SQL.
+    #[cfg(feature = "sql")]
+    pub sql: crate::sql::SqlService,
     /// Of times.
     pub limits: Limits,
     /// Where Flight listens, as clients would write it: `grpc://host:port`.
@@ -116,10 +125,20 @@ async fn metrics(State(page): State<Arc<Page>>, _caller: Caller) -> Response {
     ([(header::CONTENT_TYPE, kind)], page.metrics.render()).into_response()
 }
 
-/// Refuses foreign host names, and sets the headers that every answer has.
-async fn guard(State(page): State<Arc<Page>>, request: Request, next: Next) -> Result<Response, Infallible> {
+/// Refuses foreign host names, counts what the page asks, and sets the headers that every answer has.
+async fn guard(State(page): State<Arc<Page>>, mut request: Request, next: Next) -> Result<Response, Infallible> {
     let mut response = if page.tls || is_our_host(request.headers()) {
-        next.run(request).await
+        let call = request.uri().path().starts_with("/api/").then(|| {
+            let peer = request.extensions().get::<Peer>().map(Peer::address);
+            let call = RunningCall::of_page(&page.metrics, peer);
+            request.extensions_mut().insert(call.record().clone());
+            call
+        });
+        let response = next.run(request).await;
+        if let Some(call) = call {
+            call.end(code_of(response.status()));
+        }
+        response
     } else {
         (StatusCode::MISDIRECTED_REQUEST, "use an address or localhost as the host, or TLS\n").into_response()
     };
@@ -137,6 +156,21 @@ async fn guard(State(page): State<Arc<Page>>, request: Request, next: Next) -> R
     Ok(response)
 }
 
+/// The status of gRPC that one of HTTP is counted as.
+fn code_of(status: StatusCode) -> Code {
+    match status.as_u16() {
+        200..=399 => Code::Ok,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::NotFound,
+        409 => Code::Cancelled,
+        413 => Code::ResourceExhausted,
+        400..=499 => Code::InvalidArgument,
+        504 => Code::DeadlineExceeded,
+        _ => Code::Internal,
+    }
+}
+
 fn is_our_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|h| h.to_str().ok()) else { return false };
     let name = match host.strip_prefix('[') {
@@ -147,7 +181,18 @@ fn is_our_host(headers: &HeaderMap) -> bool {
 }
 
 /// Who sends a request; a request without good credentials is answered 401.
-struct Caller(Principal);
+struct Caller {
+    principal: Principal,
+    record: CallRecord,
+}
+
+impl Caller {
+    /// The request goes into the audit log. Those that the page sends by itself, every few seconds, do not.
+    fn audited(&self, action: &'static str) {
+        self.record.principal(self.principal.name());
+        self.record.action(action);
+    }
+}
 
 impl axum::extract::FromRequestParts<Arc<Page>> for Caller {
     type Rejection = Response;
@@ -159,7 +204,7 @@ impl axum::extract::FromRequestParts<Arc<Page>> for Caller {
                 if let Some(peer) = peer {
                     peer.trust();
                 }
-                Ok(Self(principal))
+                Ok(Self { principal, record: CallRecord::of(&parts.extensions) })
             }
             Err(status) => {
                 crate::audit::refused(peer.map(Peer::address), parts.uri.path(), status.message());

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::gate::{Caller, Gate};
 
-/// Bounds on what is kept for clients.
+/// Bounds on what is kept and done for clients.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HandleLimits {
@@ -22,11 +22,21 @@ pub struct HandleLimits {
     pub idle_max: Duration,
     /// Bytes of parameters that one call may bind. Default: 64 MiB.
     pub parameter_bytes_max: usize,
+    /// Bytes that the buffers of one message of parameters or rows may unpack to. Default: 256 MiB.
+    pub decompressed_bytes_max: u64,
+    /// How long a statement may run. Default: 10 minutes.
+    pub time_max: Duration,
 }
 
 impl Default for HandleLimits {
     fn default() -> Self {
-        Self { count_max: 10_000, idle_max: Duration::from_secs(15 * 60), parameter_bytes_max: 64 << 20 }
+        Self {
+            count_max: 10_000,
+            idle_max: Duration::from_secs(15 * 60),
+            parameter_bytes_max: 64 << 20,
+            decompressed_bytes_max: 256 << 20,
+            time_max: Duration::from_secs(10 * 60),
+        }
     }
 }
 
@@ -34,6 +44,8 @@ impl Default for HandleLimits {
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) statement: Statement,
+    /// As the client wrote it.
+    pub(super) text: Arc<str>,
     pub(super) bound: Option<RecordBatch>,
     /// It may be executed many times.
     pub(super) prepared: bool,
@@ -42,8 +54,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(statement: Statement, prepared: bool) -> Self {
-        Self { statement, bound: None, prepared, cancel: Arc::new(watch::Sender::new(false)) }
+    pub(super) fn new(statement: Statement, text: &str, prepared: bool) -> Self {
+        Self { statement, text: text.into(), bound: None, prepared, cancel: Arc::new(watch::Sender::new(false)) }
     }
 }
 

@@ -1,41 +1,34 @@
 //! Streams that clients send: parameters, and rows of a bulk ingest.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use arrow_array::RecordBatch;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
 use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use pheon_sql::{CATALOG, IngestMode, SCHEMA, Session, SqlError};
+use pheon_sql::{CATALOG, IngestConflict, IngestMode, IngestOptions, SCHEMA, Session, SqlError};
 use tonic::Status;
 
+use super::handles::HandleLimits;
 use super::sql_status::failed;
-
-fn decoded(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
-    // A message that has only the descriptor is no part of the stream of data.
-    let data = stream.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    FlightRecordBatchStream::new_from_flight_data(data.map_err(FlightError::from))
-}
-
-fn broken(error: FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => *status,
-        e => Status::invalid_argument(e.to_string()),
-    }
-}
+use crate::flat::Flatten;
+use crate::intake::Intake;
+use crate::record::CallRecord;
 
 /// All rows of parameters as one batch; `None` without any.
 pub(super) async fn parameters(
     stream: PeekableFlightDataStream,
-    bytes_max: usize,
+    limits: &HandleLimits,
+    record: CallRecord,
 ) -> Result<Option<RecordBatch>, Status> {
-    let mut stream = decoded(stream);
+    let bytes_max = limits.parameter_bytes_max;
+    let unpacked_max = limits.decompressed_bytes_max.min(bytes_max as u64);
+    let mut stream = Intake::new(stream, unpacked_max, Flatten::All, record);
     let (mut batches, mut bytes) = (Vec::new(), 0usize);
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(broken)?;
+    while let Some(batch) = stream.rows().await.transpose()? {
         bytes = bytes.saturating_add(batch.get_array_memory_size());
         if bytes > bytes_max {
             return Err(Status::resource_exhausted(format!("parameters of more than {bytes_max} bytes")));
@@ -51,7 +44,9 @@ pub(super) async fn ingest(
     session: &Session,
     command: &CommandStatementIngest,
     stream: PeekableFlightDataStream,
-) -> Result<i64, Status> {
+    limits: &HandleLimits,
+    record: CallRecord,
+) -> Result<u64, Status> {
     let elsewhere = command.catalog.as_ref().is_some_and(|c| !c.is_empty() && c != CATALOG)
         || command.schema.as_ref().is_some_and(|s| !s.is_empty() && s != SCHEMA);
     if elsewhere {
@@ -60,20 +55,59 @@ pub(super) async fn ingest(
     if command.temporary {
         return Err(Status::unimplemented("temporary tables"));
     }
-    let mode = mode_of(command.table_definition_options.as_ref())?;
-    let mut stream = decoded(stream);
+    let options = options_of(command)?;
+    let mut stream = Intake::new(stream, limits.decompressed_bytes_max, Flatten::All, record);
     // The first batch, or the end of the stream, tells the schema.
-    let first = stream.next().await.transpose().map_err(broken)?;
+    let first = stream.rows().await.transpose()?;
     let schema: SchemaRef = match (&first, stream.schema()) {
         (Some(batch), _) => batch.schema(),
         (None, Some(schema)) => schema.clone(),
         (None, None) => return Err(Status::invalid_argument("a stream without a schema")),
     };
-    let rows: BoxStream<'_, Result<RecordBatch, SqlError>> = futures::stream::iter(first.map(Ok))
-        .chain(stream.map_err(|e| SqlError::Source { problem: broken(e).message().to_owned() }))
-        .boxed();
-    let count = session.ingest(&command.table, schema, mode, rows).await.map_err(failed)?;
-    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+    let broken = Arc::new(Mutex::new(None));
+    let why = broken.clone();
+    let rest = futures::stream::unfold(stream, |mut stream| async move { Some((stream.rows().await?, stream)) });
+    let rest = rest.map(move |batch| {
+        batch.map_err(|status| {
+            let problem = status.message().to_owned();
+            *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+            SqlError::Source { problem }
+        })
+    });
+    let rows: BoxStream<'_, Result<RecordBatch, SqlError>> = futures::stream::iter(first.map(Ok)).chain(rest).boxed();
+    let done = session.ingest(&command.table, schema, options, rows).await;
+    // What the client sent is its own fault, and said as such.
+    let of_client = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    done.map_err(|e| of_client.unwrap_or_else(|| failed(e)))
+}
+
+/// Options that only this server has.
+const KEY: &str = "pheon.key";
+const ON_CONFLICT: &str = "pheon.on_conflict";
+
+fn options_of(command: &CommandStatementIngest) -> Result<IngestOptions, Status> {
+    let mut options = IngestOptions::new(mode_of(command.table_definition_options.as_ref())?);
+    for (name, value) in &command.options {
+        options = match (name.as_str(), value.as_str()) {
+            (KEY, list) if list.trim_start().starts_with('[') => {
+                let wrong = |e| Status::invalid_argument(format!("{KEY} is no JSON list of column names: {e}"));
+                options.key(serde_json::from_str::<Vec<String>>(list).map_err(wrong)?)
+            }
+            (KEY, column) => options.key([column]),
+            (ON_CONFLICT, "error") => options.conflict(IngestConflict::Error),
+            (ON_CONFLICT, "replace") => options.conflict(IngestConflict::Replace),
+            (ON_CONFLICT, "nothing") => options.conflict(IngestConflict::Nothing),
+            (ON_CONFLICT, other) => {
+                let problem = format!("{ON_CONFLICT} is {other:?}, expected error, replace or nothing");
+                return Err(Status::invalid_argument(problem));
+            }
+            (other, _) => {
+                let problem = format!("no ingest option {other:?}; there are {KEY} and {ON_CONFLICT}");
+                return Err(Status::invalid_argument(problem));
+            }
+        };
+    }
+    Ok(options)
 }
 
 fn mode_of(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> {

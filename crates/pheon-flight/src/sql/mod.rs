@@ -7,9 +7,12 @@ mod catalogue;
 mod gate;
 mod handles;
 mod ingest;
+mod running;
 mod service;
+mod session_options;
 mod sql_info;
 mod sql_status;
+mod work;
 
 pub use gate::{Caller, Gate};
 pub use handles::HandleLimits;

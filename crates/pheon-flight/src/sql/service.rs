@@ -1,19 +1,23 @@
 //! The calls of Flight SQL.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::metadata::SqlInfoData;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
-    ActionBeginTransactionRequest, ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
+    ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-    ActionEndTransactionRequest, Any, CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas,
-    CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
-    CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
-    CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult,
-    ProstMessageExt, SqlInfo, TicketStatementQuery,
+    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, CommandGetCatalogs, CommandGetCrossReference,
+    CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
+    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate,
+    DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor,
@@ -24,7 +28,7 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use pheon_sql::{Engine, SendableRecordBatchStream, Session, SqlError};
+use pheon_sql::{Engine, Session, Statement};
 use prost::Message as _;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -32,17 +36,23 @@ use super::catalogue::{self, FOREIGN_KEYS, PRIMARY_KEYS};
 use super::gate::{Caller, Gate};
 use super::handles::{HandleLimits, Handles, Held};
 use super::ingest::{ingest, parameters};
-use super::sql_info::{SQL_INFO, TYPE_INFO};
-use super::sql_status::failed;
+use super::running::Running;
+use super::session_options;
+use super::sql_info::{TYPE_INFO, sql_info};
+use super::work::Work;
 use crate::encode::{Encoder, Message};
+use crate::metrics::Metrics;
+use crate::queries::QueryLog;
+use crate::record::CallRecord;
 use crate::scan::messages;
-use crate::wire::response;
 
 /// The action that cancels what a FlightInfo stands for.
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 /// Results of CancelQuery as FlightSql.proto numbers them; arrow-flight does not export its own.
 const CANCELLED: i32 = 1;
 const NOT_CANCELLABLE: i32 = 3;
+
+const NO_SAVEPOINTS: &str = "there are no savepoints: a transaction is a snapshot that takes no changes";
 
 /// The handle of a change that is executed already.
 const DONE: &[u8] = b"done";
@@ -55,12 +65,72 @@ pub struct SqlService {
     engine: Engine,
     gate: Arc<dyn Gate>,
     handles: Arc<Handles>,
+    work: Work,
+    queries: QueryLog,
+    info: Arc<SqlInfoData>,
+}
+
+impl std::fmt::Debug for SqlService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlService").field("engine", &self.engine).finish_non_exhaustive()
+    }
 }
 
 impl SqlService {
-    /// A service that learns from `gate` who asks.
-    pub fn new(engine: Engine, gate: Arc<dyn Gate>, limits: HandleLimits) -> Self {
-        Self { engine, gate, handles: Arc::new(Handles::new(limits)) }
+    /// A service that learns from `gate` who asks. Statements run on threads of its own.
+    ///
+    /// # Errors
+    /// What the operating system says if there can be no such threads.
+    pub fn new(engine: Engine, gate: Arc<dyn Gate>, limits: HandleLimits) -> io::Result<Self> {
+        let work = Work::new(engine.options().partitions, limits.time_max)?;
+        let (read_only, bytes_max) = (engine.store().is_read_only(), engine.options().statement_bytes_max);
+        let info = Arc::new(sql_info(read_only, limits.time_max, bytes_max));
+        let queries = QueryLog::new(Duration::MAX, Metrics::new());
+        Ok(Self { engine, gate, handles: Arc::new(Handles::new(limits)), work, queries, info })
+    }
+
+    /// Tells this log of each statement.
+    #[must_use]
+    pub fn with_queries(self, queries: QueryLog) -> Self {
+        Self { queries, ..self }
+    }
+
+    /// A statement of the web page begins.
+    pub(crate) fn begin(&self, principal: &str, text: &str, record: CallRecord) -> Running {
+        Running::new(&self.queries, principal, text, self.work.clone(), record)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// An execution begins.
+    fn running(&self, caller: &Caller, held: &Held, extensions: &Extensions) -> Running {
+        let record = CallRecord::of(extensions);
+        for dataset in held.statement.datasets() {
+            record.dataset(&dataset);
+        }
+        record.action(if held.statement.is_query() { "query" } else { "update" });
+        let running = Running::new(&self.queries, &caller.name, &held.text, self.work.clone(), record);
+        running.cancelled_by(held.cancel.subscribe())
+    }
+
+    async fn prepared(&self, session: Session, sql: String) -> Result<Statement, Status> {
+        self.work.run(self.work.until(), async move { session.prepare(&sql).await }).await
+    }
+
+    /// Executes a change; how many rows.
+    async fn updated(
+        &self,
+        caller: &Caller,
+        held: Held,
+        values: Option<RecordBatch>,
+        extensions: &Extensions,
+    ) -> Result<i64, Status> {
+        let mut running = self.running(caller, &held, extensions);
+        let changed = running.run(async move { held.statement.update(values).await }).await?;
+        running.count(changed);
+        Ok(as_count(changed))
     }
 
     fn caller(&self, extensions: &Extensions) -> Result<Caller, Status> {
@@ -83,7 +153,7 @@ impl SqlService {
         let caller = self.caller(request.extensions())?;
         let schema = if let Some(query) = any.unpack::<CommandStatementQuery>().map_err(|e| malformed(&e))? {
             let session = self.session(&caller, query.transaction_id.as_ref())?;
-            ipc(&*session.prepare(&query.query).await.map_err(failed)?.schema())?
+            ipc(&*self.prepared(session, query.query).await?.schema())?
         } else if let Some(query) = any.unpack::<CommandPreparedStatementQuery>().map_err(|e| malformed(&e))? {
             ipc(&*self.held(&caller, &query.prepared_statement_handle)?.statement.schema())?
         } else {
@@ -97,38 +167,34 @@ impl SqlService {
     }
 
     /// The rows of a statement that a client holds.
-    async fn rows(&self, caller: &Caller, handle: &[u8]) -> Result<Response<DataStream>, Status> {
+    async fn rows(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+        extensions: &Extensions,
+    ) -> Result<Response<DataStream>, Status> {
         if self.gate.open(handle).is_some_and(|payload| payload == DONE) {
             return Ok(empty(&SchemaRef::new(Schema::empty())));
         }
         let held = self.held(caller, handle)?;
         let schema = held.statement.schema();
         if !held.statement.is_query() {
-            held.statement.update(held.bound).await.map_err(failed)?;
-            return Ok(encoded(schema, futures::stream::empty().boxed()));
+            let bound = held.bound.clone();
+            self.updated(caller, held, bound, extensions).await?;
+            return Ok(empty(&schema));
         }
         if held.prepared {
             held.cancel.send_replace(false);
         }
-        let mut cancelled = held.cancel.subscribe();
-        let rows: SendableRecordBatchStream = tokio::select! {
-            rows = held.statement.query(held.bound.clone()) => rows.map_err(failed)?,
-            _ = cancelled.wait_for(|c| *c) => return Err(Status::cancelled("the statement was cancelled")),
-        };
-        let keep = held.cancel;
-        let stop = async move {
-            // Ends when it is cancelled, and only then: this keeps the sender.
-            if cancelled.wait_for(|c| *c).await.is_err() {
-                futures::future::pending::<()>().await;
-            }
-        };
-        let rows = rows.map_err(|e| Box::new(failed(SqlError::from(e)))).take_until(stop);
-        let said = futures::stream::once(async move {
-            let cancelled = *keep.borrow();
-            cancelled.then(|| Err(Box::new(Status::cancelled("the statement was cancelled"))))
-        });
-        let rows = rows.chain(said.filter_map(std::future::ready)).map_err(|status| FlightError::Tonic(status));
-        Ok(encoded(schema, rows.boxed()))
+        let mut running = self.running(caller, &held, extensions);
+        let (statement, bound) = (held.statement, held.bound);
+        let rows = running.run(async move { statement.query(bound).await }).await?;
+        let rows = running.rows(rows)?.map_err(|status| FlightError::Tonic(Box::new(status)));
+        let record = CallRecord::of(extensions);
+        Ok(encoded(schema, rows.boxed()).map(|messages| {
+            let count = move |message: &FlightData| record.moved(0, message.data_body.len() as u64);
+            messages.inspect_ok(count).boxed()
+        }))
     }
 
     fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<bool, Status> {
@@ -173,7 +239,7 @@ fn encoded(schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch, Fligh
         Ok::<_, Status>(futures::stream::iter(out.into_iter().map(Ok::<_, Status>)))
     });
     let first = futures::stream::iter([Ok(Message::schema(&schema))]);
-    response(first.chain(batches.try_flatten()))
+    Response::new(first.chain(batches.try_flatten()).map_ok(Message::into_flight_data).boxed())
 }
 
 fn one_batch(batch: RecordBatch) -> Response<DataStream> {
@@ -217,13 +283,14 @@ impl FlightSqlService for SqlService {
     ) -> Result<Response<FlightInfo>, Status> {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, query.transaction_id.as_ref())?;
-        let statement = session.prepare(&query.query).await.map_err(failed)?;
+        let statement = self.prepared(session, query.query.clone()).await?;
         let schema = statement.schema();
-        let handle = if statement.is_query() {
-            self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, false))?
+        let held = Held::new(statement, &query.query, false);
+        let handle = if held.statement.is_query() {
+            self.handles.keep_statement(self.gate.as_ref(), &caller, held)?
         } else {
             // Now, and not when the client fetches the rows that there are not, which some do late or never.
-            statement.update(None).await.map_err(failed)?;
+            self.updated(&caller, held, None, request.extensions()).await?;
             self.gate.sign(DONE).into()
         };
         let ticket = TicketStatementQuery { statement_handle: handle };
@@ -240,7 +307,8 @@ impl FlightSqlService for SqlService {
         if held.statement.is_query() {
             return command_info(&query, &held.statement.schema(), request);
         }
-        held.statement.update(held.bound).await.map_err(failed)?;
+        let bound = held.bound.clone();
+        self.updated(&caller, held, bound, request.extensions()).await?;
         let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
         command_info(&ticket, &Schema::empty(), request)
     }
@@ -251,7 +319,7 @@ impl FlightSqlService for SqlService {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         let caller = self.caller(request.extensions())?;
-        self.rows(&caller, &ticket.statement_handle).await
+        self.rows(&caller, &ticket.statement_handle, request.extensions()).await
     }
 
     async fn do_get_prepared_statement(
@@ -260,7 +328,7 @@ impl FlightSqlService for SqlService {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         let caller = self.caller(request.extensions())?;
-        self.rows(&caller, &query.prepared_statement_handle).await
+        self.rows(&caller, &query.prepared_statement_handle, request.extensions()).await
     }
 
     async fn do_put_statement_update(
@@ -270,8 +338,8 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, command.transaction_id.as_ref())?;
-        let statement = session.prepare(&command.query).await.map_err(failed)?;
-        count(statement.update(None).await)
+        let statement = self.prepared(session, command.query.clone()).await?;
+        self.updated(&caller, Held::new(statement, &command.query, false), None, request.extensions()).await
     }
 
     async fn do_put_statement_ingest(
@@ -281,7 +349,15 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, command.transaction_id.as_ref())?;
-        ingest(&session, &command, request.into_inner()).await
+        let record = CallRecord::of(request.extensions());
+        record.action("ingest");
+        record.dataset(&command.table);
+        // How long the client takes to send its rows is not the statement's time.
+        let text = format!("bulk ingest into {:?}", command.table);
+        let running = Running::new(&self.queries, &caller.name, &text, self.work.clone(), CallRecord::default());
+        let count = ingest(&session, &command, request.into_inner(), self.handles.limits(), record).await?;
+        running.count(count);
+        Ok(as_count(count))
     }
 
     async fn do_put_prepared_statement_query(
@@ -292,9 +368,12 @@ impl FlightSqlService for SqlService {
         let caller = self.caller(request.extensions())?;
         let handle = query.prepared_statement_handle;
         let mut held = self.held(&caller, &handle)?;
-        let values = parameters(request.into_inner(), self.handles.limits().parameter_bytes_max).await?;
+        let record = CallRecord::of(request.extensions());
+        record.action("bind");
+        let values = parameters(request.into_inner(), self.handles.limits(), record).await?;
         if let Some(values) = &values {
-            held.statement = held.statement.bound(values.schema_ref()).await.map_err(failed)?;
+            let (statement, schema) = (held.statement.clone(), values.schema());
+            held.statement = self.work.run(self.work.until(), async move { statement.bound(&schema).await }).await?;
         }
         held.bound = values;
         self.handles.bind(self.gate.as_ref(), &caller, &handle, held)?;
@@ -308,10 +387,11 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let held = self.held(&caller, &query.prepared_statement_handle)?;
-        let values = parameters(request.into_inner(), self.handles.limits().parameter_bytes_max).await?;
+        let (_, extensions, stream) = request.into_parts();
+        let values = parameters(stream, self.handles.limits(), CallRecord::of(&extensions)).await?;
         // A statement without parameters comes with a batch without columns.
-        let values = values.filter(|values| values.num_columns() > 0).or(held.bound);
-        count(held.statement.update(values).await)
+        let values = values.filter(|values| values.num_columns() > 0).or_else(|| held.bound.clone());
+        self.updated(&caller, held, values, &extensions).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -321,10 +401,12 @@ impl FlightSqlService for SqlService {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let caller = self.caller(request.extensions())?;
         let session = self.session(&caller, query.transaction_id.as_ref())?;
-        let statement = session.prepare(&query.query).await.map_err(failed)?;
+        CallRecord::of(request.extensions()).action("prepare");
+        let statement = self.prepared(session, query.query.clone()).await?;
         let dataset_schema = ipc(&statement.schema())?;
         let parameter_schema = ipc(&statement.parameter_schema())?;
-        let handle = self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, true))?;
+        let handle =
+            self.handles.keep_statement(self.gate.as_ref(), &caller, Held::new(statement, &query.query, true))?;
         Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle, dataset_schema, parameter_schema })
     }
 
@@ -369,25 +451,44 @@ impl FlightSqlService for SqlService {
         Ok(ActionCancelQueryResult { result })
     }
 
+    async fn do_action_begin_savepoint(
+        &self,
+        _: ActionBeginSavepointRequest,
+        _: Request<Action>,
+    ) -> Result<ActionBeginSavepointResult, Status> {
+        Err(Status::unimplemented(NO_SAVEPOINTS))
+    }
+
+    async fn do_action_end_savepoint(&self, _: ActionEndSavepointRequest, _: Request<Action>) -> Result<(), Status> {
+        Err(Status::unimplemented(NO_SAVEPOINTS))
+    }
+
     async fn do_action_fallback(
         &self,
         request: Request<Action>,
     ) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
-        if request.get_ref().r#type != CANCEL_FLIGHT_INFO {
-            return Err(Status::unimplemented(format!("there is no action {:?}", request.get_ref().r#type)));
-        }
         let caller = self.caller(request.extensions())?;
-        let asked = CancelFlightInfoRequest::decode(&*request.get_ref().body);
-        let asked = asked.map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let info = asked.info.ok_or_else(|| Status::invalid_argument("no FlightInfo to cancel"))?;
-        let status = if self.cancel(&caller, &info)? { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
-        let body = CancelFlightInfoResult::new(status).encode_to_vec().into();
+        let action = request.get_ref();
+        let body = if action.r#type == CANCEL_FLIGHT_INFO {
+            let asked = CancelFlightInfoRequest::decode(&*action.body);
+            let asked = asked.map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let info = asked.info.ok_or_else(|| Status::invalid_argument("no FlightInfo to cancel"))?;
+            let done = self.cancel(&caller, &info)?;
+            let status = if done { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
+            CancelFlightInfoResult::new(status).encode_to_vec().into()
+        } else {
+            let unknown = || Status::unimplemented(format!("there is no action {:?}: see ListActions", action.r#type));
+            session_options::answer(&action.r#type, &action.body)?.ok_or_else(unknown)?
+        };
         Ok(Response::new(futures::stream::iter([Ok(arrow_flight::Result { body })]).boxed()))
     }
 
     async fn list_custom_actions(&self) -> Option<Vec<Result<ActionType, Status>>> {
-        let description = "Cancels the statement of a FlightInfo".to_owned();
-        Some(vec![Ok(ActionType { r#type: CANCEL_FLIGHT_INFO.to_owned(), description })])
+        let cancel = (CANCEL_FLIGHT_INFO, "Cancels the statement of a FlightInfo");
+        let of = |(kind, description): (&str, &str)| {
+            Ok(ActionType { r#type: kind.to_owned(), description: description.to_owned() })
+        };
+        Some(std::iter::once(cancel).chain(session_options::ACTIONS).map(of).collect())
     }
 
     async fn get_flight_info_catalogs(
@@ -463,7 +564,7 @@ impl FlightSqlService for SqlService {
         query: CommandGetSqlInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        command_info(&query.clone(), &query.into_builder(&SQL_INFO).schema(), request)
+        command_info(&query.clone(), &query.into_builder(&self.info).schema(), request)
     }
 
     async fn do_get_sql_info(
@@ -472,7 +573,7 @@ impl FlightSqlService for SqlService {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         self.caller(request.extensions())?;
-        let batch = query.into_builder(&SQL_INFO).build();
+        let batch = query.into_builder(&self.info).build();
         batch.map(one_batch).map_err(|e| Status::invalid_argument(e.to_string()))
     }
 
@@ -566,6 +667,6 @@ impl FlightSqlService for SqlService {
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
 }
 
-fn count(done: Result<u64, SqlError>) -> Result<i64, Status> {
-    Ok(i64::try_from(done.map_err(failed)?).unwrap_or(i64::MAX))
+fn as_count(rows: u64) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }

@@ -17,6 +17,7 @@ pub fn status_of(error: &SqlError) -> Status {
         SqlError::ReadOnly | SqlError::Changed { .. } => Code::FailedPrecondition,
         SqlError::Limit { .. } => Code::ResourceExhausted,
         SqlError::Source { .. } => Code::Aborted,
+        SqlError::Stopped => Code::Cancelled,
         SqlError::Read(e) => of_read(e),
         SqlError::Write(e) => of_write(e),
         _ => Code::Internal,

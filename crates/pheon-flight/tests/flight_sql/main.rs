@@ -74,7 +74,7 @@ impl Fixture {
             store.put(name, RecordBatchIterator::new([Ok(batch)], schema), PutOptions::map("n")).unwrap();
         }
         let engine = Engine::new(store.clone(), EngineOptions::default()).unwrap();
-        let service = SqlService::new(engine, Arc::new(TestGate), HandleLimits::default());
+        let service = SqlService::new(engine, Arc::new(TestGate), HandleLimits::default()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

@@ -107,7 +107,7 @@ impl FlightService for Probe {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let headers = request.metadata().clone().into_headers();
         let payload = request.into_inner().message().await?.unwrap_or_default().payload;
-        let token = self.authenticator.login(&headers, &payload)?;
+        let (_, token) = self.authenticator.login(&headers, &payload)?;
         let answer = HandshakeResponse { payload: token.clone().into_bytes().into(), ..HandshakeResponse::default() };
         let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
         response.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());

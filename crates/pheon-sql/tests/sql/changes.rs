@@ -39,6 +39,32 @@ fn three_ways_to_replace() {
 }
 
 #[test]
+fn rows_that_are_there_may_stay() {
+    let scratch = Scratch::new();
+    let sql =
+        "insert into numbers values (2, 7, 'a'), (3, 7, 'b'), (3, 8, 'c'), (4, 7, 'd') on conflict (n) do nothing";
+    assert_eq!(scratch.change(sql).unwrap(), 1);
+    assert_eq!(
+        scratch.rows("select * from numbers where n in (2, 3, 4)").unwrap(),
+        ["2|0.5|name 1", "3|7.0|b", "4|1.0|name 2"]
+    );
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2);
+    assert_eq!(scratch.change(sql).unwrap(), 0);
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2, "nothing changed, nothing is published");
+    let several = "insert into pairs select a, b + 50, day from pairs where a = 'a9' on conflict do nothing";
+    assert_eq!(scratch.change(several).unwrap(), 50);
+    assert_eq!(scratch.one("select count(*), max(b) from pairs where a = 'a9'"), "150|149");
+    for (wrong, why) in [
+        ("insert into words values ('w0001', 1) on conflict do nothing", "occur once"),
+        ("insert into plain values (1) on conflict do nothing", "occur once"),
+        ("insert into numbers (n) values (1) on conflict (half) do nothing", "half"),
+    ] {
+        let e = scratch.change(wrong).unwrap_err().to_string();
+        assert!(e.contains(why), "{wrong}: {e}");
+    }
+}
+
+#[test]
 fn update_replaces_rows_of_a_unique_key() {
     let scratch = Scratch::new();
     assert_eq!(scratch.change("update numbers set half = half + 1, name = 'x' where n < 6").unwrap(), 3);

@@ -122,6 +122,11 @@ fn the_deepest_statements_fit_a_common_stack() {
     });
 }
 
+/// Common table expressions, each of which makes `s` of that of the one before.
+fn doubled(expr: &str, times: usize) -> String {
+    (1..=times).map(|n| format!(", t{n} as (select {expr} as s from t{})", n - 1)).collect()
+}
+
 #[test]
 fn memory_is_bounded() {
     let mut options = EngineOptions::default();
@@ -136,13 +141,30 @@ fn memory_is_bounded() {
         "select range(100000000000)",
         "select array_repeat(1, 1000000000)",
         "select sum(length(repeat(name, 1000000))) from numbers",
+        "select repeat(repeat(repeat('x', 10000), 1000), 10000)",
+        "select repeat(s, 100000) from (select repeat(name, 1000) s from numbers where n = 2)",
+        "select replace(repeat('x', 10000), 'x', repeat('y', 10000))",
+        "select regexp_replace(repeat('x', 10000), '(x)', repeat('\\1', 10000), 'g')",
+        "select array_to_string(range(100000), repeat('y', 10000))",
+        "select range(-100000000000, 0)",
+        "select generate_series(timestamp '1900-01-01', timestamp '2100-01-01', interval '1 microsecond')",
+        &format!("with t0 as (select name as s from numbers) {} select * from t40", doubled("s || s", 40)),
+        &format!("with t0 as (select name as s from numbers) {} select * from t40", doubled("concat(s, s)", 40)),
+        &format!("with t0 as (select [n] as s from numbers) {} select * from t40", doubled("s || s", 40)),
+        &format!("with t0 as (select [n] as s from numbers) {} select * from t40", doubled("array_concat(s, s)", 40)),
+        "with recursive t as (select 'x' as s union all select s || s from t) select max(length(s)) from t",
     ] {
         let e = scratch.rows(sql).unwrap_err();
         assert!(matches!(e, SqlError::Limit { .. }), "{sql}: {e:?}");
     }
     assert_eq!(scratch.engine.memory_bytes(), 0);
     assert_eq!(scratch.one("select count(*) from numbers a, numbers b"), "1000000");
-    assert_eq!(scratch.one("select repeat('ab', 3), lpad('1', 3, '0'), array_repeat(1, 2)"), "ababab|001|[1, 1]");
+    let sql = "select repeat('ab', 3), lpad('1', 3, '0'), array_repeat(1, 2), replace('aba', 'a', 'cc'), \
+               'a' || 1 || null, 'a' || 'b', concat('a', null), [1] || [2], range(3), \
+               array_length(generate_series(date '2020-01-01', date '2020-12-31', interval '1 day'))";
+    assert_eq!(scratch.one(sql), "ababab|001|[1, 1]|ccbcc|null|ab|a|[1, 2]|[0, 1, 2]|366");
+    let rows = scratch.rows("select name || '!' || n, n || name from numbers where n < 4").unwrap();
+    assert_eq!(rows, ["null|null", "name 1!2|2name 1"]);
 }
 
 #[test]

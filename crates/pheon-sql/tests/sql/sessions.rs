@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use pheon::Store;
-use pheon_sql::{Access, Engine, EngineOptions, IngestMode, SqlError};
+use pheon_sql::{Access, Engine, EngineOptions, IngestConflict, IngestMode, IngestOptions, SqlError};
 
 use crate::scratch::{Scratch, query, runtime};
 
@@ -120,7 +121,7 @@ fn ingest_in_all_modes() {
         let session = scratch.engine.session();
         let ingest = async |name: &str, mode| {
             let rows = futures::stream::iter([Ok(batch.clone())]);
-            session.ingest(name, batch.schema(), mode, rows).await
+            session.ingest(name, batch.schema(), IngestOptions::new(mode), rows).await
         };
         assert!(matches!(ingest("new", IngestMode::Append).await, Err(SqlError::NotFound { .. })));
         assert_eq!(ingest("new", IngestMode::Create).await.unwrap(), 3);
@@ -131,7 +132,42 @@ fn ingest_in_all_modes() {
         assert_eq!(ingest("new", IngestMode::Replace).await.unwrap(), 3);
         assert_eq!(scratch.store.table("new").unwrap().num_rows(), 3);
         let broken = futures::stream::iter([Ok(batch.clone()), Err(SqlError::Source { problem: "gone".into() })]);
-        assert!(session.ingest("broken", batch.schema(), IngestMode::Create, broken).await.is_err());
+        assert!(
+            session.ingest("broken", batch.schema(), IngestOptions::new(IngestMode::Create), broken).await.is_err()
+        );
         assert!(!scratch.store.contains("broken").unwrap());
+    });
+}
+
+#[test]
+fn ingest_with_a_key() {
+    let scratch = Scratch::new();
+    let some = |sql: &str| scratch.engine.collect(sql).unwrap().1.remove(0);
+    let rows = some("select * from (values (3, 'c'), (1, 'a'), (2, 'b')) t(id, name)");
+    runtime().block_on(async {
+        let session = scratch.engine.session();
+        let ingest = async |rows: &RecordBatch, options: IngestOptions| {
+            let stream = futures::stream::iter([Ok(rows.clone())]);
+            session.ingest("keyed", rows.schema(), options, stream).await
+        };
+        let create = IngestOptions::new(IngestMode::Create).key(["id"]);
+        assert_eq!(ingest(&rows, create).await.unwrap(), 3);
+        assert_eq!(scratch.rows("select * from keyed").unwrap(), ["1|a", "2|b", "3|c"]);
+        assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"]);
+        let append = IngestOptions::new(IngestMode::Append);
+        let again = ingest(&rows, append.clone()).await.unwrap_err();
+        assert!(matches!(&again, SqlError::Write(pheon::WriteError::KeyExists { .. })), "{again:?}");
+        let more = some("select * from (values (3, 'C'), (4, 'd')) t(id, name)");
+        assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Nothing)).await.unwrap(), 1);
+        assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|c", "4|d"]);
+        assert_eq!(ingest(&more, append.clone().conflict(IngestConflict::Replace)).await.unwrap(), 2);
+        assert_eq!(scratch.rows("select * from keyed where id > 2").unwrap(), ["3|C", "4|d"]);
+        let other = ingest(&more, append.key(["name"])).await.unwrap_err();
+        assert!(matches!(&other, SqlError::Plan { problem } if problem.contains("id")), "{other:?}");
+        let replace = IngestOptions::new(IngestMode::Replace);
+        assert_eq!(ingest(&more, replace.clone()).await.unwrap(), 2);
+        assert_eq!(scratch.store.table("keyed").unwrap().key(), ["id"], "the key stays");
+        assert_eq!(ingest(&more, replace.key(Vec::<String>::new())).await.unwrap(), 2);
+        assert!(scratch.store.table("keyed").unwrap().key().is_empty());
     });
 }
