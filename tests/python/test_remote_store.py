@@ -294,7 +294,8 @@ def test_only_the_servers_own_files_are_local(remote: pheon.RemoteStore, tmp_pat
     assert opened is not None
     assert opened.uuid == facts["uuid"]
     pheon.open(tmp_path / "other").close()
-    for other in ({"host": "0" * 32}, {"path": ""}, {"path": str(tmp_path / "none")}, {"path": str(tmp_path / "other")}):
+    elsewhere = [{"path": str(tmp_path / name)} for name in ("none", "other")]
+    for other in ({"host": "0" * 32}, {"path": ""}, *elsewhere):
         assert _local_store(facts | other) is None
 
 
