@@ -15,6 +15,7 @@ use crate::catalog::{CATALOG, PheonCatalog, Pinned, PublicSchema, SCHEMA};
 use crate::error::SqlError;
 use crate::functions;
 use crate::memory::{QueryMemory, SharedMemory};
+use crate::opaque::Opaque;
 use crate::session::Session;
 
 /// Limits of an engine.
@@ -51,7 +52,7 @@ impl Default for EngineOptions {
 /// SQL over one store. Cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    inner: Opaque<Inner>,
 }
 
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Engine {
         base.table_factories_mut().clear();
         functions::guard(&mut base)?;
         let memory = Arc::new(SharedMemory::new(options.memory_bytes_max));
-        Ok(Self { inner: Arc::new(Inner { store, options, base, runtime, memory }) })
+        Ok(Self { inner: Opaque::new(Inner { store, options, base, runtime, memory }) })
     }
 
     /// A session in which each statement sees the newest versions, for a caller who may do everything.

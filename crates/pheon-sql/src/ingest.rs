@@ -3,6 +3,7 @@
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use futures::Stream;
+use futures::future::BoxFuture;
 use pheon::{PutOptions, Table};
 
 use crate::analysis::Present;
@@ -74,7 +75,17 @@ impl Session {
     ///
     /// # Errors
     /// [`SqlError`]; nothing is published then, nor when the future is dropped.
-    pub async fn ingest(
+    pub fn ingest<'a>(
+        &'a self,
+        name: &'a str,
+        schema: SchemaRef,
+        options: IngestOptions,
+        rows: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin + Send + 'a,
+    ) -> BoxFuture<'a, Result<u64, SqlError>> {
+        Box::pin(self.ingest_rows(name, schema, options, rows))
+    }
+
+    async fn ingest_rows(
         &self,
         name: &str,
         schema: SchemaRef,

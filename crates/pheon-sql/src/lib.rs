@@ -27,6 +27,7 @@ mod ingest;
 mod interval;
 mod key_part;
 mod memory;
+mod opaque;
 mod parameters;
 mod predicate;
 mod provider;

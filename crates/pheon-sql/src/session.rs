@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use futures::future::BoxFuture;
 
 use crate::access::Access;
 use crate::catalog::Pinned;
@@ -74,8 +75,8 @@ impl Session {
     ///
     /// # Errors
     /// [`SqlError`]; a dataset that the caller has no right to is [`SqlError::Denied`], whether it exists or not.
-    pub async fn prepare(&self, sql: &str) -> Result<Statement, SqlError> {
-        Statement::prepare(self.clone(), sql).await
+    pub fn prepare<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Statement, SqlError>> {
+        Box::pin(Statement::prepare(self.clone(), sql))
     }
 
     /// The tables that may be read, by name. One that is damaged is left out.

@@ -9,6 +9,7 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use crate::analysis::Action;
@@ -16,6 +17,7 @@ use crate::batched::{Batched, batched};
 use crate::catalog::Pinned;
 use crate::change;
 use crate::error::SqlError;
+use crate::opaque::Opaque;
 use crate::parameters;
 use crate::session::Session;
 use crate::syntax::{Parsed, parse};
@@ -25,8 +27,8 @@ use crate::syntax::{Parsed, parse};
 #[derive(Debug, Clone)]
 pub struct Statement {
     session: Session,
-    parsed: Arc<Parsed>,
-    planned: Arc<Mutex<Arc<Planned>>>,
+    parsed: Opaque<Parsed>,
+    planned: Opaque<Mutex<Arc<Planned>>>,
 }
 
 /// A statement planned over certain versions.
@@ -42,9 +44,9 @@ pub(crate) struct Planned {
 
 impl Statement {
     pub(crate) async fn prepare(session: Session, sql: &str) -> Result<Self, SqlError> {
-        let parsed = Arc::new(parse(sql, session.engine().options().statement_bytes_max)?);
+        let parsed = Opaque::new(parse(sql, session.engine().options().statement_bytes_max)?);
         let planned = Planned::new(&session, &parsed, None).await?;
-        Ok(Self { session, parsed, planned: Arc::new(Mutex::new(Arc::new(planned))) })
+        Ok(Self { session, parsed, planned: Opaque::new(Mutex::new(Arc::new(planned))) })
     }
 
     /// Whether it has rows; otherwise it changes the store, by [`Statement::update`].
@@ -78,34 +80,40 @@ impl Statement {
     }
 
     /// The statement with the types of parameters that cannot be inferred taken from `given`.
-    pub async fn bound(&self, given: &Schema) -> Result<Self, SqlError> {
-        let current = self.current();
-        if !parameters::is_open(&current.parameters) {
-            return Ok(self.clone());
-        }
-        let planned = Planned::new(&self.session, &self.parsed, Some(given)).await?;
-        Ok(Self { planned: Arc::new(Mutex::new(Arc::new(planned))), ..self.clone() })
+    pub fn bound<'a>(&'a self, given: &'a Schema) -> BoxFuture<'a, Result<Self, SqlError>> {
+        Box::pin(async move {
+            let current = self.current();
+            if !parameters::is_open(&current.parameters) {
+                return Ok(self.clone());
+            }
+            let planned = Planned::new(&self.session, &self.parsed, Some(given)).await?;
+            Ok(Self { planned: Opaque::new(Mutex::new(Arc::new(planned))), ..self.clone() })
+        })
     }
 
     /// The rows. With several rows of parameters: those of the first, then those of the second and so on.
     ///
     /// # Errors
     /// [`SqlError::Changed`] if a dataset has other columns by now; [`SqlError::Parameters`].
-    pub async fn query(&self, given: Option<RecordBatch>) -> Result<SendableRecordBatchStream, SqlError> {
-        let statement = self.for_values(given.as_ref()).await?;
-        let planned = statement.refreshed().await?;
-        let Action::Query(rows) = &planned.action else {
-            let problem = "this statement changes the store and has no rows; execute it as an update".to_owned();
-            return Err(SqlError::Unsupported { problem });
-        };
-        planned.clone().rows(rows, given.as_ref()).await
+    pub fn query(&self, given: Option<RecordBatch>) -> BoxFuture<'_, Result<SendableRecordBatchStream, SqlError>> {
+        Box::pin(async move {
+            let statement = self.for_values(given.as_ref()).await?;
+            let planned = statement.refreshed().await?;
+            let Action::Query(rows) = &planned.action else {
+                let problem = "this statement changes the store and has no rows; execute it as an update".to_owned();
+                return Err(SqlError::Unsupported { problem });
+            };
+            planned.clone().rows(rows, given.as_ref()).await
+        })
     }
 
     /// Executes a change; returns how many rows were added, replaced or deleted. One new version is published, or none.
-    pub async fn update(&self, given: Option<RecordBatch>) -> Result<u64, SqlError> {
-        let statement = self.for_values(given.as_ref()).await?;
-        let planned = statement.refreshed().await?;
-        change::execute(&self.session, planned, given).await
+    pub fn update(&self, given: Option<RecordBatch>) -> BoxFuture<'_, Result<u64, SqlError>> {
+        Box::pin(async move {
+            let statement = self.for_values(given.as_ref()).await?;
+            let planned = statement.refreshed().await?;
+            change::execute(&self.session, planned, given).await
+        })
     }
 
     fn current(&self) -> Arc<Planned> {
