@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,15 @@ class FlightServer:
         found = re.fullmatch(r"listening on (grpc(?:\+tls)?://127\.0\.0\.1:\d+)\n", line)
         assert found, line + self.process.stderr.read()
         self.location = found[1]
+        # A log that nobody reads would stop the server once the pipe is full.
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
+
+    def _drain(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            for _ in log:
+                pass
 
     @property
     def port(self) -> int:
@@ -46,15 +56,13 @@ class FlightServer:
         """Ends it as a crash of its host would."""
         self.process.kill()
         self.process.wait(STOP_SECONDS_MAX)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._reader.join(STOP_SECONDS_MAX)
 
     def stop(self) -> int:
         """Ends it as an operator would; its exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(STOP_SECONDS_MAX)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._reader.join(STOP_SECONDS_MAX)
         return code
 
     def __enter__(self) -> Self:

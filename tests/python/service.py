@@ -38,7 +38,9 @@ class Service:
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        found = re.fullmatch(r"listening on (grpc(?:\+tls)?://.*)", self.line(lambda line: line.startswith("listening")))
+        found = re.fullmatch(
+            r"listening on (grpc(?:\+tls)?://.*)", self.line(lambda line: line.startswith("listening"))
+        )
         assert found, self.lines
         self.location = found[1]
         page = next((line for line in self.lines if line.startswith("page and metrics on ")), "")

@@ -29,7 +29,11 @@ ROWS = 1000
 @pytest.fixture
 def filled(store: pheon.Store) -> pheon.Store:
     """`words`, a map, and `events`, a table whose key has several rows."""
-    words = {"word": [f"word {i:04}" for i in range(ROWS)], "number": list(range(ROWS)), "half": [None, *range(1, ROWS)]}
+    words = {
+        "word": [f"word {i:04}" for i in range(ROWS)],
+        "number": list(range(ROWS)),
+        "half": [None, *range(1, ROWS)],
+    }
     store.put("words", pa.table(words), key="word", unique=True)
     events = {"at": pa.array([i // 2 for i in range(ROWS)], pa.timestamp("us")), "who": ["ann", "bob"] * (ROWS // 2)}
     store.put("events", pa.table(events), key="at")

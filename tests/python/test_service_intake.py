@@ -202,5 +202,8 @@ def test_commands_that_are_none(service: Service) -> None:
         stream = [flight_data(*schema, command_descriptor(text)), flight_data(*rows)]
         for method in ("DoPut", "DoExchange"):
             code, _, _ = send(service.port, method, stream)
-            assert code not in {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (text[:40], code)
+            assert code not in {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (
+                text[:40],
+                code,
+            )
     service.serves()

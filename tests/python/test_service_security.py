@@ -119,7 +119,11 @@ def test_mutual_tls(store: pheon.Store, store_path: Path, tmp_path: Path) -> Non
         assert service.location.startswith("grpc+tls://")
 
         def client(name: str | None) -> flight.FlightClient:
-            own = {} if name is None else {"cert_chain": made.read(f"{name}.pem"), "private_key": made.read(f"{name}.key")}
+            own = (
+                {}
+                if name is None
+                else {"cert_chain": made.read(f"{name}.pem"), "private_key": made.read(f"{name}.key")}
+            )
             return service.client(tls_root_certs=ca, **own)
 
         with client("worker") as known:
@@ -135,9 +139,10 @@ def test_mutual_tls(store: pheon.Store, store_path: Path, tmp_path: Path) -> Non
 def served_certificate(port: int, ca: str) -> bytes:
     context = ssl.create_default_context(cafile=ca)
     context.set_alpn_protocols(["h2"])
-    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(
-        plain, server_hostname="localhost"
-    ) as connection:
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
         certificate = connection.getpeercert(binary_form=True)
         assert certificate is not None
         return certificate

@@ -63,7 +63,9 @@ def test_changes_and_errors(store: pheon.Store) -> None:
 
 def test_ctrl_c_ends_a_statement_and_nothing_is_published(store: pheon.Store) -> None:
     """Whether it computes rows, or writes them."""
-    endless = "select count(*) from t a, t b, t c, t d, t e, t f, t g where a.id + b.id + c.id + d.id + e.id + f.id > g.id"
+    endless = (
+        "select count(*) from t a, t b, t c, t d, t e, t f, t g where a.id + b.id + c.id + d.id + e.id + f.id > g.id"
+    )
     for statement in (endless, f"create table made as {endless}"):
         timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()

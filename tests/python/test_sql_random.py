@@ -48,7 +48,17 @@ NULLABLE: dict[str, tuple[pa.DataType, list[Any]]] = {
     "x": (pa.float64(), [None, *DOUBLES]),
     "note": (pa.large_string(), [None, *TEXTS]),
 }
-KEYS = [["big"], ["small"], ["text"], ["day"], ["at"], ["amount"], ["text", "small"], ["flag", "day", "whole"], ["amount", "big"]]
+KEYS = [
+    ["big"],
+    ["small"],
+    ["text"],
+    ["day"],
+    ["at"],
+    ["amount"],
+    ["text", "small"],
+    ["flag", "day", "whole"],
+    ["amount", "big"],
+]
 
 
 def table() -> pa.Table:
@@ -121,10 +131,12 @@ def leaf(name: str, kind: pa.DataType, values: list[Any]) -> st.SearchStrategy[s
     parts = [
         st.tuples(st.sampled_from(["=", "<>", "<", "<=", ">", ">="]), one).map(lambda t: f"{name} {t[0]} {t[1]}"),
         st.tuples(one, st.sampled_from(["=", "<>", "<", "<=", ">", ">="])).map(lambda t: f"{t[0]} {t[1]} {name}"),
-        st.tuples(st.sampled_from(["in", "not in"]), st.lists(st.sampled_from(values).map(literal), min_size=1, max_size=80)).map(
-            lambda t: f"{name} {t[0]} ({', '.join(t[1])})"
+        st.tuples(
+            st.sampled_from(["in", "not in"]), st.lists(st.sampled_from(values).map(literal), min_size=1, max_size=80)
+        ).map(lambda t: f"{name} {t[0]} ({', '.join(t[1])})"),
+        st.tuples(st.sampled_from(["between", "not between"]), one, one).map(
+            lambda t: f"{name} {t[0]} {t[1]} and {t[2]}"
         ),
-        st.tuples(st.sampled_from(["between", "not between"]), one, one).map(lambda t: f"{name} {t[0]} {t[1]} and {t[2]}"),
         st.sampled_from([f"{name} is null", f"{name} is not null", f"{name} is not distinct from null"]),
     ]
     if pa.types.is_large_string(kind):
@@ -145,8 +157,10 @@ def predicate(key: list[str]) -> st.SearchStrategy[str]:
     single = of_key | of_key | of_key | other
     return st.recursive(
         single,
-        lambda inner: st.tuples(inner, st.sampled_from(["and", "and", "or"]), inner).map(lambda t: f"({' '.join(t)})")
-        | inner.map(lambda p: f"not ({p})"),
+        lambda inner: (
+            st.tuples(inner, st.sampled_from(["and", "and", "or"]), inner).map(lambda t: f"({' '.join(t)})")
+            | inner.map(lambda p: f"not ({p})")
+        ),
         max_leaves=6,
     )
 
@@ -196,7 +210,9 @@ def comparable(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.integers(0, len(KEYS) - 1).flatmap(statement))
 def test_answers_are_duckdbs(engines: tuple[pheon.Store, duckdb.DuckDBPyConnection], sql: str) -> None:
     store, oracle = engines
