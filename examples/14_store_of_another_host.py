@@ -11,7 +11,7 @@ import pheon
 
 def serve(path: str) -> tuple[subprocess.Popen[str], str]:
     """Start a server on a free port, as an operator would start one elsewhere; the process and its URI."""
-    command = [sys.executable, "-m", "pheon", "serve", path, "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "pheon", "serve", path, "--listen", "127.0.0.1:0", "--log", "error"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     found = re.search(r"grpc://\S+", process.stderr.readline())

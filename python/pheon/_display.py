@@ -24,7 +24,7 @@ _CHECKED_ROWS_MAX = 100_000
 def text(table: Table) -> str:
     """For `repr`."""
     names, kinds, rows, gap = _excerpt(table)
-    lines = [f"<pheon.Table {table.name!r} version {table.version}: {_facts(table)}>"]
+    lines = [f"<pheon.{type(table).__name__} {table.name!r} version {table.version}: {_facts(table)}>"]
     if not names:
         return lines[0]
     grid = [names, kinds, *rows]

@@ -79,14 +79,15 @@ class RemoteStore(Store):
         if not isinstance(name, str):
             return False
         try:
-            self._one("info", dataset=name)
-        except NotFoundError:
+            # Else the server took the name's end for a version.
+            return self._one("info", dataset=name)["name"] == name
+        except (NotFoundError, ValueError):
+            self._handle.check_open()
             return False
         except RemotePermissionError:
             # A dataset that may not be seen and one that is not there are told alike, once the server knows who asks.
             self._handle.store()
             return False
-        return True
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,10 @@ class RemoteStore(Store):
 
     def _found(self, name: str, version: int | None) -> int:
         """The version's number, if the server lets the caller read it."""
-        return self._one("info", dataset=name if version is None else f"{name}@{version}")["version"]
+        facts = self._one("info", dataset=name if version is None else f"{name}@{version}")
+        if facts["name"] != name:
+            raise NotFoundError(f"there is no dataset {name!r}")
+        return facts["version"]
 
     def live(  # type: ignore[override] - a live map of another kind
         self,

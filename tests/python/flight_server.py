@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -27,25 +28,41 @@ class FlightServer:
         found = re.fullmatch(r"listening on (grpc(?:\+tls)?://127\.0\.0\.1:\d+)\n", line)
         assert found, line + self.process.stderr.read()
         self.location = found[1]
+        # A log that nobody reads would stop the server once the pipe is full.
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
+
+    def _drain(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            for _ in log:
+                pass
 
     @property
     def port(self) -> int:
         """Where it listens."""
         return int(self.location.rpartition(":")[2])
 
+    def pause(self) -> None:
+        """Has it hang, with its connections open, until `resume`."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Has it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Ends it as a crash of its host would."""
         self.process.kill()
         self.process.wait(STOP_SECONDS_MAX)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._reader.join(STOP_SECONDS_MAX)
 
     def stop(self) -> int:
         """Ends it as an operator would; its exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(STOP_SECONDS_MAX)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._reader.join(STOP_SECONDS_MAX)
         return code
 
     def __enter__(self) -> Self:

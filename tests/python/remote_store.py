@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from flight_server import FlightServer
@@ -35,3 +37,21 @@ def store(shared_server: tuple[FlightServer, Path]) -> Iterator[pheon.RemoteStor
             served.drop(name)
     with pheon.connect(server.location, local=False) as connected:
         yield connected
+
+
+def adopt(mine: dict[str, Any], modules: tuple[ModuleType, ...], local_only: dict[str, str]) -> None:
+    """Takes the tests of `modules`, and the fixtures that they need besides the store, into a module's globals.
+
+    `local_only` names tests that cannot hold over the network, each with the reason.
+    """
+    left = set(local_only)
+    for module in modules:
+        for name, item in vars(module).items():
+            if name in local_only:
+                left.discard(name)
+            elif name.startswith("test_") and callable(item):
+                mine[f"{name}__{module.__name__.removeprefix('test_')}"] = item
+            elif type(item).__name__ == "FixtureFunctionDefinition":
+                assert name not in mine, f"two modules have a fixture {name!r}"
+                mine[name] = item
+    assert not left, f"there are no tests {left}"

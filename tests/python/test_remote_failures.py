@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_nobody_listens(listener: socket.socket) -> None:
     assert isinstance(raised.value, ConnectionError)
     assert isinstance(raised.value, pheon.Error)
     with pytest.raises(pheon.RemoteConnectionError):
-        pheon.connect("grpc://no-such-host.invalid:8815")
+        pheon.connect("grpc://no-such-host:8815")
 
 
 @pytest.mark.parametrize("uri", ["host:8815", "http2://host", "grpc://", "grpc://host/path"])
@@ -151,6 +151,35 @@ def test_tls(path: Path, tmp_path: Path) -> None:
             pheon.connect(f"grpc://127.0.0.1:{server.port}", timeout=10)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_client_certificates(path: Path, tmp_path: Path) -> None:
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout")
+    openssl(*new, "ca.key", "-x509", "-subj", "/CN=a ca", "-out", "ca.pem")
+    for name, names in (("server", "subjectAltName=IP:127.0.0.1"), ("worker", "subjectAltName=DNS:worker")):
+        openssl(*new, f"{name}.key", "-subj", f"/CN={name}", "-addext", names, "-out", f"{name}.csr")
+        signed = ("x509", "-req", "-days", "2", "-copy_extensions", "copy", "-CA", "ca.pem", "-CAkey", "ca.key")
+        openssl(*signed, "-in", f"{name}.csr", "-out", f"{name}.pem")
+        (tmp_path / f"{name}.key").chmod(0o600)
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[[certificate]]\ncommon_name = "worker"\nread = ["words"]\n')
+    tokens.chmod(0o600)
+    ca = tmp_path / "ca.pem"
+    options = ["--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key")]
+    options += ["--tls-client-ca", str(ca), "--token-file", str(tokens)]
+    with FlightServer(path, *options) as server:
+        uri = f"grpc+tls://127.0.0.1:{server.port}"
+        mine = {"tls_cert": tmp_path / "worker.pem", "tls_key": tmp_path / "worker.key"}
+        with pheon.connect(uri, tls_ca=ca, local=False, **mine) as store:
+            assert list(store) == ["words"]
+            again = pickle.loads(pickle.dumps(store.map("words")))
+            assert again["lazy"] == "idle"
+        with pytest.raises(pheon.RemoteError):
+            pheon.connect(uri, tls_ca=ca, timeout=10)
+
+
 def test_a_server_that_comes_back(path: Path) -> None:
     server = FlightServer(path)
     store = connect(server)
@@ -195,14 +224,14 @@ def test_a_server_that_ends_while_rows_are_read(path: Path) -> None:
 def test_deadlines(path: Path) -> None:
     with FlightServer(path) as server, connect(server, timeout=0.5) as store:
         words = store.map("words")
-        server.process.send_signal(signal.SIGSTOP)
+        server.pause()
         try:
             for use in (lambda: words["lazy"], lambda: list(store), lambda: len(list(words))):
                 with pytest.raises(pheon.RemoteTimeoutError) as raised:
                     use()
                 assert isinstance(raised.value, TimeoutError)
         finally:
-            server.process.send_signal(signal.SIGCONT)
+            server.resume()
         assert words["lazy"] == "idle"
 
 
@@ -210,13 +239,16 @@ WAIT = """
 import os, signal, sys, threading
 import pheon
 
-words = pheon.connect(sys.argv[1], local=False).map("words")
+store = pheon.connect(sys.argv[1], local=False)
+words = store.map("words")
+# Text that is interrupted while it is evaluated would end this process later.
+code = compile(sys.argv[2], "call", "eval")
 print("ready", flush=True)
 sys.stdin.readline()
 try:
     # The server does not answer, so by then the call waits.
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    words["lazy"]
+    eval(code)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 sys.stdin.readline()
@@ -224,22 +256,36 @@ print(words["lazy"], flush=True)
 """
 
 
-def test_ctrl_c_ends_a_call_that_waits(path: Path) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "words['lazy']",
+        "list(words)",
+        "words.range('a')",
+        "store.table('words')",
+        "store.put_map('half', ((i, i) for i in range(10**8)))",
+        "store.sql('select 1')",
+        "store.live('new')",
+    ],
+)
+def test_ctrl_c_ends_a_call_that_waits(path: Path, call: str) -> None:
     with FlightServer(path) as server:
-        command = [sys.executable, "-c", WAIT, server.location]
+        command = [sys.executable, "-c", WAIT, server.location, call]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdin is not None
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
-            server.process.send_signal(signal.SIGSTOP)
+            server.pause()
             try:
                 child.stdin.write("\n")
                 child.stdin.flush()
                 assert child.stdout.readline() == "interrupted\n"
             finally:
-                server.process.send_signal(signal.SIGCONT)
+                server.resume()
             child.stdin.write("\n")
             child.stdin.flush()
             assert child.stdout.readline() == "idle\n"
             child.stdin.close()
             assert child.wait(60) == 0
+    with pheon.open(path) as served:
+        assert "half" not in served

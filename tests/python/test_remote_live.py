@@ -74,7 +74,18 @@ def test_it_is_a_mutable_mapping(live: pheon.RemoteLiveMap) -> None:
 
 
 def test_keys_and_values_are_those_of_a_live_map(live: pheon.RemoteLiveMap, server: FlightServer) -> None:
-    values = [None, True, 1.5, 2**70, "ü", b"\0", dt.datetime(2026, 1, 2, tzinfo=dt.UTC), Decimal("1.50"), (1, [2]), {3}]
+    values = [
+        None,
+        True,
+        1.5,
+        2**70,
+        "ü",
+        b"\0",
+        dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+        Decimal("1.50"),
+        (1, [2]),
+        {3},
+    ]
     for number, value in enumerate(values):
         live[number] = value
     live[True] = "one"  # the same key as 1

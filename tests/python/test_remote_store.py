@@ -159,7 +159,7 @@ def test_progress_and_options(remote: pheon.RemoteStore) -> None:
 
 def test_errors_are_those_of_a_store(remote: pheon.RemoteStore, served: pheon.Store) -> None:
     def told(store: pheon.Store, call: Any) -> tuple[type, str]:
-        with pytest.raises(Exception) as raised:
+        with pytest.raises(Exception, match=".") as raised:
             call(store)
         return type(raised.value), str(raised.value)
 
@@ -231,6 +231,44 @@ def test_sql(remote: pheon.RemoteStore) -> None:
         remote.sql("select * from nothing")
 
 
+NESTED = {
+    "list": pa.array([[1, None], None, []], pa.list_(pa.int64())),
+    "large": pa.array([["a"], None, ["b", "c"]], pa.large_list(pa.string())),
+    "inner": pa.array([{"x": [["a"]]}, None, {"x": []}], pa.struct([("x", pa.large_list(pa.list_(pa.string())))])),
+    "map": pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.int64())),
+    "dictionary": pa.array(["x", None, "x"]).dictionary_encode(),
+    "view": pa.array(["x" * 20, None, "y"], pa.string_view()),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_nested_columns(remote: pheon.RemoteStore, served: pheon.Store, kind: str) -> None:
+    data = pa.table({"k": [1, 2, 3], "v": NESTED[kind]})
+    expected = NESTED[kind].to_pylist()
+    remote.put("nested", data, key="k")
+    assert pa.table(served.table("nested"))["v"].to_pylist() == expected
+    assert pa.table(remote.table("nested"))["v"].to_pylist() == expected
+    assert remote.map("nested").get_many(pa.array([3, 1])).to_pylist() == [expected[2], expected[0]]
+    if served_has_sql(remote):
+        rows = remote.sql("select v from nested order by k")
+        assert isinstance(rows, pheon.Batch)
+        assert pa.table(rows)["v"].to_pylist() == expected
+
+
+def served_has_sql(remote: pheon.RemoteStore) -> bool:
+    return remote._handle.store()["sql"]
+
+
+def test_a_dataset_that_has_its_name_from_another(remote: pheon.RemoteStore) -> None:
+    assert remote.put_map("again", {"a": 1})["a"] == 1
+    remote.drop("again")
+    assert remote.put_map("again", {"a": 2})["a"] == 2
+    assert remote.map("again").version == 1
+    assert "again@1" not in remote
+    with pytest.raises(pheon.NotFoundError):
+        remote.table("again@1")
+
+
 def test_local_handles(server: FlightServer, served: pheon.Store) -> None:
     with pheon.connect(server.location) as local:
         assert local.is_local
@@ -246,6 +284,19 @@ def test_local_handles(server: FlightServer, served: pheon.Store) -> None:
     assert words["lazy"] == "idle"  # a mapping of files needs no connection
     with pheon.connect(server.location, local=False) as far:
         assert not far.is_local
+
+
+def test_only_the_servers_own_files_are_local(remote: pheon.RemoteStore, tmp_path: Path) -> None:
+    from pheon._remote import _local_store
+
+    facts = remote._handle.store()
+    opened = _local_store(facts)
+    assert opened is not None
+    assert opened.uuid == facts["uuid"]
+    pheon.open(tmp_path / "other").close()
+    elsewhere = [{"path": str(tmp_path / name)} for name in ("none", "other")]
+    for other in ({"host": "0" * 32}, {"path": ""}, *elsewhere):
+        assert _local_store(facts | other) is None
 
 
 def test_pickles(remote: pheon.RemoteStore) -> None:
@@ -309,7 +360,13 @@ def test_closing(server: FlightServer) -> None:
     store.close()
     assert store.closed
     assert "closed" in repr(store)
-    for use in (lambda: words["lazy"], lambda: list(words), table.to_pyarrow, lambda: store.map("words"), lambda: list(store)):
+    for use in (
+        lambda: words["lazy"],
+        lambda: list(words),
+        table.to_pyarrow,
+        lambda: store.map("words"),
+        lambda: list(store),
+    ):
         with pytest.raises(pheon.ClosedError):
             use()
 

@@ -80,6 +80,26 @@ impl Encoder {
     }
 }
 
+/// The messages of a batch, dictionaries first; a batch whose message is larger than `bytes` is halved until it is not.
+pub(crate) fn encode_within(
+    encoder: &mut Encoder,
+    batch: &RecordBatch,
+    bytes: usize,
+    out: &mut Vec<Message>,
+) -> Result<(), ArrowError> {
+    let mut encoded = encoder.encode(batch)?;
+    let Some(last) = encoded.pop() else { return Ok(()) };
+    out.append(&mut encoded);
+    let rows = batch.num_rows();
+    if last.body_bytes() > bytes && rows > 1 {
+        let half = rows / 2;
+        encode_within(encoder, &batch.slice(0, half), bytes, out)?;
+        return encode_within(encoder, &batch.slice(half, rows - half), bytes, out);
+    }
+    out.push(last);
+    Ok(())
+}
+
 /// Takes the framing of an IPC stream off: what `StreamEncoder` gives is prefix, metadata, padding and body of each message,
 /// and no buffer belongs to two of these.
 fn messages_of(buffers: Vec<Buffer>) -> Result<Vec<Message>, ArrowError> {

@@ -140,8 +140,12 @@ impl Target {
 /// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.
 fn key_array(key: &[FieldRef], batch: &RecordBatch) -> Result<ArrayRef, Status> {
     let wrong = || {
-        let names: Vec<_> = key.iter().map(|field| field.name().as_str()).collect();
-        let problem = format!("{} columns of keys: expected the columns {names:?}", batch.num_columns());
+        let types = |fields: &mut dyn Iterator<Item = &FieldRef>| {
+            fields.map(|field| format!("{:?} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+        };
+        let (expected, found) = (types(&mut key.iter()), types(&mut batch.schema_ref().fields().iter()));
+        let plain: Vec<_> = key.iter().map(|field| field.data_type().to_string()).collect();
+        let problem = format!("keys are ({}), of the columns {expected}; got the columns {found}", plain.join(", "));
         status::with_detail(Status::invalid_argument(problem), "key-type")
     };
     if batch.num_columns() == 1 && (key.len() == 1 || matches!(batch.column(0).data_type(), DataType::Struct(_))) {

@@ -9,7 +9,7 @@ use pheon::{KeyRef, OwnedKey, Store, Table, parse_bytes, parse_key};
 use tonic::Status;
 
 use crate::command::{KeyScalar, KeyValue, ScanCommand, dataset_and_version};
-use crate::encode::{Encoder, MESSAGE_BYTES_MAX, Message};
+use crate::encode::{Encoder, MESSAGE_BYTES_MAX, Message, encode_within};
 use crate::status;
 
 /// Pages that are touched before a message goes out, so that no page fault blocks the network's threads.
@@ -234,20 +234,9 @@ fn prefix_bytes(table: &Table, prefix: &KeyValue) -> Result<Vec<u8>, Status> {
     }
 }
 
-/// The messages of a batch, dictionaries first; a batch that is too large is halved until it is not.
+/// The messages of a batch, as large as they may be.
 pub(crate) fn messages(encoder: &mut Encoder, batch: &RecordBatch, out: &mut Vec<Message>) -> Result<(), Status> {
-    let failed = |e| Status::internal(format!("encode a batch: {e}"));
-    let mut encoded = encoder.encode(batch).map_err(failed)?;
-    let Some(last) = encoded.pop() else { return Ok(()) };
-    out.append(&mut encoded);
-    let rows = batch.num_rows();
-    if last.body_bytes() > MESSAGE_BYTES_MAX && rows > 1 {
-        let half = rows / 2;
-        messages(encoder, &batch.slice(0, half), out)?;
-        return messages(encoder, &batch.slice(half, rows - half), out);
-    }
-    out.push(last);
-    Ok(())
+    encode_within(encoder, batch, MESSAGE_BYTES_MAX, out).map_err(|e| Status::internal(format!("encode a batch: {e}")))
 }
 
 /// A stream of a schema and batches. Each step is taken on a thread that may block, one ahead of what is being sent.

@@ -128,6 +128,15 @@ impl ClientError {
         Self::Connection { operation, uri: uri.to_owned(), source: Arc::new(status.clone()) }
     }
 
+    /// The server's name of the error, if it refused and gives one: docs/flight.md, Errors.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Refused { detail, .. } => detail.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether a new connection may help.
     #[must_use]
     pub fn is_connection(&self) -> bool {

@@ -38,6 +38,8 @@ pub struct LookupOptions {
     rows: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     within: Option<(u64, u64)>,
+    #[serde(skip)]
+    tag: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -84,6 +86,14 @@ impl LookupOptions {
     #[must_use]
     pub fn rows(mut self, rows: bool) -> Self {
         self.rows = rows;
+        self
+    }
+
+    /// Tells lookups apart that ask for the same: [`blocking::Client::lookup`](super::blocking::Client::lookup) goes on with an
+    /// idle one, which stays on what it began with, also when a dataset was dropped and another one has its name since.
+    #[must_use]
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
         self
     }
 

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
-use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor};
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::abort::Abort;
+use crate::encode::{Encoder, Message, encode_within};
 
 /// What servers take in one message, and some more.
 pub(super) const MESSAGE_BYTES: usize = 2 << 20;
@@ -39,12 +39,24 @@ impl Outgoing {
     ) -> (Self, impl Stream<Item = FlightData> + Send + 'static) {
         let (batches, received) = mpsc::channel(ahead);
         let (abort, failure) = (Abort::default(), Failure::default());
-        let encoded = FlightDataEncoderBuilder::new()
-            .with_schema(schema)
-            .with_flight_descriptor(Some(descriptor))
-            .with_dictionary_handling(DictionaryHandling::Resend)
-            .with_max_flight_data_size(message_bytes)
-            .build(ReceiverStream::new(received).map(Ok));
+        // Not arrow-flight's own encoder: it announces large lists as lists (59.3), and servers then misread their offsets.
+        let mut first = Message::schema(&schema).into_flight_data();
+        first.flight_descriptor = Some(descriptor);
+        let mut encoder = Encoder::new(&schema);
+        let encoded = ReceiverStream::new(received).flat_map(move |batch: RecordBatch| {
+            let encoded = match &mut encoder {
+                Ok(encoder) => {
+                    let mut messages = Vec::new();
+                    encode_within(encoder, &batch, message_bytes, &mut messages).map(|()| messages)
+                }
+                Err(e) => Err(ArrowError::IpcError(e.to_string())),
+            };
+            futures::stream::iter(match encoded {
+                Ok(messages) => messages.into_iter().map(|message| Ok(message.into_flight_data())).collect(),
+                Err(e) => vec![Err(FlightError::Arrow(e))],
+            })
+        });
+        let encoded = futures::stream::iter([Ok(first)]).chain(encoded);
         let (thrown, noted) = (abort.clone(), Arc::clone(&failure));
         let messages = encoded.filter_map(move |message| {
             let message = match message {

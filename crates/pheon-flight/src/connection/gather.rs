@@ -51,7 +51,10 @@ impl Gather {
     }
 
     /// Writes everything out.
-    pub(super) fn poll_drain(&mut self, mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_drain(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
             match ready!(write(&self.bytes[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -50,7 +50,14 @@ impl Connection {
     }
 
     fn new(bytes: Bytes, link: Arc<Link>, membership: Membership, greeting_bytes: usize) -> Self {
-        Self { bytes, greeting_bytes_left: greeting_bytes, write_blocked: false, gather: Gather::default(), link, _membership: membership }
+        Self {
+            bytes,
+            greeting_bytes_left: greeting_bytes,
+            write_blocked: false,
+            gather: Gather::default(),
+            link,
+            _membership: membership,
+        }
     }
 
     /// The other end.

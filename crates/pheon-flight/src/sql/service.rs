@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::metadata::SqlInfoData;
@@ -30,7 +29,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use pheon_sql::{Engine, Session, Statement};
-use prost::Message;
+use prost::Message as _;
 use tonic::{Extensions, Request, Response, Status};
 
 use super::catalogue::{self, FOREIGN_KEYS, PRIMARY_KEYS};
@@ -41,12 +40,12 @@ use super::running::Running;
 use super::session_options;
 use super::sql_info::{TYPE_INFO, sql_info};
 use super::work::Work;
+use crate::encode::{Encoder, Message};
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
 use crate::record::CallRecord;
+use crate::scan::messages;
 
-/// Messages are at most so large, where rows allow it.
-const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// The action that cancels what a FlightInfo stands for.
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 /// Results of CancelQuery as FlightSql.proto numbers them; arrow-flight does not export its own.
@@ -221,18 +220,26 @@ fn handle_of(any: &Any) -> Result<Option<Bytes>, Status> {
     Ok(prepared.map(|command| command.prepared_statement_handle))
 }
 
-/// Batches as messages, dictionaries as they are, so that the schema is the one that was announced.
+/// Batches as messages, of exactly the schema that was announced. (arrow-flight's own encoder announces large lists as lists.)
 fn encoded(schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch, FlightError>>) -> Response<DataStream> {
-    let stream = FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_max_flight_data_size(MESSAGE_BYTES_MAX)
-        .with_dictionary_handling(arrow_flight::encode::DictionaryHandling::Resend)
-        .build(rows)
-        .map_err(|e| match e {
+    let mut encoder = match Encoder::new(&schema) {
+        Ok(encoder) => encoder,
+        Err(e) => {
+            let status = Status::internal(format!("encode a schema: {e}"));
+            return Response::new(futures::stream::iter([Err(status)]).boxed());
+        }
+    };
+    let batches = rows.map(move |batch| {
+        let batch = batch.map_err(|e| match e {
             FlightError::Tonic(status) => *status,
             e => Status::internal(e.to_string()),
-        });
-    Response::new(stream.boxed())
+        })?;
+        let mut out = Vec::new();
+        messages(&mut encoder, &batch, &mut out)?;
+        Ok::<_, Status>(futures::stream::iter(out.into_iter().map(Ok::<_, Status>)))
+    });
+    let first = futures::stream::iter([Ok(Message::schema(&schema))]);
+    Response::new(first.chain(batches.try_flatten()).map_ok(Message::into_flight_data).boxed())
 }
 
 fn one_batch(batch: RecordBatch) -> Response<DataStream> {

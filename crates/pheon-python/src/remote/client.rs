@@ -8,7 +8,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema};
 use pheon::input::{self, InputOptions};
 use pheon_flight::client::blocking::Answer;
-use pheon_flight::client::{ClientOptions, Put, Scan, StoreFacts};
+use pheon_flight::client::{ClientError, ClientOptions, Put, Scan, StoreFacts};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,6 +17,7 @@ use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
 use serde_json::{Value, json};
 
 use super::dataset::Dataset;
+use super::errors::client_error;
 use super::iter::{RemoteBatchIter, batch_with_codecs};
 use super::link::{Link, collect};
 use super::live;
@@ -102,6 +103,16 @@ impl RemoteClient {
         }
         py.check_signals()?;
         sink.commit(py, job)
+    }
+
+    /// Fails early for names that cannot be a dataset's.
+    fn check_name(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let body = json!({ "dataset": name }).to_string();
+        let told = self.link.call(py, |client| Ok(client.action("versions", body)))?;
+        match told {
+            Err(e @ ClientError::Refused { .. }) if e.detail() == Some("invalid-name") => Err(client_error(&e)),
+            _ => Ok(()),
+        }
     }
 
     /// What a build is to be like, as far as that is not the server's affair.
@@ -256,12 +267,15 @@ impl RemoteClient {
     #[pyo3(signature = (name, columns, codec, options))]
     fn map_writer(
         &self,
+        py: Python<'_>,
         name: &str,
         columns: (String, String),
         codec: Option<&str>,
         options: BuildOptions,
     ) -> PyResult<WriterHandle> {
-        self.target(name, columns, codec, None, options).map(WriterHandle::new)
+        let target = self.target(name, columns, codec, None, options)?;
+        self.check_name(py, name)?;
+        Ok(WriterHandle::new(target))
     }
 
     /// Raises `ValueError` for what steers a build on this machine.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{FieldRef, SchemaRef};
+use pheon::ReadError;
 use pheon_flight::client::{LookupOptions, Scan};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::errors::RemoteError;
 use super::link::Link;
+use crate::errors::read_error;
 
 /// An open version. The server reads it anew at each call: it is gone when the server removes it.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ impl Dataset {
         let Value::Object(facts) = link.action_one(py, "info", &json!({ "dataset": asked }))? else {
             return Err(unexpected("the facts are no object"));
         };
+        if facts.get("name").and_then(Value::as_str) != Some(name) {
+            // The server took the name's end for a version.
+            return Err(read_error(py, &ReadError::NotFound { dataset: name.to_owned(), version: None }));
+        }
         let number = |member: &str| facts.get(member).and_then(Value::as_u64);
         let (Some(version), Some(rows)) = (number("version"), number("rows")) else {
             return Err(unexpected("the facts have no version or no rows"));
@@ -73,7 +79,8 @@ impl Dataset {
     }
 
     pub(super) fn lookup(&self) -> LookupOptions {
-        LookupOptions::dataset(&self.name).version(self.version)
+        let created = self.facts.get("created_unix_ms").and_then(Value::as_u64).unwrap_or(0);
+        LookupOptions::dataset(&self.name).version(self.version).tag(created)
     }
 
     /// Facts as [`crate::info::info_dict`] has them.
