@@ -98,6 +98,10 @@ class MapFace(_Handle):
             return NotImplemented
         if len(self) != len(other):
             return False
+        if isinstance(other, MapFace) and other.key_type == self.key_type:
+            # Both are in key order, so no key has to be looked up, one by one over the network perhaps.
+            pairs = zip(self.items(), other.items(), strict=True)
+            return all(_same(a, b) and _same(x, y) for (a, x), (b, y) in pairs)
         missing = object()
         try:
             return all(_same(other.get(key, missing), value) for key, value in self.items())
