@@ -58,6 +58,7 @@ impl Intake {
     }
 
     /// The next batch of rows; schemas are passed over.
+    #[cfg(feature = "sql")]
     pub(crate) async fn rows(&mut self) -> Option<Result<RecordBatch, Status>> {
         loop {
             match self.next().await? {
@@ -69,6 +70,7 @@ impl Intake {
     }
 
     /// The schema, once it has come.
+    #[cfg(feature = "sql")]
     pub(crate) fn schema(&self) -> Option<&SchemaRef> {
         self.decoder.schema()
     }
