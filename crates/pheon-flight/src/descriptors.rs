@@ -9,10 +9,13 @@ use prost_types::{
 const PACKAGE: &str = "arrow.flight.protocol";
 const TIMESTAMP: &str = "google.protobuf.Timestamp";
 
+/// A field's number, name and type.
+type FieldOf = (i32, &'static str, &'static str);
+
 /// Messages of Flight.proto that the service's methods use: a field is its number, its name, and its type; `*` before it for
 /// many. What is not a type of protobuf is a message of this package.
 #[rustfmt::skip]
-const MESSAGES: [(&str, &[(i32, &str, &str)]); 16] = [
+const MESSAGES: [(&str, &[FieldOf]); 16] = [
     ("HandshakeRequest", &[(1, "protocol_version", "uint64"), (2, "payload", "bytes")]),
     ("HandshakeResponse", &[(1, "protocol_version", "uint64"), (2, "payload", "bytes")]),
     ("Empty", &[]),

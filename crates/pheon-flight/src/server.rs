@@ -331,9 +331,11 @@ fn sql_service(
     options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
     let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
-    let mut handles = crate::sql::HandleLimits::default();
-    handles.decompressed_bytes_max = limits.decompressed_bytes_max;
-    handles.time_max = limits.query_time_max;
+    let handles = crate::sql::HandleLimits {
+        decompressed_bytes_max: limits.decompressed_bytes_max,
+        time_max: limits.query_time_max,
+        ..crate::sql::HandleLimits::default()
+    };
     let service = crate::sql::SqlService::new(engine, gate, handles).map_err(start("start threads for SQL"))?;
     Ok(service.with_queries(queries))
 }

@@ -153,9 +153,9 @@ impl SqlService {
         let caller = self.caller(request.extensions())?;
         let schema = if let Some(query) = any.unpack::<CommandStatementQuery>().map_err(|e| malformed(&e))? {
             let session = self.session(&caller, query.transaction_id.as_ref())?;
-            ipc(&*self.prepared(session, query.query).await?.schema())?
+            ipc(&self.prepared(session, query.query).await?.schema())?
         } else if let Some(query) = any.unpack::<CommandPreparedStatementQuery>().map_err(|e| malformed(&e))? {
-            ipc(&*self.held(&caller, &query.prepared_statement_handle)?.statement.schema())?
+            ipc(&self.held(&caller, &query.prepared_statement_handle)?.statement.schema())?
         } else {
             FlightService::get_flight_info(self, request).await?.into_inner().schema
         };
