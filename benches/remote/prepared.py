@@ -14,6 +14,7 @@ from benches.remote.plan import PHEON, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Ask = Callable[[pa.Table], list[str]]
 
@@ -38,11 +39,11 @@ def pheon_ask(port: int) -> Iterator[Ask]:
 
 
 @contextmanager
-def postgres_ask(folder: object, entries: pa.Table) -> Iterator[Ask]:
+def postgres_ask(folder: Path, entries: pa.Table) -> Iterator[Ask]:
     """The ADBC driver for PostgreSQL; the key is the primary key."""
-    from adbc_driver_postgresql import dbapi
+    with servers.postgres(folder) as server:
+        from adbc_driver_postgresql import dbapi
 
-    with servers.postgres(folder) as server:  # type: ignore[arg-type]
         uri = f"postgresql://bench@127.0.0.1:{server.port}/postgres"
         with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
             cursor.adbc_ingest("map", entries, mode="create")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _require(module: str) -> None:
+    if find_spec(module) is None:
+        raise MissingError(f"the Python module {module} is not installed")
+
+
 @contextmanager
 def _running(command: list[str], port: int, *, user: str | None = None) -> Iterator[Server]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, user=user, start_new_session=True)
@@ -73,7 +80,9 @@ def _running(command: list[str], port: int, *, user: str | None = None) -> Itera
 def pheon(command: str, store: Path) -> Iterator[Server]:
     """`pheon serve`."""
     port = free_port()
-    with _running([command, "serve", str(store), "--listen", f"127.0.0.1:{port}", "--log", "warn"], port) as server:
+    with _running(
+        [*shlex.split(command), "serve", str(store), "--listen", f"127.0.0.1:{port}", "--log", "warn"], port
+    ) as server:
         yield server
 
 
@@ -94,6 +103,7 @@ def redis(folder: Path) -> Iterator[Server]:
     """
     if shutil.which("redis-server") is None:
         raise MissingError("the program redis-server is not installed")
+    _require("redis")
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with _running([*command, "--dir", str(folder), "--daemonize", "no"], port) as server:
@@ -110,6 +120,7 @@ def postgres(folder: Path) -> Iterator[Server]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         raise MissingError("the PostgreSQL server is not installed")
+    _require("adbc_driver_postgresql")
     bin_folder, cluster = found[-1].parent, folder / "cluster"
     user = "postgres" if os.geteuid() == 0 else None
     cluster.mkdir()

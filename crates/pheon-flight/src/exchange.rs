@@ -24,7 +24,7 @@ use crate::wire::{FlightDataStream, response};
 /// Batches of keys of one stream that are looked up at a time.
 const BATCHES_AHEAD_MAX: usize = 4;
 /// So few keys are looked up where they arrive: handing them to another thread would cost more.
-const KEYS_INLINE_MAX: usize = 64;
+const KEYS_INLINE_MAX: usize = 2048;
 
 /// Where keys are looked up.
 enum Target {

@@ -1,6 +1,6 @@
 //! The client for callers without a runtime.
 //!
-//! All clients of a process share one runtime, of two threads. After a fork the child makes its own, and each client connects
+//! All clients of a process share one runtime, which the threads that wait for answers drive. After a fork the child makes its own, and each client connects
 //! anew there at its next call; what the parent had is left alone. Idle lookups are kept for the next one of their kind.
 
 use std::collections::HashMap;
@@ -21,8 +21,9 @@ use super::{Published, Put, Scan, ScanInfo, SqlAnswer, StoreFacts};
 
 /// How often a waiting call asks whether it was interrupted.
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// Threads of the runtime: one may decode while the other receives.
-const THREADS: usize = 2;
+/// How often, and for how long, connections are tended that nobody waits for.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+const TEND_TIME: Duration = Duration::from_millis(1);
 /// Idle lookups that are kept, of one kind and of all kinds.
 const IDLE_MAX: usize = 4;
 const IDLE_KINDS_MAX: usize = 16;
@@ -74,18 +75,27 @@ fn runtime() -> Result<Arc<OfProcess<Runtime>>, ClientError> {
     {
         return Ok(Arc::clone(runtime));
     }
-    let made = Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("pheon-client")
-        .enable_all()
-        .build()
-        .map_err(|e| ClientError::Options { problem: format!("the client's threads could not be started: {e}") })?;
+    let failed = |e| ClientError::Options { problem: format!("the client's threads could not be started: {e}") };
+    // Whoever waits drives the connections meanwhile: an answer wakes its thread and no other.
+    let made = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let made = Arc::new(OfProcess::new(made));
     let before = RUNTIME.compare_and_swap(&now, Some(Arc::clone(&made)));
     match &*before {
         // Another thread was faster.
         Some(other) if other.get().is_some() => Ok(Arc::clone(other)),
-        _ => Ok(made),
+        _ => {
+            let held = Arc::clone(&made);
+            std::thread::Builder::new().name("pheon-client".into()).spawn(move || tend(&held)).map_err(failed)?;
+            Ok(made)
+        }
+    }
+}
+
+/// Has connections answer the server's pings while nobody waits for anything, and idle lookups end.
+fn tend(runtime: &OfProcess<Runtime>) {
+    while let Some(runtime) = runtime.get() {
+        std::thread::sleep(TEND_EVERY);
+        runtime.block_on(async { tokio::time::sleep(TEND_TIME).await });
     }
 }
 
