@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := target/tools
 # Every cargo call of the tests takes the same packages, targets and features, or cargo compiles the dependencies once more.
-FEATURES := --features pheon/polars
+FEATURES := --features pheon/polars,pheon-python/sql
 # nextest where it is installed, cargo's own runner elsewhere: the same tests.
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets $(FEATURES)
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
@@ -38,7 +38,7 @@ lint: $(BIN)/.test-deps
 
 deny: ## licences, sources and advisories of what is built in
 	@if ! cargo deny --version >/dev/null 2>&1 && [ ! -x $(TOOLS)/bin/cargo-deny ]; then \
-		cargo install --quiet --locked cargo-deny --root $(TOOLS); fi
+		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-deny --root $(TOOLS); fi
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" ./tests/check_dependencies.sh
 
 rust-test:
@@ -64,10 +64,12 @@ test-long: python-build ## the slow versions: more kills, larger data
 
 bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md and the README's tables
 	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt \
-		-r benches/live/requirements.txt
+		-r benches/live/requirements.txt -r benches/remote/requirements.txt
+	cargo build --release --quiet -p pheon-cli
 	$(BIN)/python -m benches.compare --readme README.md
 	$(BIN)/python -m benches.tables --readme README.md
 	$(BIN)/python -m benches.live --readme README.md
+	$(BIN)/python -m benches.remote --readme README.md
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine

@@ -32,10 +32,12 @@ HOSTS = {
 # What a crate must never depend on: names of packages, `*` at the end stands for any ending.
 FORBIDDEN = {
     "pheon-os": ["arrow*", "parquet", "pheon", "pyo3*", "serde*", "tokio*", "async*", "futures*"],
-    "pheon": ["tokio*", "async*", "futures*", "hyper*", "reqwest*", "tonic*", "pyo3*", "rayon*"],
+    "pheon": ["tokio*", "async*", "datafusion*", "futures*", "hyper*", "reqwest*", "tonic*", "pyo3*", "rayon*"],
     "pheon-live": ["arrow*", "tokio*", "async*", "pyo3*", "serde*"],
-    "pheon-cli": ["arrow-data", "flatbuffers", "pyo3*", "tokio*"],
-    "pheon-python": ["flatbuffers", "tokio*"],
+    "pheon-sql": ["arrow-flight", "hyper*", "pheon-flight", "prost*", "pyo3*", "tonic*"],
+    "pheon-flight": ["clap*", "datafusion*", "pyo3*"],
+    "pheon-cli": ["arrow-data", "arrow-flight", "datafusion*", "flatbuffers", "pyo3*", "tokio*", "tonic*"],
+    "pheon-python": ["arrow-flight", "datafusion*", "flatbuffers", "tokio*", "tonic*"],
 }
 # Words that must not occur in a crate's code, beside its dependencies.
 FORBIDDEN_WORDS = {

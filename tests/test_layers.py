@@ -27,6 +27,8 @@ def tree(tmp_path: Path) -> Path:
         "crates/pheon/Cargo.toml": "[dependencies]\narrow-array = '59'\n",
         "crates/pheon/src/lib.rs": "//! Nothing here is async.\n",
         "crates/pheon-live/Cargo.toml": "[dependencies]\narc-swap = '1'\n",
+        "crates/pheon-sql/Cargo.toml": "[dependencies]\ndatafusion = '55'\n",
+        "crates/pheon-flight/Cargo.toml": "[dependencies]\ntonic = '0.14'\n",
         "crates/pheon-cli/Cargo.toml": "[dependencies]\n",
         "crates/pheon-python/Cargo.toml": "[dependencies]\n",
         "python/pheon/__init__.py": textwrap.dedent("""\
@@ -60,6 +62,9 @@ def tree(tmp_path: Path) -> Path:
         ("crates/pheon/src/lib.rs", "async fn f() {}\n", "`async` does not belong in pheon"),
         ("crates/pheon/Cargo.toml", "[dependencies]\ntokio = '1'\n", "pheon must not depend on tokio"),
         ("crates/pheon-live/Cargo.toml", "[dependencies]\nserde = '1'\n", "pheon-live must not depend on serde"),
+        ("crates/pheon-sql/Cargo.toml", "[dependencies]\ntonic = '0.14'\n", "pheon-sql must not depend on tonic"),
+        ("crates/pheon-flight/Cargo.toml", "[dependencies]\ndatafusion = '55'\n", "must not depend on datafusion"),
+        ("crates/pheon-cli/Cargo.toml", "[dependencies]\ntonic = '0.14'\n", "pheon-cli must not depend on tonic"),
         ("crates/pheon-os/Cargo.toml", "[dependencies]\narrow-schema = '59'\n", "must not depend on arrow-schema"),
         ("crates/pheon-os/src/lib.rs", "use arrow_schema::Schema;\n", "`arrow_schema` does not belong in pheon-os"),
         ("python/pheon/__init__.py", "try:\n    import numpy as np\nexcept ImportError: ...\n", "imports numpy"),

@@ -6,11 +6,15 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
+import pheon
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,6 +47,22 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("pheon ")]
 
 
+ADDRESS = "127.0.0.1:8815"
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """`pheon serve mystore` as the README says, on a port that is free; where it listens."""
+    pheon.open(folder / "mystore").close()
+    command = [sys.executable, "-m", "pheon", "serve", "mystore", "--listen", "127.0.0.1:0", "--log", "warn"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            yield server.stderr.readline().rpartition("//")[2].strip()
+        finally:
+            server.terminate()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Holds the files that the README's commands read."""
@@ -56,10 +76,12 @@ def test_the_code_runs(folder: Path) -> None:
     code = python_code()
     assert "pheon.open" in code
     assert "put_map" in code
-    (folder / "README.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "README.py"], cwd=folder, check=False, capture_output=True, text=True, timeout=120
-    )
+    assert ADDRESS in code
+    with serving(folder) as address:
+        (folder / "README.py").write_text(code.replace(ADDRESS, address))
+        done = subprocess.run(
+            [sys.executable, "README.py"], cwd=folder, check=False, capture_output=True, text=True, timeout=120
+        )
     assert done.returncode == 0, done.stderr
 
     environment = os.environ | {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])}

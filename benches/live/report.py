@@ -44,7 +44,7 @@ def best(measure: Results) -> dict[str, float]:
     return {who: choose(rounds) for who, rounds in measure["rounds"].items() if rounds}
 
 
-def _ratio(measure: Results, own: float, other: float) -> float | None:
+def ratio_of(measure: Results, own: float, other: float) -> float | None:
     """How many times better Pheon is than somebody; below 1 it is worse."""
     above, below = (own, other) if measure["more"] else (other, own)
     return above / below if below else None
@@ -69,10 +69,11 @@ def goal(measure: Results) -> tuple[str, bool] | None:
         return None
     own = best(measure).get(PHEON)
     reached = own is not None and not _better(measure, measure["goal"], own)
-    return f"{'>=' if measure['more'] else '<='} {_amount(measure, measure['goal'])}", reached
+    return f"{'>=' if measure['more'] else '<='} {amount_words(measure, measure['goal'])}", reached
 
 
-def _amount(measure: Results, amount: float, *, unit: bool = True) -> str:
+def amount_words(measure: Results, amount: float, *, unit: bool = True) -> str:
+    """An amount with its unit, large rates shortened."""
     if measure["more"] and "/s" in measure["unit"]:
         for size, prefix in PREFIXES:
             if amount >= size:
@@ -80,7 +81,8 @@ def _amount(measure: Results, amount: float, *, unit: bool = True) -> str:
     return f"{number(amount)} {measure['unit'] if unit else ''}".strip()
 
 
-def _measured(results: Results) -> dict[str, Results]:
+def measured(results: Results) -> dict[str, Results]:
+    """The figures that are there."""
     return {name: figure for name, figure in results["figures"].items() if "failed" not in figure}
 
 
@@ -89,7 +91,7 @@ def failed(results: Results) -> list[str]:
     lines = [
         f"- {name} FAILED: {figure['failed']}" for name, figure in results["figures"].items() if "failed" in figure
     ]
-    for figure in _measured(results).values():
+    for figure in measured(results).values():
         whys: dict[tuple[str, str], list[str]] = {}
         for measure in figure["measures"]:
             for who, why in measure["failed"].items():
@@ -104,7 +106,7 @@ def pheon_failed(results: Results) -> bool:
     """Whether a figure is missing, or Pheon's part of it."""
     figures = results["figures"].values()
     return any("failed" in figure for figure in figures) or any(
-        PHEON in measure["failed"] for figure in _measured(results).values() for measure in figure["measures"]
+        PHEON in measure["failed"] for figure in measured(results).values() for measure in figure["measures"]
     )
 
 
@@ -114,20 +116,20 @@ def table(results: Results) -> str:
         f"| | Pheon | best other | ratio | {CEILING} | goal | |",
         "| --- | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    for figure in _measured(results).values():
+    for figure in measured(results).values():
         for measure in figure["measures"]:
             aim = goal(measure)
             if aim is None or not (measure["rounds"] or measure["failed"]):
                 continue
             amounts, other = best(measure), rival(measure)
             own, ceiling = amounts.get(PHEON), amounts.get(CEILING)
-            ratio = _ratio(measure, own, other[1]) if own is not None and other else None
+            ratio = ratio_of(measure, own, other[1]) if own is not None and other else None
             cells = [
                 f"{figure['title']}: {measure['name']}",
-                "-" if own is None else f"**{_amount(measure, own)}**",
-                f"{_amount(measure, other[1])} ({other[0]})" if other else "-",
+                "-" if own is None else f"**{amount_words(measure, own)}**",
+                f"{amount_words(measure, other[1])} ({other[0]})" if other else "-",
                 "-" if ratio is None else f"{number(ratio)} x",
-                "-" if ceiling is None else _amount(measure, ceiling),
+                "-" if ceiling is None else amount_words(measure, ceiling),
                 aim[0],
                 "-" if own is None and PHEON not in measure["failed"] else "reached" if aim[1] else "MISSED",
             ]
@@ -138,17 +140,17 @@ def table(results: Results) -> str:
 def losses(results: Results) -> list[str]:
     """One line a measure in which somebody beats Pheon, one a goal that was missed, one a figure that is not there."""
     lines: list[str] = []
-    for figure in _measured(results).values():
+    for figure in measured(results).values():
         for measure in figure["measures"]:
             amounts = best(measure)
             own = amounts.get(PHEON)
             if own is None:
                 continue
             better = {who: amount for who, amount in amounts.items() if _better(measure, amount, own)}
-            head = f"- {figure['title']}, {measure['name']}: Pheon {_amount(measure, own)}"
+            head = f"- {figure['title']}, {measure['name']}: Pheon {amount_words(measure, own)}"
             if better:
                 ordered = sorted(better.items(), key=lambda item: item[1], reverse=measure["more"])
-                lines.append(f"{head}; better: " + ", ".join(f"{who} {_amount(measure, a)}" for who, a in ordered))
+                lines.append(f"{head}; better: " + ", ".join(f"{who} {amount_words(measure, a)}" for who, a in ordered))
             aim = goal(measure)
             if aim is not None and not aim[1]:
                 lines.append(f"{head}; goal missed: {aim[0]}")
@@ -166,7 +168,8 @@ def _facts(results: Results) -> str:
     )
 
 
-def _section(figure: Results, titles: list[str]) -> list[str]:
+def section(figure: Results, titles: list[str]) -> list[str]:
+    """The parts of a figure's section of the page."""
     shown = [title for title in titles if any(title in measure["rounds"] for measure in figure["measures"])]
     lines = ["| | " + " | ".join(f"**{title}**" if title == PHEON else title for title in shown) + " |"]
     lines.append("| --- |" + " ---: |" * len(shown))
@@ -175,7 +178,7 @@ def _section(figure: Results, titles: list[str]) -> list[str]:
         cells = []
         for title in shown:
             if title in amounts:
-                cells.append(_amount(measure, amounts[title], unit=False))
+                cells.append(amount_words(measure, amounts[title], unit=False))
             elif title in measure["failed"]:
                 cells.append("too slow" if measure["failed"][title].startswith("too slow") else "FAILED")
             else:
@@ -194,8 +197,8 @@ def markdown(results: Results) -> str:
     if wrong := failed(results):
         parts += ["## What failed, was too slow, or is not there", "\n".join(wrong)]
     titles = [peer["title"] for peer in results["peers"].values()]
-    for figure in _measured(results).values():
-        parts += _section(figure, titles)
+    for figure in measured(results).values():
+        parts += section(figure, titles)
     how = [f"- **{peer['title']}**: {peer['how']}." for peer in results["peers"].values()]
     parts += ["## How each was used", "\n".join(how)]
     return "\n\n".join(part for part in parts if part) + "\n"

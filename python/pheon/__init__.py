@@ -22,6 +22,10 @@ from pheon._errors import (
     Error,
     LockTimeout,
     NotFoundError,
+    RemoteConnectionError,
+    RemoteError,
+    RemotePermissionError,
+    RemoteTimeoutError,
     SchemaError,
     StoreFullError,
 )
@@ -33,6 +37,11 @@ from pheon._live_nested import LiveDict, LiveList
 from pheon._live_snapshot import LiveSnapshot
 from pheon._map import Map
 from pheon._native import Batch, Column, Progress, __version__
+from pheon._remote import RemoteStore, connect
+from pheon._remote_live import RemoteLiveMap
+from pheon._remote_live_batch import RemoteLiveBatch
+from pheon._remote_map import RemoteMap
+from pheon._remote_table import RemoteTable
 from pheon._store import Store, open  # noqa: A004 - the interface
 from pheon._table import Table
 from pheon._writer import MapWriter
@@ -63,6 +72,15 @@ __all__ = [
     "MapWriter",
     "NotFoundError",
     "Progress",
+    "RemoteConnectionError",
+    "RemoteError",
+    "RemoteLiveBatch",
+    "RemoteLiveMap",
+    "RemoteMap",
+    "RemotePermissionError",
+    "RemoteStore",
+    "RemoteTable",
+    "RemoteTimeoutError",
     "SchemaError",
     "Store",
     "StoreFullError",
@@ -72,5 +90,6 @@ __all__ = [
     "WarmReport",
     "ZeroCopyReport",
     "__version__",
+    "connect",
     "open",
 ]

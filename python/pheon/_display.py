@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _CHECKED_ROWS_MAX = 100_000
 def text(table: Table) -> str:
     """For `repr`."""
     names, kinds, rows, gap = _excerpt(table)
-    lines = [f"<pheon.Table {table.name!r} version {table.version}: {_facts(table)}>"]
+    lines = [f"<pheon.{type(table).__name__} {table.name!r} version {table.version}: {_facts(table)}>"]
     if not names:
         return lines[0]
     grid = [names, kinds, *rows]
@@ -72,7 +73,11 @@ def _excerpt(table: Table) -> tuple[list[str], list[str], list[list[str]], int |
     tail = range(max(len(head), count - _ROWS_EACH_END), count)
     gap = len(head) if tail.start > len(head) else None
     shown = [(schema[at], _is_cheap(table, kinds[at])) for at in columns]
-    values = [[_cell(table, at, name) if cheap else _ELLIPSIS for name, cheap in shown] for at in (*head, *tail)]
+    places = [*head, *tail]
+    cell = _reader(
+        table, [(head.start, head.stop), (tail.start, tail.stop)], places, [name for name, cheap in shown if cheap]
+    )
+    values = [[cell(at, name) if cheap else _ELLIPSIS for name, cheap in shown] for at in places]
     parts = [[_short(schema[at], _NAME_CHARS_MAX) for at in columns], [_short(kinds[at]) for at in columns], *values]
     if not whole:
         for part in parts:
@@ -85,11 +90,25 @@ def _is_cheap(table: Table, kind: str) -> bool:
     return not kind.startswith(_CHECKED_WHOLE) or table.info().rows <= _CHECKED_ROWS_MAX
 
 
-def _cell(table: Table, at: int, name: str) -> str:
+def _reader(
+    table: Table, pieces: list[tuple[int, int]], places: list[int], names: list[str]
+) -> Callable[[int, str], str]:
+    """What prints the value at a place of a column."""
     try:
-        return _printed(table._handle.slice(at, 1).column(name)[0])  # noqa: SLF001
+        fetched = table._pieces(pieces, names)  # noqa: SLF001
     except Exception:  # noqa: BLE001 - showing a table must not fail because a value cannot be read
-        return "?"
+        return lambda at, name: "?"
+    number = {at: i for i, at in enumerate(places)}
+
+    def cell(at: int, name: str) -> str:
+        try:
+            if fetched is not None:
+                return _printed(fetched.column(name)[number[at]])
+            return _printed(table._handle.slice(at, 1).column(name)[0])  # noqa: SLF001
+        except Exception:  # noqa: BLE001 - as above
+            return "?"
+
+    return cell
 
 
 def _printed(value: Any) -> str:

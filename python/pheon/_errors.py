@@ -41,3 +41,19 @@ class ClosedError(Error, ValueError):
 
 class StoreFullError(Error, OSError):
     """No space or quota left. Nothing was published; the store is as it was."""
+
+
+class RemoteError(Error, OSError):
+    """A server refused a call, or cannot be talked to, in a way that a store of this machine has not."""
+
+
+class RemoteConnectionError(RemoteError, ConnectionError):
+    """There is no connection to the server, it broke, or the server is about to end. A later call connects again."""
+
+
+class RemotePermissionError(RemoteError, PermissionError):
+    """The server does not know the caller, or the caller may not do that."""
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """The server did not answer within the time that `connect` was given."""

@@ -127,6 +127,15 @@ class _Nested:
     def _change(self, change: Callable[[Any], _T]) -> _T:
         """Make a change of the plain container in the map, and here."""
         entry = self._entry
+        swap: Any = getattr(entry.live, "swap", None)
+        while swap is not None:
+            # A map at a server has no lock. Changes are such that they may be made again on another container.
+            root, part, seen = self._find()
+            done = change(part)
+            seen = swap(entry.key, seen, root)
+            if seen is not None:
+                self._fill(part, seen)
+                return done
         entry.live.lock_acquire(None)
         try:
             root, part, _ = self._find()

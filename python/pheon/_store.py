@@ -8,10 +8,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
-from pheon._adapters import arrow_keys, arrow_source
+from pheon._adapters import arrow_keys, arrow_source, parameter_row
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
-from pheon._map import Map
-from pheon._native import LiveHandle, StoreHandle, TableHandle
+from pheon._map import Map, MapFace
+from pheon._native import Batch, LiveHandle, RemoteTableHandle, StoreHandle, TableHandle
 from pheon._options import (
     BuildKeywords,
     BuildOptions,
@@ -170,7 +170,7 @@ class Store:
         read only once: a later pair that does not fit is a `SchemaError`.
         """
         options = build_options(on_duplicate, **build)
-        if isinstance(data, Map):
+        if isinstance(data, MapFace):
             data = data.table()
         if not _is_tabular(data):
             if isinstance(key, list):
@@ -236,12 +236,12 @@ class Store:
         options: BuildOptions,
     ) -> None:
         values = [value] if isinstance(value, str) else value
-        if isinstance(data, Map):
+        if isinstance(data, MapFace):
             data = data.table()
         if isinstance(data, Table):
             keys = _names(key, data.key)
             _require_key(keys, unique)
-            self._handle.put_table(name, data._handle, keys, values, unique, options)  # noqa: SLF001
+            self._put_table(name, data, keys, values, unique=unique, options=options)
         elif isinstance(data, (str, os.PathLike)):
             keys = _names(key, [])
             _require_key(keys, unique)
@@ -251,6 +251,16 @@ class Store:
             source, keys = arrow_source(data, None if key is None else _names(key, []))
             _require_key(keys, unique)
             self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
+
+    def _put_table(
+        self, name: str, data: Table, keys: list[str], values: list[str] | None, *, unique: bool, options: BuildOptions
+    ) -> None:
+        handle = data._handle  # noqa: SLF001
+        if isinstance(handle, RemoteTableHandle):
+            # The rows of a server come as everybody's do.
+            self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
+        else:
+            self._handle.put_table(name, handle, keys, values, unique, options)
 
     # Changing -----------------------------------------------------------------------------------------------------
 
@@ -304,7 +314,7 @@ class Store:
 
     def _change(self, name: str, data: Any, options: BuildOptions) -> Table:
         there = self._handle.table(name, None)
-        if isinstance(data, Map):
+        if isinstance(data, MapFace):
             data = data.table()
         if _is_tabular(data):
             self._put_tabular(name, data, there.key, None, unique=False, options=options)
@@ -319,6 +329,17 @@ class Store:
     def versions(self, name: str) -> list[VersionInfo]:
         """All published versions of a dataset, ascending."""
         return [VersionInfo.of(v) for v in self._handle.versions(name)]
+
+    def sql(self, statement: str, parameters: Any = None) -> Batch | int:
+        """Execute one SQL statement: the rows of a query as a `Batch`, of a change how many rows it changed.
+
+        A table is a dataset; ``"name@3"``, quoted, is its version 3. `parameters` are the values for ``?`` or ``$1``
+        in order, or an Arrow table of them: the statement is then executed for each of its rows, and for
+        ``where key = ?`` that is one lookup. docs/sql.md tells what SQL can do.
+        """
+        if parameters is not None and not hasattr(parameters, "__arrow_c_stream__"):
+            parameters = parameter_row(parameters)
+        return self._handle.sql(statement, parameters)
 
     def rollback(self, name: str, version: int) -> int:
         """Publish the content of an old version again; the new version's number."""

@@ -37,6 +37,19 @@ class Table:
         self._origin = origin
 
     @property
+    def _copied(self) -> str | None:
+        """Why every consumer gets a copy; None: some may read in place."""
+        return (
+            "rows of several segments take turns; Store.compact makes one segment of them"
+            if self._handle.is_copied()
+            else None
+        )
+
+    def _pieces(self, pieces: list[tuple[int, int]], columns: list[str]) -> Batch | None:
+        """Rows of several places at once, where fetching each value alone would be slow; None: it is not."""
+        return None
+
+    @property
     def name(self) -> str:
         """The dataset's name."""
         return self._handle.name

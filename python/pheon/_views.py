@@ -6,17 +6,17 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
 
 
 class MapKeysView(KeysView[Any]):
     """The keys in ascending order."""
 
     __slots__ = ()
-    _mapping: Map
+    _mapping: MapFace
 
     @property
-    def mapping(self) -> Map:
+    def mapping(self) -> MapFace:
         """The map, as a dict's views have it."""
         return self._mapping
 
@@ -31,10 +31,10 @@ class MapItemsView(ItemsView[Any, Any]):
     """(key, value) tuples in ascending order of keys."""
 
     __slots__ = ()
-    _mapping: Map
+    _mapping: MapFace
 
     @property
-    def mapping(self) -> Map:
+    def mapping(self) -> MapFace:
         """The map, as a dict's views have it."""
         return self._mapping
 
@@ -59,10 +59,10 @@ class MapValuesView(ValuesView[Any]):
     """The values in ascending order of keys."""
 
     __slots__ = ()
-    _mapping: Map
+    _mapping: MapFace
 
     @property
-    def mapping(self) -> Map:
+    def mapping(self) -> MapFace:
         """The map, as a dict's views have it."""
         return self._mapping
 
@@ -76,7 +76,7 @@ class MapValuesView(ValuesView[Any]):
         return any(found is value or found == value for found in self)
 
 
-def contains_key(mapping: Map, key: object) -> bool:
+def contains_key(mapping: MapFace, key: object) -> bool:
     """``key in mapping``, where a key of another type is simply not there: set operations mix types."""
     try:
         return key in mapping

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pheon._errors import ClosedError
-from pheon._native import WriterHandle
+from pheon._native import RemoteTableHandle, WriterHandle
 from pheon._table import Table
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class MapWriter:
 
     def update(self, pairs: Any) -> None:
         """Take the entries of a mapping, or an iterable of (key, value) pairs."""
-        from pheon._map import Map
+        from pheon._map import MapFace
 
-        if isinstance(pairs, Map):
+        if isinstance(pairs, MapFace):
             pairs = pairs.items()
         self._handle.update(pairs)
 
@@ -51,11 +51,11 @@ class MapWriter:
         is missing or was not there before.
         """
         names = [value] if isinstance(value, str) else value
-        from pheon._map import Map
+        from pheon._map import MapFace
 
-        if isinstance(data, Map):
+        if isinstance(data, MapFace):
             data = data.table()
-        if isinstance(data, Table):
+        if isinstance(data, Table) and not isinstance(data._handle, RemoteTableHandle):  # noqa: SLF001
             self._handle.write_table(data._handle, names)  # noqa: SLF001
         else:
             self._handle.write_arrow(data, names)

@@ -107,9 +107,6 @@ class ZeroCopyReport:
         return consumers, rows, list(reasons)
 
 
-_TURNS = "rows of several segments take turns; Store.compact makes one segment of them"
-
-
 def report(table: Table) -> ZeroCopyReport:
     """The report for a table or slice, for every consumer that is installed."""
     verdicts: list[ColumnVerdict] = []
@@ -144,8 +141,9 @@ def require(table: Table, consumer: str, column: str | None = None) -> None:
 
 def _copies(table: Table, consumer: str) -> dict[str, str | None]:
     """Why each column is copied; None: it is not."""
-    if table._handle.is_copied():  # noqa: SLF001
-        return dict.fromkeys(table.column_names, _TURNS)
+    copied = table._copied  # noqa: SLF001
+    if copied is not None:
+        return dict.fromkeys(table.column_names, copied)
     module = importlib.import_module(f"pheon._adapters.{consumer}")
     copies: Callable[[Table], dict[str, str | None]] = module.copies
     return copies(table)

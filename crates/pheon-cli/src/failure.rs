@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 
-use pheon::{ReadError, WriteError};
+use pheon::{KeyTextError, ReadError, WriteError};
 use pheon_live::LiveError;
 
 /// A command's failure: what to say and which exit code.
@@ -80,6 +80,12 @@ impl From<WriteError> for Failure {
             WriteError::Cancelled => Self::Interrupted(chain(&e)),
             _ => Self::Failed(chain(&e)),
         }
+    }
+}
+
+impl From<KeyTextError> for Failure {
+    fn from(e: KeyTextError) -> Self {
+        Self::Usage(e.to_string())
     }
 }
 

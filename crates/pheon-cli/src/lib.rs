@@ -12,7 +12,6 @@
 mod cells;
 mod failure;
 mod group;
-mod key_text;
 mod listing;
 mod msgpack;
 mod size;
@@ -48,6 +47,9 @@ enum Verb {
     Get(verbs::get::Args),
     /// Print rows in key order.
     Scan(verbs::scan::Args),
+    /// Execute one SQL statement.
+    #[cfg(feature = "sql")]
+    Sql(verbs::sql::Args),
     /// Check every byte of a dataset (default: of all datasets).
     Verify(verbs::verify::Args),
     /// Merge a dataset's segments into one.
@@ -66,6 +68,10 @@ enum Verb {
     Memory(verbs::memory::Args),
     /// List, examine and remove live maps.
     Live(verbs::live::Args),
+    /// Serve a store to other hosts over Arrow Flight, until SIGTERM or Ctrl-C.
+    Serve(verbs::serve::Args),
+    /// Make a token for a server's token file.
+    Token(verbs::token::Args),
 }
 
 /// Runs the command with these arguments, the program's name first, and returns its exit code. Never exits the process
@@ -103,6 +109,8 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Info(args) => verbs::info::run(&args, out),
         Verb::Get(args) => verbs::get::run(&args, out),
         Verb::Scan(args) => verbs::scan::run(&args, out),
+        #[cfg(feature = "sql")]
+        Verb::Sql(args) => verbs::sql::run(&args, out),
         Verb::Verify(args) => verbs::verify::run(&args, out),
         Verb::Compact(args) => verbs::compact::run(&args, out),
         Verb::Gc(args) => verbs::gc::run(&args, out),
@@ -112,5 +120,7 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Warm(args) => verbs::warm::run(&args, out),
         Verb::Memory(args) => verbs::memory::run(&args, out),
         Verb::Live(args) => verbs::live::run(&args, out),
+        Verb::Serve(args) => verbs::serve::run(&args),
+        Verb::Token(args) => verbs::token::run(&args, out),
     }
 }

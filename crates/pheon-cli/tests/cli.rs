@@ -14,8 +14,14 @@ mod lookup;
 mod pipes;
 #[path = "cli/scan.rs"]
 mod scan;
+#[cfg(feature = "sql")]
+#[path = "cli/sql.rs"]
+mod sql;
 #[path = "cli/store.rs"]
 mod store;
+#[cfg(feature = "sql")]
+#[path = "cli/token.rs"]
+mod token;
 #[path = "cli/usage.rs"]
 mod usage;
 

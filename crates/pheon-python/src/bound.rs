@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::Bound as End;
 
 use arrow_buffer::i256;
-use pheon::{KeyRef, ReadError, Table};
+use pheon::KeyRef;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyInt, PyString, PyTime};
@@ -13,6 +13,7 @@ use crate::clock;
 use crate::decimal::Unscaled;
 use crate::ingest::{plain, type_name};
 use crate::key::KeyKind;
+use crate::keyed_rows::KeyedRows;
 
 /// Where a Python key lies among a column's keys.
 pub(crate) enum Edge<'a> {
@@ -83,13 +84,13 @@ impl KeyKind {
     }
 
     /// The rows with `start <= key < stop`, or `<= stop` if `closed`; None: open. The inner error is the engine's.
-    pub(crate) fn range(
+    pub(crate) fn range<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         start: &Bound<'_, PyAny>,
         stop: &Bound<'_, PyAny>,
         closed: bool,
-    ) -> PyResult<Result<Table, ReadError>> {
+    ) -> PyResult<Result<R, R::Error>> {
         let from = if start.is_none() { Edge::Below } else { self.edge(start)? };
         let to = if stop.is_none() { Edge::Above } else { self.edge(stop)? };
         let from = match from {
@@ -108,12 +109,12 @@ impl KeyKind {
     }
 
     /// The row of the greatest key that is not greater (`greatest`) or of the least that is not less.
-    pub(crate) fn nearest(
+    pub(crate) fn nearest<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         key: &Bound<'_, PyAny>,
         greatest: bool,
-    ) -> PyResult<Result<Option<usize>, ReadError>> {
+    ) -> PyResult<Result<Option<usize>, R::Error>> {
         let end = match (self.edge(key)?, greatest) {
             (Edge::Below, _) => End::Unbounded,
             (Edge::Above, _) => return Ok(Ok(table.num_rows().checked_sub(1).filter(|_| greatest))),
@@ -134,7 +135,7 @@ impl KeyKind {
     }
 
     /// The rows whose key begins with `prefix`.
-    pub(crate) fn prefix(&self, table: &Table, prefix: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
+    pub(crate) fn prefix<R: KeyedRows>(&self, table: &R, prefix: &Bound<'_, PyAny>) -> PyResult<Result<R, R::Error>> {
         match self {
             Self::Str => match prefix.cast::<PyString>() {
                 Ok(text) => Ok(table.prefix(text.to_str()?.as_bytes())),

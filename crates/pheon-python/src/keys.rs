@@ -2,13 +2,14 @@
 
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, FieldRef};
-use pheon::{KeyRef, Map, ReadError, Table};
+use pheon::{KeyRef, Map};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::errors::read_error;
 use crate::key::{KeyKind, key_array};
+use crate::keyed_rows::KeyedRows;
 use crate::tuple_key::TupleKind;
 
 /// What a dataset takes as keys.
@@ -74,13 +75,13 @@ impl Keys {
     }
 
     /// The rows with `start <= key < stop`, or `<= stop` if `closed`; None: open. The inner error is the engine's.
-    pub(crate) fn range(
+    pub(crate) fn range<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         start: &Bound<'_, PyAny>,
         stop: &Bound<'_, PyAny>,
         closed: bool,
-    ) -> PyResult<Result<Table, ReadError>> {
+    ) -> PyResult<Result<R, R::Error>> {
         match self {
             Self::One(kind, _) => kind.range(table, start, stop, closed),
             Self::Several(kind) => kind.range(table, start, stop, closed),
@@ -88,12 +89,12 @@ impl Keys {
     }
 
     /// The row of the greatest key that is not greater (`greatest`) or of the least that is not less.
-    pub(crate) fn nearest(
+    pub(crate) fn nearest<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         key: &Bound<'_, PyAny>,
         greatest: bool,
-    ) -> PyResult<Result<Option<usize>, ReadError>> {
+    ) -> PyResult<Result<Option<usize>, R::Error>> {
         match self {
             Self::One(kind, _) => kind.nearest(table, key, greatest),
             Self::Several(kind) => kind.nearest(table, key, greatest),
@@ -101,7 +102,7 @@ impl Keys {
     }
 
     /// The rows whose key begins with `prefix`.
-    pub(crate) fn prefix(&self, table: &Table, prefix: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
+    pub(crate) fn prefix<R: KeyedRows>(&self, table: &R, prefix: &Bound<'_, PyAny>) -> PyResult<Result<R, R::Error>> {
         match self {
             Self::One(kind, _) => kind.prefix(table, prefix),
             Self::Several(kind) => kind.prefix(table, prefix),
@@ -109,7 +110,7 @@ impl Keys {
     }
 
     /// The rows that hold a key, or whose key begins with these columns' values.
-    pub(crate) fn rows(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
+    pub(crate) fn rows<R: KeyedRows>(&self, table: &R, key: &Bound<'_, PyAny>) -> PyResult<Result<R, R::Error>> {
         match self {
             Self::One(kind, _) => Ok(match kind.read(key)? {
                 Some(key) => table.rows(key),

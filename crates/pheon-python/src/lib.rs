@@ -15,6 +15,7 @@ mod info;
 mod ingest;
 mod iter;
 mod key;
+mod keyed_rows;
 mod keys;
 mod live;
 mod lossless;
@@ -22,6 +23,9 @@ mod map;
 mod msgpack;
 mod options;
 mod progress;
+mod remote;
+mod sink;
+mod sql;
 mod store;
 mod table;
 mod text;
@@ -50,6 +54,8 @@ mod _native {
     use super::map::MapHandle;
     #[pymodule_export]
     use super::progress::Progress;
+    #[pymodule_export]
+    use super::remote::{RemoteBatchIter, RemoteClient, RemoteMapHandle, RemoteRowIter, RemoteTableHandle};
     #[pymodule_export]
     use super::store::StoreHandle;
     #[pymodule_export]

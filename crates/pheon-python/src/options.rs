@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_schema::SchemaRef;
 use pheon::{ChangeOptions, OnDuplicate, PutOptions, Retention, Store, WriteError, Writer};
+use pheon_flight::client::Put;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -60,6 +61,20 @@ impl Job {
         }
     }
 
+    /// The same for a server. What steers a build on this machine does not reach it.
+    pub(crate) fn remote(&self, name: &str) -> Put {
+        let put = match self.mode {
+            Mode::Put => Put::publish(name).key(self.options.key.iter().cloned()).map(self.options.unique),
+            Mode::Append => Put::append(name).compact(self.compact),
+            Mode::Upsert => Put::upsert(name).compact(self.compact),
+        };
+        put.on_duplicate(match self.options.on_duplicate {
+            OnDuplicate::First => "first",
+            OnDuplicate::Last => "last",
+            _ => "error",
+        })
+    }
+
     pub(crate) fn change(&self) -> ChangeOptions {
         let mut change = ChangeOptions::default().compact(self.compact);
         change.build = self.options.clone();
@@ -78,6 +93,22 @@ pub(crate) fn retention(keep: u64, max_age: Option<f64>) -> PyResult<Retention> 
 }
 
 impl BuildOptions {
+    /// Refuses what a server decides by itself.
+    pub(crate) fn check_remote(&self) -> PyResult<()> {
+        let given = [
+            ("memory_limit", self.memory_limit.is_some()),
+            ("threads", self.threads.is_some()),
+            ("spill_dir", self.spill_dir.is_some()),
+            ("lock_timeout", self.lock_timeout.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((name, _)) => Err(PyValueError::new_err(format!(
+                "{name} steers a build on this machine, and this one is the server's: leave it out"
+            ))),
+        }
+    }
+
     /// The engine's options, and the link through which the work talks to Python.
     pub(crate) fn resolve(self, key: Vec<String>, unique: bool) -> PyResult<Job> {
         let watch = Watch::new(self.progress);

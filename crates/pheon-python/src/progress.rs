@@ -129,6 +129,26 @@ impl Watch {
         }
     }
 
+    /// Tells the callback, if there is one, of rows that were sent to a server.
+    ///
+    /// # Errors
+    /// What the callback raises.
+    pub(crate) fn sent(&self, py: Python<'_>, rows: u64, total: Option<u64>, elapsed: Duration) -> PyResult<()> {
+        let Some(callback) = &self.callback else { return Ok(()) };
+        let elapsed_seconds = elapsed.as_secs_f64();
+        let rows_per_second = if elapsed_seconds > 0.0 { rows as f64 / elapsed_seconds } else { 0.0 };
+        let left = total.map(|total| total.saturating_sub(rows) as f64);
+        let report = Progress {
+            phase: "read",
+            rows_done: rows,
+            rows_total: total,
+            rows_per_second,
+            elapsed_seconds,
+            eta_seconds: left.filter(|_| rows_per_second > 0.0).map(|left| left / rows_per_second),
+        };
+        callback.call1(py, (report,)).map(drop)
+    }
+
     /// The first exception wins; later ones are consequences.
     fn keep(&self, error: PyErr) {
         self.raised.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

@@ -15,12 +15,13 @@ use crate::ingest::{Codec, Source, Target, put_pairs};
 use crate::map::MapHandle;
 use crate::options::{BuildOptions, Job, retention};
 use crate::progress::Watch;
+use crate::sink::Destination;
 use crate::table::TableHandle;
 use crate::writer::WriterHandle;
 
 /// version, created_unix_ms, rows, bytes, segments, origin.
 type VersionFacts = (u64, u64, u64, u64, usize, String);
-type Reader = Box<dyn RecordBatchReader + Send>;
+pub(crate) type Reader = Box<dyn RecordBatchReader + Send>;
 
 /// An open store.
 #[pyclass(frozen, module = "pheon._native")]
@@ -170,17 +171,13 @@ impl StoreHandle {
         let mut job = options.resolve(vec![columns.0.clone()], true)?;
         job.options.expected_rows = rows;
         let target = Target {
-            store: self.open_store()?.clone(),
+            destination: Destination::Local(self.open_store()?.clone()),
             name: name.to_owned(),
             job,
             columns,
             codec: Codec::parse(codec)?,
         };
-        let source = match pairs.cast_exact::<PyDict>() {
-            Ok(dict) => Source::Dict(dict.clone()),
-            Err(_) if pairs.hasattr("items")? => Source::Mapping(pairs.clone()),
-            Err(_) => Source::Once(pairs.clone()),
-        };
+        let source = Source::of(pairs)?;
         put_pairs(py, &target, &source)
     }
 
@@ -257,7 +254,8 @@ impl StoreHandle {
         if store.is_read_only() {
             return Err(write_error(py, &WriteError::ReadOnly { path: store.path().to_owned() }));
         }
-        let target = Target { store, name: name.to_owned(), job, columns, codec: Codec::parse(codec)? };
+        let destination = Destination::Local(store);
+        let target = Target { destination, name: name.to_owned(), job, columns, codec: Codec::parse(codec)? };
         Ok(WriterHandle::new(target))
     }
 
@@ -287,6 +285,12 @@ impl StoreHandle {
             .into_iter()
             .map(|v| (v.version, v.created_unix_ms, v.rows, v.bytes, v.segments, v.origin))
             .collect())
+    }
+
+    /// Executes one SQL statement; `parameters`: rows of values for its placeholders.
+    fn sql(&self, py: Python<'_>, statement: &str, parameters: Option<AnyRecordBatch>) -> PyResult<Py<PyAny>> {
+        let store = self.open_store()?;
+        crate::sql::execute(py, store, statement, parameters.map(joined_rows).transpose()?)
     }
 
     fn rollback(&self, py: Python<'_>, name: &str, version: u64) -> PyResult<u64> {
@@ -366,6 +370,14 @@ impl StoreHandle {
         facts.set_item("seconds", warm.elapsed.as_secs_f64())?;
         Ok(facts)
     }
+}
+
+/// Rows as one batch.
+pub(crate) fn joined_rows(rows: AnyRecordBatch) -> PyResult<RecordBatch> {
+    let reader = rows.into_reader()?;
+    let schema = reader.schema();
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| arrow_error("read parameters", &e))?;
+    arrow_select::concat::concat_batches(&schema, &batches).map_err(|e| arrow_error("join parameters", &e))
 }
 
 /// The key columns and `value`, or every column.

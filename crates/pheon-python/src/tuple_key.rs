@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, StructArray};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field, FieldRef, Fields};
-use pheon::{KeyRef, ReadError, Table};
+use pheon::{KeyRef, ReadError};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -15,6 +15,7 @@ use crate::bound::Edge;
 use crate::errors::{arrow_error, read_error};
 use crate::ingest::type_name;
 use crate::key::{KeyKind, key_array};
+use crate::keyed_rows::KeyedRows;
 
 /// What the key columns of a dataset take from Python.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ enum Place {
     End,
 }
 
-/// Turns leading values into key bytes: [`Table::composite_key`] or `Map`'s.
+/// Turns leading values into key bytes: [`KeyedRows::composite_key`] or `Map`'s.
 type Encode<'a> = dyn Fn(&[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> + 'a;
 
 impl TupleKind {
@@ -77,7 +78,7 @@ impl TupleKind {
     }
 
     /// The rows whose first columns have these values: those of a tuple, or a single first one.
-    pub(crate) fn rows(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
+    pub(crate) fn rows<R: KeyedRows>(&self, table: &R, key: &Bound<'_, PyAny>) -> PyResult<Result<R, R::Error>> {
         let items = self.items(key)?;
         Ok(match self.encoded(key.py(), &items, &|parts| table.composite_key(parts))? {
             // A whole key is in the index.
@@ -89,13 +90,13 @@ impl TupleKind {
 
     /// The rows with `start <= key < stop` in the order of tuples, of which a shorter one comes before all that it begins;
     /// if `closed` also those that begin with `stop`.
-    pub(crate) fn range(
+    pub(crate) fn range<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         start: &Bound<'_, PyAny>,
         stop: &Bound<'_, PyAny>,
         closed: bool,
-    ) -> PyResult<Result<Table, ReadError>> {
+    ) -> PyResult<Result<R, R::Error>> {
         let from = if start.is_none() { None } else { Some(self.place(table, start)?.0) };
         let to = match stop.is_none() {
             true => None,
@@ -117,12 +118,12 @@ impl TupleKind {
     }
 
     /// The row of the greatest key that is not greater (`greatest`) or of the least that is not less, in the order of tuples.
-    pub(crate) fn nearest(
+    pub(crate) fn nearest<R: KeyedRows>(
         &self,
-        table: &Table,
+        table: &R,
         key: &Bound<'_, PyAny>,
         greatest: bool,
-    ) -> PyResult<Result<Option<usize>, ReadError>> {
+    ) -> PyResult<Result<Option<usize>, R::Error>> {
         let (place, exact) = self.place(table, key)?;
         let exact = exact == Some(self.parts.len());
         let rows = table.num_rows();
@@ -142,7 +143,7 @@ impl TupleKind {
     }
 
     /// The rows whose key begins with the values of a tuple, the last of which is the beginning of a str or bytes.
-    pub(crate) fn prefix(&self, table: &Table, prefix: &Bound<'_, PyAny>) -> PyResult<Result<Table, ReadError>> {
+    pub(crate) fn prefix<R: KeyedRows>(&self, table: &R, prefix: &Bound<'_, PyAny>) -> PyResult<Result<R, R::Error>> {
         let items = self.items(prefix)?;
         let Some((last, leading)) = items.split_last() else { return Ok(Ok(table.clone())) };
         let part = &self.parts[leading.len()];
@@ -238,7 +239,7 @@ impl TupleKind {
     }
 
     /// Where a tuple of any length lies among the keys and, if the columns can hold its values, how many they are.
-    fn place(&self, table: &Table, key: &Bound<'_, PyAny>) -> PyResult<(Place, Option<usize>)> {
+    fn place(&self, table: &impl KeyedRows, key: &Bound<'_, PyAny>) -> PyResult<(Place, Option<usize>)> {
         let py = key.py();
         let items = self.items(key)?;
         let encode = |parts: &[KeyRef<'_>]| table.composite_key(parts).map_err(|e| read_error(py, &e));

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use pyo3_arrow::input::AnyRecordBatch;
 
 use crate::errors::ClosedError;
@@ -52,11 +51,7 @@ impl WriterHandle {
 
     /// Takes a dict, a mapping or an iterable of pairs.
     fn update(&self, py: Python<'_>, pairs: &Bound<'_, PyAny>) -> PyResult<()> {
-        let source = match pairs.cast_exact::<PyDict>() {
-            Ok(dict) => Source::Dict(dict.clone()),
-            Err(_) if pairs.hasattr("items")? => Source::Mapping(pairs.clone()),
-            Err(_) => Source::Once(pairs.clone()),
-        };
+        let source = Source::of(pairs)?;
         self.with(|w| source.each(|key, value| w.push(py, key, value)).map_err(PushError::into_exception))
     }
 

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._native import TableHandle
 
 
@@ -31,7 +31,7 @@ def library_of(data: Any) -> str | None:
     return None
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """`Map.get_many`."""
     if isinstance(keys, list):
         return mapping.get_list(keys, default, threads)
@@ -53,7 +53,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     return adapted(mapping, keys, default, threads)
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """`Map.contains_many`."""
     if isinstance(keys, list):
         return mapping.contains_list(keys, threads)
@@ -114,3 +114,10 @@ def _iterable(keys: Any) -> Any:
     if isinstance(keys, (str, bytes)):
         raise TypeError(f"expected many keys, got one {type(keys).__name__}: look it up with m[key]")
     return keys
+
+
+def parameter_row(values: Any) -> Any:
+    """The values of one row of parameters as an Arrow table."""
+    import pyarrow as pa
+
+    return pa.table({f"${number}": pa.array([value]) for number, value in enumerate(values, 1)})

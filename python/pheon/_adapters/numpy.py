@@ -10,12 +10,12 @@ import numpy as np
 from pheon._native import Batch, Column, column_of_buffer
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._native import TableHandle
     from pheon._table import Table
 
 
-def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: np.ndarray[Any, Any], default: Any, threads: int | None) -> Any:
     """An array of values; a dict of arrays for several value columns.
 
     Floats have NaN and timestamps NaT where nothing was found; other types become arrays of objects with None there.
@@ -26,7 +26,7 @@ def get_many(mapping: Map, keys: np.ndarray[Any, Any], default: Any, threads: in
     return column_to_numpy(found).reshape(keys.shape)
 
 
-def contains_many(mapping: Map, keys: np.ndarray[Any, Any], threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: np.ndarray[Any, Any], threads: int | None) -> Any:
     """An array of bool."""
     found = mapping.contains_arrow(key_data(mapping, keys), threads)
     return column_to_numpy(found).reshape(keys.shape)
@@ -87,7 +87,7 @@ def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
     return np.fromiter(values, dtype=np.object_, count=len(values))
 
 
-def key_data(mapping: Map | TableHandle, keys: np.ndarray[Any, Any]) -> Column:
+def key_data(mapping: MapFace | TableHandle, keys: np.ndarray[Any, Any]) -> Column:
     """Keys as Arrow data."""
     flat = np.ascontiguousarray(keys).reshape(-1)
     kind = flat.dtype.kind

@@ -11,12 +11,12 @@ import pandas as pd
 from pheon._native import Batch, Column
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._native import TableHandle
     from pheon._table import Table
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series with its index, Index to Index; a DataFrame for several value columns."""
     found = mapping.get_arrow(key_data(mapping, keys), default, threads)
     index = None if isinstance(keys, pd.Index) else keys.index
@@ -26,7 +26,7 @@ def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
     return _like(keys, _series(found, index))
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """Series to Series of bool with its index, Index to Index."""
     found = mapping.contains_arrow(key_data(mapping, keys), threads)
     return _like(keys, _series(found, None if isinstance(keys, pd.Index) else keys.index))
@@ -39,7 +39,7 @@ def copies(table: Table) -> dict[str, str | None]:
     return copies_of_frame(table.to_pyarrow())
 
 
-def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
+def key_data(mapping: MapFace | TableHandle, keys: Any) -> Any:
     """Keys as Arrow data."""
     if isinstance(keys, (pd.DataFrame, pd.MultiIndex)):
         return _tuples(mapping, keys)
@@ -55,7 +55,7 @@ def key_data(mapping: Map | TableHandle, keys: Any) -> Any:
     return pa.array(keys, from_pandas=True)
 
 
-def _tuples(mapping: Map | TableHandle, keys: Any) -> Any:
+def _tuples(mapping: MapFace | TableHandle, keys: Any) -> Any:
     """Keys of several columns."""
     if isinstance(mapping.key, str) or len(mapping.key) == 1:
         raise TypeError(f"expected one Series of keys, got a {type(keys).__name__}: choose a column")

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pheon._errors import SchemaError
-from pheon._native import Batch, Column, TableHandle
+from pheon._native import Batch, Column
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
+    from pheon._native import TableHandle
     from pheon._table import Table
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """Series to Series of the same name; a DataFrame for several value columns."""
     found = mapping.get_arrow(keys, default, threads)
     return read_columns(found, found.column_names) if isinstance(found, Batch) else _series(found, keys.name)
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """Series to Series of bool."""
     return _series(mapping.contains_arrow(keys, threads), keys.name)
 
@@ -44,7 +45,7 @@ def table_to_polars(table: Table) -> pl.DataFrame:
 def read_columns(rows: TableHandle | Batch, names: list[str]) -> pl.DataFrame:
     """Columns of some rows; those of fixed width share the memory."""
     known = rows.column_names
-    all_types = rows.column_types if isinstance(rows, TableHandle) else [rows.column(name).type_name for name in known]
+    all_types = [rows.column(name).type_name for name in known] if isinstance(rows, Batch) else rows.column_types
     types = dict(zip(known, all_types, strict=True))
     if names and not any(_is_misread(types[name]) for name in names):
         return pl.DataFrame(rows if names == known else rows.select(names))

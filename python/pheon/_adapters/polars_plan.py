@@ -73,8 +73,7 @@ def decide(table: Rows, predicate: pl.Expr | None, domains: Mapping[str, KeyDoma
     if len(ranges) > 1 and len(ranges) * LOOKUP_COST_ROWS > table.num_rows:
         ranges = [_hull(ranges)]
     kinds = [domains.get(name) for name in table.key]
-    runs = [_locate(table, kinds, r) for r in ranges]
-    return Decision(boxes, _joined(runs))
+    return Decision(boxes, _joined(_located(table, kinds, ranges)))
 
 
 def _ranges(key: Sequence[str], domains: Mapping[str, KeyDomain], box: Box) -> list[_Range]:
@@ -120,6 +119,22 @@ def _hull(ranges: list[_Range]) -> _Range:
     """One range around all."""
     starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
     return min(starts), max(stops) if all(stops) else ()
+
+
+def _located(table: Rows, kinds: Sequence[KeyDomain | None], ranges: list[_Range]) -> list[Run]:
+    """Where the rows of each range lie in `table`."""
+    # A table at a server is asked for all at once.
+    at_once: Any = getattr(table, "ranges", None)
+    if at_once is not None and len(ranges) > 1:
+        ends = [(_end(start, kinds, up=False), _end(stop, kinds, up=True)) for start, stop in ranges]
+        try:
+            found: list[tuple[int, int]] = at_once(ends)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        else:
+            base = table.bounds[0]
+            return [(first - base, first - base + rows) for first, rows in found]
+    return [_locate(table, kinds, r) for r in ranges]
 
 
 def _locate(table: Rows, kinds: Sequence[KeyDomain | None], bounds: _Range) -> Run:

@@ -9,17 +9,17 @@ import pyarrow as pa
 from pheon._native import Column
 
 if TYPE_CHECKING:
-    from pheon._map import Map
+    from pheon._map import MapFace
     from pheon._table import Table
 
 
-def get_many(mapping: Map, keys: Any, default: Any, threads: int | None) -> Any:
+def get_many(mapping: MapFace, keys: Any, default: Any, threads: int | None) -> Any:
     """Array to Array, ChunkedArray to ChunkedArray; a Table for several value columns."""
     found = mapping.get_arrow(keys, default, threads)
     return _like(keys, found) if isinstance(found, Column) else pa.table(found)
 
 
-def contains_many(mapping: Map, keys: Any, threads: int | None) -> Any:
+def contains_many(mapping: MapFace, keys: Any, threads: int | None) -> Any:
     """Array to Array of bool, ChunkedArray alike."""
     return _like(keys, mapping.contains_arrow(keys, threads))
 

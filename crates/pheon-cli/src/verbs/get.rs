@@ -3,12 +3,11 @@
 use std::io::Write;
 
 use arrow_schema::FieldRef;
-use pheon::Table;
+use pheon::{OwnedKey, Table, parse_key};
 
 use super::{DatasetArgs, open_table, read_store};
 use crate::cells::{value_json, value_text};
 use crate::failure::{Failure, say};
-use crate::key_text::{Key, parse_key};
 
 /// Arguments of `pheon get`.
 #[derive(clap::Args)]
@@ -62,14 +61,14 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// The keys as the dataset's key type.
-fn parse_keys(table: &Table, texts: &[String]) -> Result<Vec<Key>, Failure> {
+fn parse_keys(table: &Table, texts: &[String]) -> Result<Vec<OwnedKey>, Failure> {
     let schema = table.schema();
     let field = match table.key() {
         [name] => schema.field_with_name(name)?,
         [] => return Err(Failure::Usage(format!("{:?} has no key column to look up; use scan", table.name()))),
         _ => return Err(Failure::Usage(format!("{:?} has several key columns; use scan", table.name()))),
     };
-    texts.iter().map(|text| parse_key(text, field.data_type()).map_err(Failure::Usage)).collect()
+    texts.iter().map(|text| Ok(parse_key(text, field.data_type())?)).collect()
 }
 
 /// One value column: the bare value. Several: a JSON object. None: `true`.

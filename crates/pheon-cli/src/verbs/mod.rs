@@ -13,6 +13,10 @@ pub(crate) mod memory;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 mod scan_format;
+pub(crate) mod serve;
+#[cfg(feature = "sql")]
+pub(crate) mod sql;
+pub(crate) mod token;
 pub(crate) mod verify;
 pub(crate) mod versions;
 pub(crate) mod warm;

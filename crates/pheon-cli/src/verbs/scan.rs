@@ -5,13 +5,11 @@ use std::ops::Bound;
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
-use clap::ValueEnum;
-use pheon::Table;
+use pheon::{OwnedKey, Table, parse_bytes, parse_key};
 
-use super::scan_format::{ArrowRows, CsvRows, JsonRows, RowWriter, TableRows};
+use super::scan_format::Format;
 use super::{DatasetArgs, open_table, read_store};
 use crate::failure::Failure;
-use crate::key_text::{Key, parse_bytes, parse_key};
 
 /// So many rows are in memory at a time.
 const CHUNK_ROWS: usize = 8192;
@@ -47,14 +45,6 @@ pub(crate) struct Args {
     version: Option<u64>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Table,
-    Csv,
-    Json,
-    Arrow,
-}
-
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = read_store(&args.dataset.store)?;
     let table = open_table(&store, &args.dataset.name, args.version)?;
@@ -73,13 +63,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if columns.is_empty() {
         columns = (0..schema.fields().len()).collect();
     }
-    let mut writer: Box<dyn RowWriter> = match args.format {
-        _ if args.json => Box::new(JsonRows::default()),
-        Format::Json => Box::new(JsonRows::default()),
-        Format::Table => Box::new(TableRows::default()),
-        Format::Csv => Box::new(CsvRows::default()),
-        Format::Arrow => Box::new(ArrowRows::default()),
-    };
+    let mut writer = if args.json { Format::Json } else { args.format }.writer();
     let chunk = |start: usize| -> Result<RecordBatch, Failure> {
         Ok(rows.slice(start, CHUNK_ROWS).to_batch()?.project(&columns)?)
     };
@@ -106,7 +90,7 @@ fn select(table: &Table, args: &Args) -> Result<Table, Failure> {
     if let Some(prefix) = &args.prefix {
         let prefix = match data_type {
             DataType::LargeUtf8 => prefix.as_bytes().to_vec(),
-            DataType::LargeBinary | DataType::FixedSizeBinary(_) => parse_bytes(prefix).map_err(Failure::Usage)?,
+            DataType::LargeBinary | DataType::FixedSizeBinary(_) => parse_bytes(prefix)?,
             other => {
                 return Err(Failure::Usage(format!(
                     "keys of {:?} are {other} and have no prefix; use --from and --to",
@@ -116,8 +100,8 @@ fn select(table: &Table, args: &Args) -> Result<Table, Failure> {
         };
         return Ok(table.prefix(&prefix)?);
     }
-    let key = |text: &Option<String>| -> Result<Option<Key>, Failure> {
-        text.as_ref().map(|text| parse_key(text, data_type).map_err(Failure::Usage)).transpose()
+    let key = |text: &Option<String>| -> Result<Option<OwnedKey>, Failure> {
+        Ok(text.as_ref().map(|text| parse_key(text, data_type)).transpose()?)
     };
     let (from, to) = (key(&args.from)?, key(&args.to)?);
     let start = from.as_ref().map_or(Bound::Unbounded, |k| Bound::Included(k.as_ref()));

@@ -1,14 +1,35 @@
-//! The output formats of `pheon scan`.
+//! The output formats of `pheon scan` and `pheon sql`.
 
 use std::io::Write;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::DataType;
+use clap::ValueEnum;
 
 use crate::cells::{Cells, encoder_options};
 use crate::failure::Failure;
 use crate::listing::{Align, write_row};
+
+/// How rows are printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Csv,
+    Json,
+    Arrow,
+}
+
+impl Format {
+    pub(crate) fn writer(self) -> Box<dyn RowWriter> {
+        match self {
+            Self::Json => Box::new(JsonRows::default()),
+            Self::Table => Box::new(TableRows::default()),
+            Self::Csv => Box::new(CsvRows::default()),
+            Self::Arrow => Box::new(ArrowRows::default()),
+        }
+    }
+}
 
 /// Writes rows batch by batch. `begin` sees the first batch (maybe empty) before `rows` does.
 pub(crate) trait RowWriter {

@@ -131,10 +131,12 @@ fn an_interrupted_build_leaves_the_store_as_it_was() {
     let store = world.store();
     let rows: String = (0..400_000u32).map(|i| format!("{:08x},{i}\n", i.wrapping_mul(2_654_435_761))).collect();
     let file = world.file("big.csv", format!("k,v\n{rows}"));
-    // The same big file many times, so that the build is still reading when the signal comes.
+    // The same big file many times, so that the build is still reading when the signal comes; little memory, so that it has
+    // begun to write by then.
     let mut command = world.command();
     command.args(["build", &store, "words", "--key", "k", "--string", "k", "--on-duplicate", "first"]);
-    command.args(std::iter::repeat_n(&file, 40)).stderr(Stdio::piped()).stdout(Stdio::null());
+    command.args(["--memory-limit", "64MiB"]);
+    command.args(std::iter::repeat_n(&file, 10)).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     let words = world.path("store/words");
     let deadline = Instant::now() + Duration::from_secs(60);

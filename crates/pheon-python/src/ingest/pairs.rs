@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
-use pheon::{Store, WriteError, Writer};
+use pheon::WriteError;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -17,6 +17,7 @@ use super::kind::{Kind, KindScan, type_name};
 use crate::errors::{Error, schema_error};
 use crate::lossless::convert;
 use crate::options::Job;
+use crate::sink::{Destination, Sink};
 
 /// So many pairs are looked at before column types are fixed.
 const SCAN_ROWS: usize = 65_536;
@@ -60,7 +61,7 @@ impl Codec {
 /// Which dataset is built, and how.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) store: Store,
+    pub(crate) destination: Destination,
     pub(crate) name: String,
     pub(crate) job: Job,
     /// Names of the key column and of the value column.
@@ -110,7 +111,7 @@ pub(crate) struct PairWriter {
     target: Target,
     pending: Vec<(Py<PyAny>, Py<PyAny>)>,
     columns: Option<Columns>,
-    writer: Option<(Writer, SchemaRef)>,
+    writer: Option<(Sink, SchemaRef)>,
     rows: u64,
     failed: bool,
 }
@@ -281,8 +282,8 @@ impl PairWriter {
 
     fn open_writer(&mut self, py: Python<'_>, schema: &SchemaRef) -> PyResult<()> {
         if self.writer.is_none() {
-            let Target { store, name, job, .. } = &self.target;
-            let writer = job.watch.run(py, || job.writer(store, name, schema))?;
+            let Target { destination, name, job, .. } = &self.target;
+            let writer = destination.writer(py, name, job, schema)?;
             self.writer = Some((writer, schema.clone()));
         }
         Ok(())
@@ -292,7 +293,7 @@ impl PairWriter {
         self.open_writer(py, batch.schema_ref())?;
         let Some((writer, schema)) = &mut self.writer else { return Ok(()) };
         let batch = conform(batch, schema)?;
-        self.target.job.watch.run(py, || writer.write(&batch))
+        writer.write(py, &self.target.job, &batch)
     }
 
     /// Publishes everything taken; the new version's number. After an error only [`PairWriter::abort`] is of use.
@@ -308,7 +309,7 @@ impl PairWriter {
             return Err(PushError::Raised(PyRuntimeError::new_err("nothing to commit")));
         };
         py.check_signals()?;
-        Ok(self.target.job.watch.run(py, || writer.commit())?)
+        Ok(writer.commit(py, &self.target.job)?)
     }
 
     /// Gives up: removes what was written; the store is as it was.
@@ -452,6 +453,15 @@ pub(crate) enum Source<'py> {
 }
 
 impl<'py> Source<'py> {
+    /// Where the pairs of what Python gave come from.
+    pub(crate) fn of(pairs: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(match pairs.cast_exact::<PyDict>() {
+            Ok(dict) => Self::Dict(dict.clone()),
+            Err(_) if pairs.hasattr("items")? => Self::Mapping(pairs.clone()),
+            Err(_) => Self::Once(pairs.clone()),
+        })
+    }
+
     pub(crate) fn each(
         &self,
         each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> Result<(), PushError>,

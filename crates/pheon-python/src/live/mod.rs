@@ -13,6 +13,7 @@ mod probe;
 mod shape;
 mod snapshot;
 
+pub(crate) use codec::{encode_key, encode_value};
 pub(crate) use handle::LiveHandle;
 pub(crate) use probe::{live_decode, live_encode, live_encode_key, live_is_container};
 pub(crate) use snapshot::{LiveIter, SnapshotHandle};

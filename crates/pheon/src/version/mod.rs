@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, FieldRef, SchemaRef};
 use pheon_os::fs::FileSystem;
 
 use self::hidden::Hidden;
@@ -263,18 +263,8 @@ impl Version {
             let problem = format!("its key has {} columns, got {} values", side.parts.len(), parts.len());
             return Err(self.wrong_shape(problem));
         }
-        let mut bytes = Vec::with_capacity(16 * parts.len());
-        for (part, &key) in std::iter::zip(&side.parts, parts) {
-            part.key_type.encode(key, &mut bytes).map_err(|problem| ReadError::KeyType {
-                dataset: self.name().to_owned(),
-                expected: model.columns[part.column].data_type.to_string(),
-                found: match problem {
-                    NoPart::Form => form(key).to_owned(),
-                    NoPart::Range => format!("{} that it cannot hold: {key}", form(key)),
-                },
-            })?;
-        }
-        Ok(bytes)
+        let columns = side.parts.iter().map(|part| (part.key_type, &model.columns[part.column].data_type));
+        encode_parts(self.name(), columns, parts)
     }
 
     pub(crate) fn wrong_shape(&self, problem: impl Into<String>) -> ReadError {
@@ -321,6 +311,45 @@ impl Version {
     pub(crate) fn files(&self) -> Vec<&Path> {
         self.parts.iter().flat_map(Part::files).map(|file| file.path.as_path()).collect()
     }
+}
+
+/// The key bytes of a key of several columns, as [`crate::Table::composite_key`] has them, of a dataset that is elsewhere:
+/// `fields` are its key columns as stored, in the key's order.
+///
+/// # Errors
+/// [`ReadError::KeyType`] if a value does not fit its column, [`ReadError::WrongShape`] if there are more values than
+/// columns or a column is of no type that keys have.
+pub fn composite_key(dataset: &str, fields: &[FieldRef], parts: &[KeyRef<'_>]) -> Result<Vec<u8>, ReadError> {
+    let wrong = |problem: String| ReadError::WrongShape { dataset: dataset.to_owned(), problem };
+    if parts.len() > fields.len() {
+        return Err(wrong(format!("its key has {} columns, got {} values", fields.len(), parts.len())));
+    }
+    let mut columns = Vec::with_capacity(fields.len());
+    for field in fields {
+        let data_type = field.data_type();
+        let key_type = KeyType::of(data_type).ok_or_else(|| wrong(format!("keys are not of type {data_type}")))?;
+        columns.push((key_type, data_type));
+    }
+    encode_parts(dataset, columns.into_iter(), parts)
+}
+
+fn encode_parts<'a>(
+    dataset: &str,
+    columns: impl Iterator<Item = (KeyType, &'a DataType)>,
+    parts: &[KeyRef<'_>],
+) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::with_capacity(16 * parts.len());
+    for ((key_type, data_type), &key) in std::iter::zip(columns, parts) {
+        key_type.encode(key, &mut bytes).map_err(|problem| ReadError::KeyType {
+            dataset: dataset.to_owned(),
+            expected: data_type.to_string(),
+            found: match problem {
+                NoPart::Form => form(key).to_owned(),
+                NoPart::Range => format!("{} that it cannot hold: {key}", form(key)),
+            },
+        })?;
+    }
+    Ok(bytes)
 }
 
 /// What people call a key of this form.

@@ -1,4 +1,4 @@
-//! Keys as they are typed on a command line.
+//! Keys as people and JSON write them: text.
 
 use std::sync::Arc;
 
@@ -7,19 +7,41 @@ use arrow_array::types::{Date64Type, Decimal128Type, Decimal256Type};
 use arrow_array::{Array, ArrayRef, StringArray};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, TimeUnit};
-use pheon::{KeyRef, KeyType};
 
-/// A key that owns its bytes.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Key {
+use crate::key::{KeyRef, KeyType};
+
+/// A key that owns its bytes; [`OwnedKey::as_ref`] gives the [`KeyRef`] of the same form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OwnedKey {
+    /// As [`KeyRef::Bytes`].
     Bytes(Vec<u8>),
+    /// As [`KeyRef::Fixed64`].
     Fixed64(u64),
+    /// As [`KeyRef::I128`].
     I128(i128),
+    /// As [`KeyRef::I256`].
     I256([u8; 32]),
 }
 
-impl Key {
-    pub(crate) fn as_ref(&self) -> KeyRef<'_> {
+/// Text that is no key of the type asked for: which text, and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyTextError {
+    problem: String,
+}
+
+impl std::fmt::Display for KeyTextError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for KeyTextError {}
+
+impl OwnedKey {
+    /// The key, borrowed.
+    #[allow(clippy::should_implement_trait)] // a KeyRef is no reference
+    pub fn as_ref(&self) -> KeyRef<'_> {
         match self {
             Self::Bytes(b) => KeyRef::Bytes(b),
             Self::Fixed64(v) => KeyRef::Fixed64(*v),
@@ -31,12 +53,15 @@ impl Key {
 
 /// Reads a key of this column type: strings as they are, bytes as text or as `0x` and hexadecimal digits, numbers, `true`
 /// and `false`, ISO 8601 dates, times and timestamps, decimals. Nothing is rounded: what does not fit is an error.
-pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String> {
+///
+/// # Errors
+/// [`KeyTextError`] says what was expected.
+pub fn parse_key(text: &str, data_type: &DataType) -> Result<OwnedKey, KeyTextError> {
     use DataType as D;
-    let error = |expected: &str| format!("key {text:?} does not fit: expected {expected}");
+    let error = |expected: &str| KeyTextError { problem: format!("key {text:?} does not fit: expected {expected}") };
     Ok(match data_type {
-        D::LargeUtf8 => Key::Bytes(text.as_bytes().to_vec()),
-        D::LargeBinary => Key::Bytes(parse_bytes(text)?),
+        D::LargeUtf8 => OwnedKey::Bytes(text.as_bytes().to_vec()),
+        D::LargeBinary => OwnedKey::Bytes(parse_bytes(text)?),
         D::FixedSizeBinary(n) => {
             let bytes = parse_bytes(text)?;
             if bytes.len() != *n as usize {
@@ -45,25 +70,25 @@ pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String>
                     bytes.len()
                 )));
             }
-            Key::Bytes(bytes)
+            OwnedKey::Bytes(bytes)
         }
-        D::Boolean if text.eq_ignore_ascii_case("true") => Key::Fixed64(1),
-        D::Boolean if text.eq_ignore_ascii_case("false") => Key::Fixed64(0),
+        D::Boolean if text.eq_ignore_ascii_case("true") => OwnedKey::Fixed64(1),
+        D::Boolean if text.eq_ignore_ascii_case("false") => OwnedKey::Fixed64(0),
         D::Boolean => return Err(error("true or false")),
         D::Int8 | D::Int16 | D::Int32 | D::Int64 => {
             let bits = data_type.primitive_width().unwrap_or(8) as u32 * 8;
             let (min, max) = (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits));
             let number = text.trim().parse::<i64>().ok().filter(|n| (min..=max).contains(n));
-            Key::Fixed64(number.ok_or_else(|| error(&format!("an integer from {min} to {max}")))?.cast_unsigned())
+            OwnedKey::Fixed64(number.ok_or_else(|| error(&format!("an integer from {min} to {max}")))?.cast_unsigned())
         }
         D::UInt8 | D::UInt16 | D::UInt32 | D::UInt64 => {
             let max = u64::MAX >> (64 - data_type.primitive_width().unwrap_or(8) as u32 * 8);
             let number = text.trim().parse::<u64>().ok().filter(|n| *n <= max);
-            Key::Fixed64(number.ok_or_else(|| error(&format!("an integer from 0 to {max}")))?)
+            OwnedKey::Fixed64(number.ok_or_else(|| error(&format!("an integer from 0 to {max}")))?)
         }
         D::Duration(unit) => {
             let number = text.trim().parse::<i64>();
-            Key::Fixed64(
+            OwnedKey::Fixed64(
                 number
                     .map_err(|_| error(&format!("a duration as a whole number of {}", unit_name(*unit))))?
                     .cast_unsigned(),
@@ -98,16 +123,21 @@ pub(crate) fn parse_key(text: &str, data_type: &DataType) -> Result<Key, String>
             }
             decimal(&convert(text.trim(), data_type).ok_or_else(|| error(&format!("{expected}, within {data_type}")))?)
         }
-        other => return Err(format!("keys of type {other} cannot be typed on a command line")),
+        other => return Err(KeyTextError { problem: format!("keys of type {other} cannot be written as text") }),
     })
 }
 
 /// Bytes as text, or as `0x` and hexadecimal digits.
-pub(crate) fn parse_bytes(text: &str) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+/// [`KeyTextError`] if what follows `0x` are no such digits.
+pub fn parse_bytes(text: &str) -> Result<Vec<u8>, KeyTextError> {
     let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
         return Ok(text.as_bytes().to_vec());
     };
-    let error = || format!("key {text:?} does not fit: expected an even number of hexadecimal digits after 0x");
+    let error = || KeyTextError {
+        problem: format!("key {text:?} does not fit: expected an even number of hexadecimal digits after 0x"),
+    };
     if hex.len() % 2 != 0 || !hex.is_ascii() {
         return Err(error());
     }
@@ -124,7 +154,7 @@ fn unit_name(unit: TimeUnit) -> &'static str {
 }
 
 /// Refuses digits that the unit cannot hold.
-fn check_fraction(text: &str, unit: TimeUnit) -> Result<(), String> {
+fn check_fraction(text: &str, unit: TimeUnit) -> Result<(), KeyTextError> {
     let places = match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
@@ -134,7 +164,8 @@ fn check_fraction(text: &str, unit: TimeUnit) -> Result<(), String> {
     let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
     let digits: String = fraction.chars().take_while(char::is_ascii_digit).collect();
     if digits.trim_end_matches('0').len() > places {
-        return Err(format!("key {text:?} does not fit: keys are stored in whole {}", unit_name(unit)));
+        let problem = format!("key {text:?} does not fit: keys are stored in whole {}", unit_name(unit));
+        return Err(KeyTextError { problem });
     }
     Ok(())
 }
@@ -146,7 +177,7 @@ fn convert(text: &str, data_type: &DataType) -> Option<ArrayRef> {
 }
 
 /// The stored integer of a date, time or timestamp.
-fn fixed(array: &ArrayRef) -> Key {
+fn fixed(array: &ArrayRef) -> OwnedKey {
     let value = match array.data_type() {
         DataType::Date64 => array.as_primitive::<Date64Type>().value(0),
         data_type => {
@@ -157,16 +188,16 @@ fn fixed(array: &ArrayRef) -> Key {
             }
         }
     };
-    Key::Fixed64(value.cast_unsigned())
+    OwnedKey::Fixed64(value.cast_unsigned())
 }
 
-fn decimal(array: &ArrayRef) -> Key {
+fn decimal(array: &ArrayRef) -> OwnedKey {
     match KeyType::of(array.data_type()) {
-        Some(KeyType::Decimal256) => Key::I256(array.as_primitive::<Decimal256Type>().value(0).to_le_bytes()),
-        Some(KeyType::Decimal(16)) => Key::I128(array.as_primitive::<Decimal128Type>().value(0)),
+        Some(KeyType::Decimal256) => OwnedKey::I256(array.as_primitive::<Decimal256Type>().value(0).to_le_bytes()),
+        Some(KeyType::Decimal(16)) => OwnedKey::I128(array.as_primitive::<Decimal128Type>().value(0)),
         width => {
             let bytes = array.to_data().buffers()[0].as_slice().to_vec();
-            Key::I128(match width {
+            OwnedKey::I128(match width {
                 Some(KeyType::Decimal(4)) => i128::from(i32::from_le_bytes(bytes[..4].try_into().expect("four bytes"))),
                 _ => i128::from(i64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))),
             })
@@ -178,12 +209,12 @@ fn decimal(array: &ArrayRef) -> Key {
 mod tests {
     use super::*;
 
-    fn int(v: i64) -> Result<Key, String> {
-        Ok(Key::Fixed64(v.cast_unsigned()))
+    fn int(v: i64) -> Result<OwnedKey, KeyTextError> {
+        Ok(OwnedKey::Fixed64(v.cast_unsigned()))
     }
 
-    fn bytes(b: &[u8]) -> Result<Key, String> {
-        Ok(Key::Bytes(b.to_vec()))
+    fn bytes(b: &[u8]) -> Result<OwnedKey, KeyTextError> {
+        Ok(OwnedKey::Bytes(b.to_vec()))
     }
 
     #[test]
@@ -199,7 +230,7 @@ mod tests {
             ("false", D::Boolean, int(0)),
             ("-128", D::Int8, int(-128)),
             ("-9223372036854775808", D::Int64, int(i64::MIN)),
-            ("18446744073709551615", D::UInt64, Ok(Key::Fixed64(u64::MAX))),
+            ("18446744073709551615", D::UInt64, Ok(OwnedKey::Fixed64(u64::MAX))),
             ("1969-12-31", D::Date32, int(-1)),
             ("1970-01-02", D::Date64, int(86_400_000)),
             ("00:00:01.5", D::Time32(TimeUnit::Millisecond), int(1500)),
@@ -207,14 +238,14 @@ mod tests {
             ("1970-01-01T00:00:01.000002", us.clone(), int(1_000_002)),
             ("1970-01-01 02:00:00+02:00", D::Timestamp(TimeUnit::Second, Some("UTC".into())), int(0)),
             ("-5", D::Duration(TimeUnit::Second), int(-5)),
-            ("-1.50", D::Decimal32(5, 2), Ok(Key::I128(-150))),
-            ("7", D::Decimal64(10, 1), Ok(Key::I128(70))),
-            (".5", D::Decimal128(38, 10), Ok(Key::I128(5_000_000_000))),
+            ("-1.50", D::Decimal32(5, 2), Ok(OwnedKey::I128(-150))),
+            ("7", D::Decimal64(10, 1), Ok(OwnedKey::I128(70))),
+            (".5", D::Decimal128(38, 10), Ok(OwnedKey::I128(5_000_000_000))),
         ] {
             assert_eq!(parse_key(text, &data_type), expected, "{text} as {data_type}");
         }
         let minus_one = parse_key("-1", &D::Decimal256(50, 0));
-        assert_eq!(minus_one, Ok(Key::I256([0xFF; 32])));
+        assert_eq!(minus_one, Ok(OwnedKey::I256([0xFF; 32])));
     }
 
     #[test]
@@ -237,9 +268,9 @@ mod tests {
             ("1e3", D::Decimal128(10, 2), "a number"),
             ("", D::Decimal128(10, 2), "a number"),
             ("123456", D::Decimal32(5, 2), "within"),
-            ("1", D::Float64, "cannot be typed"),
+            ("1", D::Float64, "cannot be written"),
         ] {
-            let error = parse_key(text, &data_type).expect_err(text);
+            let error = parse_key(text, &data_type).expect_err(text).to_string();
             assert!(error.contains(hint), "{text} as {data_type}: {error}");
         }
     }

@@ -1,0 +1,1 @@
+"""Other hosts: scans, lookups and SQL over a socket, beside peers."""

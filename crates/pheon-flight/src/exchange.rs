@@ -1,0 +1,238 @@
+//! `DoExchange`: lookups, many batches of keys under way at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow_flight::FlightData;
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use futures::{StreamExt, TryStreamExt, stream};
+use pheon::{Map, Store, Table};
+use tonic::{Response, Status, Streaming};
+
+use crate::command::{LookupCommand, dataset_and_version};
+use crate::drain::Drain;
+use crate::encode::{Encoder, Message};
+use crate::flat::Flatten;
+use crate::intake::{Intake, Taken};
+use crate::live::LiveLookup;
+use crate::scan::to_usize;
+use crate::service::Caller;
+use crate::status;
+use crate::wire::{FlightDataStream, response};
+
+/// Batches of keys of one stream that are looked up at a time.
+const BATCHES_AHEAD_MAX: usize = 4;
+/// So few keys are looked up where they arrive: handing them to another thread would cost more.
+const KEYS_INLINE_MAX: usize = 2048;
+
+/// Where keys are looked up.
+enum Target {
+    /// All rows of each key.
+    Table(Table),
+    Map {
+        map: Map,
+        columns: Vec<usize>,
+        found: bool,
+    },
+    Live(LiveLookup),
+}
+
+impl Target {
+    fn open(store: &Store, command: &LookupCommand) -> Result<(Self, SchemaRef), Status> {
+        if let Some(name) = &command.lookup_live {
+            let lookup = LiveLookup::open(store, name, command.found)?;
+            let schema = lookup.schema();
+            return Ok((Self::Live(lookup), schema));
+        }
+        let text = command.lookup.as_deref().unwrap_or_default();
+        let (name, version) = dataset_and_version(text);
+        let version = match (version, command.version) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(Status::invalid_argument(format!("{text:?} and \"version\": {b} contradict each other")));
+            }
+            (a, b) => a.or(b),
+        };
+        if command.rows {
+            return Self::open_table(store, command, name, version);
+        }
+        let map = match version {
+            Some(version) => store.map_at(name, version),
+            None => store.map(name),
+        }
+        .map_err(|e| status::of_read(&e))?;
+        let fields = map.value_fields();
+        let columns = match &command.columns {
+            None => (0..fields.len()).collect(),
+            Some(names) => names
+                .iter()
+                .map(|name| {
+                    fields.iter().position(|field| field.name() == name).ok_or_else(|| {
+                        Status::invalid_argument(format!("{text:?} has no value column {name:?} to look up"))
+                    })
+                })
+                .collect::<Result<Vec<_>, Status>>()?,
+        };
+        let mut answer: Vec<Field> = columns.iter().map(|&i| fields[i].as_ref().clone().with_nullable(true)).collect();
+        if command.found {
+            answer.push(Field::new("found", DataType::Boolean, true));
+        }
+        Ok((Self::Map { map, columns, found: command.found }, Arc::new(Schema::new(answer))))
+    }
+
+    fn open_table(
+        store: &Store,
+        command: &LookupCommand,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<(Self, SchemaRef), Status> {
+        let table = match version {
+            Some(version) => store.table_at(name, version),
+            None => store.table(name),
+        };
+        let mut table = table.map_err(|e| status::of_read(&e))?;
+        if let Some(columns) = &command.columns {
+            table = table.select(columns).map_err(|e| status::of_read(&e))?;
+        }
+        if let Some((first, len)) = command.within {
+            table = table.slice(to_usize(first), to_usize(len));
+        }
+        let position = Arc::new(Field::new("position", DataType::UInt64, false));
+        let schema = table.schema();
+        let fields: Vec<_> = std::iter::once(&position).chain(schema.fields()).cloned().collect();
+        let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
+        Ok((Self::Table(table), Arc::new(schema)))
+    }
+
+    fn answer(&self, keys: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
+        let mut rows = keys.num_rows();
+        let columns = match self {
+            Self::Live(lookup) => lookup.answer(keys)?,
+            Self::Table(table) => {
+                let keys = key_array(&table.key_fields(), keys)?;
+                let (positions, batch) = table.lookup(&keys, None).map_err(|e| status::of_read(&e))?;
+                rows = batch.num_rows();
+                let positions: ArrayRef = Arc::new(positions);
+                std::iter::once(&positions).chain(batch.columns()).cloned().collect()
+            }
+            Self::Map { map, columns, found } => {
+                let of_read = |e| status::of_read(&e);
+                let keys = key_array(map.key_fields(), keys)?;
+                if let ([_], false, [_]) = (columns.as_slice(), *found, map.value_fields()) {
+                    vec![map.get_many(&keys).map_err(of_read)?]
+                } else {
+                    let rows = map.find_many(&keys, None).map_err(of_read)?;
+                    let mut answer =
+                        columns.iter().map(|&i| map.take(&rows, i)).collect::<Result<Vec<_>, _>>().map_err(of_read)?;
+                    if *found {
+                        answer.push(Arc::new(BooleanArray::from_iter((0..rows.len()).map(|i| Some(rows.is_valid(i))))));
+                    }
+                    answer
+                }
+            }
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+            .map_err(|e| Status::internal(format!("put an answer together: {e}")))
+    }
+}
+
+/// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.
+fn key_array(key: &[FieldRef], batch: &RecordBatch) -> Result<ArrayRef, Status> {
+    let wrong = || {
+        let types = |fields: &mut dyn Iterator<Item = &FieldRef>| {
+            fields.map(|field| format!("{:?} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+        };
+        let (expected, found) = (types(&mut key.iter()), types(&mut batch.schema_ref().fields().iter()));
+        let plain: Vec<_> = key.iter().map(|field| field.data_type().to_string()).collect();
+        let problem = format!("keys are ({}), of the columns {expected}; got the columns {found}", plain.join(", "));
+        status::with_detail(Status::invalid_argument(problem), "key-type")
+    };
+    if batch.num_columns() == 1 && (key.len() == 1 || matches!(batch.column(0).data_type(), DataType::Struct(_))) {
+        return Ok(batch.column(0).clone());
+    }
+    match key {
+        [field] => batch.column_by_name(field.name()).cloned().ok_or_else(wrong),
+        _ if batch.num_columns() < key.len() => Err(wrong()),
+        _ => Ok(Arc::new(StructArray::from(batch.clone()))),
+    }
+}
+
+/// The decoded messages of a client's stream, with the first message put back before the others.
+pub(crate) fn decoded(
+    first: FlightData,
+    rest: Streaming<FlightData>,
+    bytes_max: u64,
+    flatten: Flatten,
+    caller: &Caller,
+) -> Intake {
+    Intake::new(stream::iter([Ok(first)]).chain(rest), bytes_max, flatten, caller.record().clone())
+}
+
+/// Serves one stream of lookups. It ends when its client ends it, or when the server stops: by then it has answered what
+/// it was asked.
+pub(crate) async fn lookup(
+    caller: Caller,
+    store: Store,
+    mut stream: Streaming<FlightData>,
+    bytes_max: u64,
+    drain: Drain,
+) -> Result<Response<FlightDataStream>, Status> {
+    let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?;
+    let descriptor = first.flight_descriptor.as_ref();
+    let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message has no descriptor"))?;
+    let command = LookupCommand::of_descriptor(descriptor)?;
+    match (&command.lookup, &command.lookup_live) {
+        (Some(name), _) => caller.check_read(dataset_and_version(name).0)?,
+        (None, name) => caller.check_read(&crate::live::right(name.as_deref().unwrap_or_default()))?,
+    }
+    let (target, schema) = crate::service::blocking(move || Target::open(&store, &command)).await?;
+    let target = Arc::new(target);
+    let mut encoder = Encoder::new(&schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
+    let first_answer = Message::schema(&schema);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let told = stopping.clone();
+    let stop = async move {
+        drain.begun().await;
+        told.store(true, Ordering::Relaxed);
+    };
+    let record = caller.record().clone();
+    let answers = decoded(first, stream, bytes_max, Flatten::All, &caller)
+        .take_until(Box::pin(stop))
+        .try_filter_map(|taken| async move {
+            Ok(match taken {
+                Taken::Rows { batch, app_metadata } => Some((app_metadata, batch)),
+                Taken::Schema(_) => None,
+            })
+        })
+        .map(move |next| {
+            let (target, schema) = (target.clone(), schema.clone());
+            async move {
+                let (app_metadata, keys) = next?;
+                let batch = if keys.num_rows() <= KEYS_INLINE_MAX {
+                    target.answer(&keys, &schema)?
+                } else {
+                    crate::service::blocking(move || target.answer(&keys, &schema)).await?
+                };
+                Ok::<_, Status>((app_metadata, batch))
+            }
+        })
+        .buffered(BATCHES_AHEAD_MAX)
+        .map(move |next| {
+            let (app_metadata, batch) = next?;
+            let mut messages =
+                encoder.encode(&batch).map_err(|e| Status::internal(format!("encode an answer: {e}")))?;
+            if let Some(last) = messages.last_mut() {
+                last.app_metadata = app_metadata;
+            }
+            record.moved(0, messages.iter().map(|message| message.body_bytes() as u64).sum());
+            Ok::<_, Status>(stream::iter(messages.into_iter().map(Ok)))
+        })
+        .try_flatten();
+    let farewell = stream::once(async move {
+        let why = || Status::unavailable("the server stops; what was asked before has been answered");
+        stopping.load(Ordering::Relaxed).then(|| Err(why()))
+    });
+    let farewell = farewell.filter_map(std::future::ready);
+    Ok(response(stream::iter([Ok(first_answer)]).chain(answers).chain(farewell)))
+}

@@ -1,0 +1,278 @@
+//! A prepared statement.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::{Schema, SchemaRef};
+use datafusion::common::{DataFusionError, ParamValues};
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+
+use crate::analysis::Action;
+use crate::batched::{Batched, batched};
+use crate::catalog::Pinned;
+use crate::change;
+use crate::error::SqlError;
+use crate::opaque::Opaque;
+use crate::parameters;
+use crate::session::Session;
+use crate::syntax::{Parsed, parse};
+use crate::yielding::yielding;
+
+/// A statement, planned. It may be executed many times, also at once; each time it sees the newest versions, unless it
+/// belongs to a snapshot. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    session: Session,
+    parsed: Opaque<Parsed>,
+    planned: Opaque<Mutex<Arc<Planned>>>,
+}
+
+/// A statement planned over certain versions.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) action: Action,
+    state: SessionState,
+    pub(crate) pinned: Arc<Pinned>,
+    /// Of the rows that a query or a change has.
+    rows_schema: SchemaRef,
+    parameters: SchemaRef,
+}
+
+impl Statement {
+    pub(crate) async fn prepare(session: Session, sql: &str) -> Result<Self, SqlError> {
+        let parsed = Opaque::new(parse(sql, session.engine().options().statement_bytes_max)?);
+        let planned = Planned::new(&session, &parsed, None).await?;
+        Ok(Self { session, parsed, planned: Opaque::new(Mutex::new(Arc::new(planned))) })
+    }
+
+    /// Whether it has rows; otherwise it changes the store, by [`Statement::update`].
+    pub fn is_query(&self) -> bool {
+        matches!(self.current().action, Action::Query(_))
+    }
+
+    /// The datasets that it reads and changes, by name.
+    pub fn datasets(&self) -> Vec<String> {
+        let planned = self.current();
+        let mut names: Vec<_> = planned.pinned.tables().into_values().map(|t| t.table().name().to_owned()).collect();
+        names.extend(planned.action.target().map(ToOwned::to_owned));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The schema of the rows, exactly that of the stream; of an update: empty.
+    pub fn schema(&self) -> SchemaRef {
+        let planned = self.current();
+        match planned.action {
+            Action::Query(_) => planned.rows_schema.clone(),
+            _ => Arc::new(Schema::empty()),
+        }
+    }
+
+    /// One field a placeholder, in order; Null where its type cannot be inferred. Such a statement takes the type of the
+    /// first values that it is given ([`Statement::bound`]).
+    pub fn parameter_schema(&self) -> SchemaRef {
+        self.current().parameters.clone()
+    }
+
+    /// The statement with the types of parameters that cannot be inferred taken from `given`.
+    pub fn bound<'a>(&'a self, given: &'a Schema) -> BoxFuture<'a, Result<Self, SqlError>> {
+        Box::pin(async move {
+            let current = self.current();
+            if !parameters::is_open(&current.parameters) {
+                return Ok(self.clone());
+            }
+            let planned = Planned::new(&self.session, &self.parsed, Some(given)).await?;
+            Ok(Self { planned: Opaque::new(Mutex::new(Arc::new(planned))), ..self.clone() })
+        })
+    }
+
+    /// The rows. With several rows of parameters: those of the first, then those of the second and so on.
+    ///
+    /// # Errors
+    /// [`SqlError::Changed`] if a dataset has other columns by now; [`SqlError::Parameters`].
+    pub fn query(&self, given: Option<RecordBatch>) -> BoxFuture<'_, Result<SendableRecordBatchStream, SqlError>> {
+        Box::pin(async move {
+            let statement = self.for_values(given.as_ref()).await?;
+            let planned = statement.refreshed().await?;
+            let Action::Query(rows) = &planned.action else {
+                let problem = "this statement changes the store and has no rows; execute it as an update".to_owned();
+                return Err(SqlError::Unsupported { problem });
+            };
+            planned.clone().rows(rows, given.as_ref()).await
+        })
+    }
+
+    /// Executes a change; returns how many rows were added, replaced or deleted. One new version is published, or none.
+    pub fn update(&self, given: Option<RecordBatch>) -> BoxFuture<'_, Result<u64, SqlError>> {
+        Box::pin(async move {
+            let statement = self.for_values(given.as_ref()).await?;
+            let planned = statement.refreshed().await?;
+            change::execute(&self.session, planned, given).await
+        })
+    }
+
+    fn current(&self) -> Arc<Planned> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn for_values(&self, given: Option<&RecordBatch>) -> Result<Self, SqlError> {
+        match given {
+            Some(batch) => self.bound(batch.schema_ref()).await,
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// The plan over the newest versions.
+    async fn refreshed(&self) -> Result<Arc<Planned>, SqlError> {
+        let current = self.current();
+        let in_snapshot = self.session.snapshot().is_some_and(|pinned| Arc::ptr_eq(pinned, &current.pinned));
+        if in_snapshot || !current.pinned.is_outdated() {
+            return Ok(current);
+        }
+        let types = current.parameters.clone();
+        let newer = Arc::new(Planned::new(&self.session, &self.parsed, Some(&types)).await?);
+        if newer.rows_schema != current.rows_schema || newer.parameters != current.parameters {
+            let names = current.pinned.tables().into_keys().collect::<Vec<_>>();
+            return Err(SqlError::Changed { dataset: names.join(", ") });
+        }
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = newer.clone();
+        Ok(newer)
+    }
+}
+
+impl Planned {
+    async fn new(session: &Session, parsed: &Parsed, types: Option<&Schema>) -> Result<Self, SqlError> {
+        let pinned = session.pinned();
+        pinned.forget_missing();
+        let state = session.engine().state(session.access().clone(), pinned.clone());
+        let planned = catch_panics(state.statement_to_plan(parsed.statement.clone())).await;
+        let plan = planned.map_err(|e| match (SqlError::from(e), pinned.missing()) {
+            (SqlError::Plan { .. }, Some(dataset)) => SqlError::NotFound { dataset },
+            (e, _) => e,
+        })?;
+        let mut action = Action::of(plan, parsed.conflict.clone())?;
+        action.check(session.access().as_ref(), session.is_read_only())?;
+        if let (Some(types), Some(rows)) = (types, action.rows_mut()) {
+            *rows = parameters::with_types(rows.clone(), types)?;
+        }
+        let parameters = parameters::schema_of(action.rows(), parsed.parameters)?;
+        let rows_schema = match action.rows() {
+            Some(rows) => {
+                let analysed = state.analyzer().execute_and_check(rows.clone(), state.config_options(), |_, _| {})?;
+                Arc::new(analysed.schema().as_arrow().clone())
+            }
+            None => Arc::new(Schema::empty()),
+        };
+        Ok(Self { action, state, pinned, rows_schema, parameters })
+    }
+
+    pub(crate) fn rows_schema(&self) -> &SchemaRef {
+        &self.rows_schema
+    }
+
+    /// The rows of a plan for all rows of parameters, one after the other. `plan` is that of the statement, or one above it.
+    pub(crate) async fn rows(
+        self: Arc<Self>,
+        plan: &LogicalPlan,
+        given: Option<&RecordBatch>,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
+        let schema = if self.action.rows().is_some_and(|own| std::ptr::eq(own, plan)) {
+            self.rows_schema.clone()
+        } else {
+            let analysed =
+                self.state.analyzer().execute_and_check(plan.clone(), self.state.config_options(), |_, _| {})?;
+            Arc::new(analysed.schema().as_arrow().clone())
+        };
+        let Some(given) = given else {
+            if !self.parameters.fields().is_empty() {
+                let problem =
+                    format!("the statement has {} parameters, none were given", self.parameters.fields().len());
+                return Err(SqlError::Parameters { problem });
+            }
+            return self.run(plan.clone(), &schema, false).await;
+        };
+        let values = parameters::conform(given, &self.parameters)?;
+        if values.num_columns() == 0 {
+            return self.run(plan.clone(), &schema, false).await;
+        }
+        match batched(plan, given, &values)? {
+            Some(Batched::Rows(rows)) => {
+                let rows = relabel(&rows, &schema);
+                return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([rows]))));
+            }
+            Some(Batched::Plan(plan)) => return self.run(plan, &schema, true).await,
+            None => {}
+        }
+        if values.num_rows() == 1 {
+            let plan = bind(plan, &parameters::row(&values, 0)?)?;
+            return self.run(plan, &schema, false).await;
+        }
+        let (plan, planned, of_rows) = (plan.clone(), self.clone(), schema.clone());
+        let streams = futures::stream::iter(0..values.num_rows()).then(move |row| {
+            let (plan, planned, schema) = (plan.clone(), planned.clone(), of_rows.clone());
+            let values = parameters::row(&values, row);
+            async move {
+                let plan =
+                    bind(&plan, &values.map_err(SqlError::into_datafusion)?).map_err(SqlError::into_datafusion)?;
+                planned.run(plan, &schema, false).await.map_err(SqlError::into_datafusion)
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, streams.try_flatten())))
+    }
+
+    /// Executes a plan without placeholders. `in_order`: rows stay in the order of their source.
+    async fn run(
+        &self,
+        plan: LogicalPlan,
+        schema: &SchemaRef,
+        in_order: bool,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        if in_order {
+            state.config_mut().options_mut().execution.target_partitions = 1;
+        }
+        let physical = yielding(catch_panics(state.create_physical_plan(&plan)).await?)?;
+        let stream = execute_stream(physical, state.task_ctx())?;
+        let of_rows = schema.clone();
+        let stream = std::panic::AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
+            Ok(batch) => relabel(&batch?, &of_rows),
+            Err(panic) => Err(panicked(&panic)),
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)))
+    }
+}
+
+fn bind(plan: &LogicalPlan, values: &ParamValues) -> Result<LogicalPlan, SqlError> {
+    Ok(plan.clone().replace_params_with_values(values)?)
+}
+
+/// A failure within DataFusion ends the statement, not the process.
+async fn catch_panics<T>(work: impl Future<Output = Result<T, DataFusionError>>) -> Result<T, DataFusionError> {
+    match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done,
+        Err(panic) => Err(panicked(&panic)),
+    }
+}
+
+fn panicked(panic: &Box<dyn std::any::Any + Send>) -> DataFusionError {
+    let said =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let problem = format!("it panicked: {}", said.unwrap_or_default());
+    SqlError::Internal { problem }.into_datafusion()
+}
+
+/// A batch under exactly the schema that was announced.
+fn relabel(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| parameters::cast(column, field.data_type()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}

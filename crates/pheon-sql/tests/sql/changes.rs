@@ -1,0 +1,129 @@
+//! Statements that change the store.
+
+use pheon_sql::SqlError;
+
+use crate::scratch::Scratch;
+
+#[test]
+fn insert_appends_and_refuses_keys_that_are_there() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.change("insert into numbers values (1, 0.5, 'one'), (3, null, null)").unwrap(), 2);
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2);
+    assert_eq!(scratch.rows("select * from numbers where n in (1, 3)").unwrap(), ["1|0.5|one", "3|null|null"]);
+    let again = scratch.change("insert into numbers (n) values (1)").unwrap_err();
+    assert!(matches!(&again, SqlError::Write(pheon::WriteError::KeyExists { .. })), "{again:?}");
+    let null = scratch.change("insert into numbers values (null, 1, 'x')").unwrap_err();
+    assert!(matches!(&null, SqlError::Write(_) | SqlError::Value { .. }), "{null:?}");
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2);
+    assert_eq!(scratch.change("insert into plain select * from plain").unwrap(), 3);
+    assert_eq!(scratch.one("select count(*), sum(\"Value\") from \"Plain\""), "6|12");
+}
+
+#[test]
+fn three_ways_to_replace() {
+    let scratch = Scratch::new();
+    scratch.change("replace into numbers values (2, 7, 'a')").unwrap();
+    scratch.change("insert or replace into numbers values (4, 7, 'b')").unwrap();
+    let sql = "insert into numbers values (6, 7, 'c') on conflict (n) do update \
+               set half = excluded.half, name = excluded.name";
+    scratch.change(sql).unwrap();
+    assert_eq!(scratch.rows("select * from numbers where n in (2, 4, 6)").unwrap(), ["2|7.0|a", "4|7.0|b", "6|7.0|c"]);
+    assert_eq!(scratch.one("select count(*) from numbers"), "1000");
+    let wrong =
+        "insert into numbers values (6, 7, 'c') on conflict (half) do update set n = excluded.n, name = excluded.name";
+    assert!(matches!(scratch.change(wrong), Err(SqlError::Plan { .. })));
+    let wrong =
+        "insert into numbers (n, half, name) values (6, 7, 'c') on conflict (n) do update set half = excluded.half";
+    assert!(matches!(scratch.change(wrong), Err(SqlError::Unsupported { .. })));
+    assert!(matches!(scratch.change("replace into plain values (1)"), Err(SqlError::Unsupported { .. })));
+}
+
+#[test]
+fn rows_that_are_there_may_stay() {
+    let scratch = Scratch::new();
+    let sql =
+        "insert into numbers values (2, 7, 'a'), (3, 7, 'b'), (3, 8, 'c'), (4, 7, 'd') on conflict (n) do nothing";
+    assert_eq!(scratch.change(sql).unwrap(), 1);
+    assert_eq!(
+        scratch.rows("select * from numbers where n in (2, 3, 4)").unwrap(),
+        ["2|0.5|name 1", "3|7.0|b", "4|1.0|name 2"]
+    );
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2);
+    assert_eq!(scratch.change(sql).unwrap(), 0);
+    assert_eq!(scratch.store.table("numbers").unwrap().version(), 2, "nothing changed, nothing is published");
+    let several = "insert into pairs select a, b + 50, day from pairs where a = 'a9' on conflict do nothing";
+    assert_eq!(scratch.change(several).unwrap(), 50);
+    assert_eq!(scratch.one("select count(*), max(b) from pairs where a = 'a9'"), "150|149");
+    for (wrong, why) in [
+        ("insert into words values ('w0001', 1) on conflict do nothing", "occur once"),
+        ("insert into plain values (1) on conflict do nothing", "occur once"),
+        ("insert into numbers (n) values (1) on conflict (half) do nothing", "half"),
+    ] {
+        let e = scratch.change(wrong).unwrap_err().to_string();
+        assert!(e.contains(why), "{wrong}: {e}");
+    }
+}
+
+#[test]
+fn update_replaces_rows_of_a_unique_key() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.change("update numbers set half = half + 1, name = 'x' where n < 6").unwrap(), 3);
+    assert_eq!(
+        scratch.rows("select * from numbers where n < 8").unwrap(),
+        ["0|1.0|x", "2|1.5|x", "4|2.0|x", "6|1.5|null"]
+    );
+    assert!(matches!(scratch.change("update numbers set n = n + 1"), Err(SqlError::Unsupported { .. })));
+    assert!(matches!(scratch.change("update words set place = 1"), Err(SqlError::Unsupported { .. })));
+}
+
+#[test]
+fn delete_takes_keys_out() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.change("delete from numbers where n between 10 and 20").unwrap(), 6);
+    assert_eq!(scratch.change("delete from numbers where name = 'name 1' or half > 498").unwrap(), 4);
+    assert_eq!(scratch.one("select count(*), max(n) from numbers"), "990|1992");
+    assert_eq!(scratch.change("delete from pairs where a = 'a1' and b < 10").unwrap(), 10);
+    assert_eq!(scratch.one("select count(*) from pairs"), "990");
+    assert_eq!(scratch.change("delete from words where word = 'w0240'").unwrap(), 4);
+    assert!(matches!(scratch.change("delete from words where place = 1"), Err(SqlError::Unsupported { .. })));
+    assert!(matches!(scratch.change("delete from plain where \"Value\" = 1"), Err(SqlError::Unsupported { .. })));
+    assert_eq!(scratch.change("delete from numbers where n = 1").unwrap(), 0);
+    let before = scratch.store.table("words").unwrap().version();
+    assert_eq!(scratch.change("delete from words").unwrap(), 996);
+    assert_eq!(scratch.store.table("words").unwrap().version(), before + 1);
+    assert_eq!(scratch.store.table("words").unwrap().key(), ["word"]);
+    assert_eq!(scratch.change("delete from plain").unwrap(), 3);
+}
+
+#[test]
+fn tables_are_created_and_dropped() {
+    let scratch = Scratch::new();
+    scratch.change("create table t (id int, name text, primary key (id))").unwrap();
+    assert_eq!(scratch.one("select count(*) from t"), "0");
+    assert!(scratch.store.map("t").is_ok());
+    scratch.change("insert into t values (2, 'b'), (1, 'a')").unwrap();
+    assert_eq!(scratch.rows("select * from t").unwrap(), ["1|a", "2|b"]);
+    assert!(matches!(scratch.change("create table t (x int)"), Err(SqlError::Exists { .. })));
+    assert_eq!(scratch.change("create table if not exists t (x int)").unwrap(), 0);
+    assert_eq!(scratch.change("create table u as select n, half from numbers where n < 10").unwrap(), 5);
+    assert!(scratch.store.table("u").unwrap().key().is_empty());
+    let sql = "create table v (n bigint primary key, half double) as select n, half from numbers where n < 10";
+    assert_eq!(scratch.change(sql).unwrap(), 5);
+    assert_eq!(scratch.store.table("v").unwrap().key(), ["n"]);
+    scratch.change("drop table t").unwrap();
+    assert!(matches!(scratch.change("drop table t"), Err(SqlError::NotFound { .. })));
+    assert_eq!(scratch.change("drop table if exists t").unwrap(), 0);
+    assert!(matches!(scratch.change("create table \"a@1\" (x int)"), Err(SqlError::Unsupported { .. })));
+    assert!(matches!(scratch.change("create table \"../x\" (x int)"), Err(SqlError::Read(_))));
+    assert!(matches!(scratch.change("create table other.t (x int)"), Err(SqlError::Unsupported { .. })));
+}
+
+#[test]
+fn a_failing_statement_publishes_nothing() {
+    let scratch = Scratch::new();
+    let failed = scratch.change("insert into plain select 1 / (\"Value\" - 2) from \"Plain\"").unwrap_err();
+    assert!(matches!(failed, SqlError::Value { .. }), "{failed:?}");
+    assert_eq!(scratch.store.table("Plain").unwrap().version(), 1);
+    assert!(scratch.change("create table w as select 1 / (\"Value\" - 2) from \"Plain\"").is_err());
+    assert!(!scratch.store.contains("w").unwrap());
+}
