@@ -74,3 +74,48 @@ impl Gather {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(gather: &mut Gather, bytes: &[u8]) -> bool {
+        gather.take(&[IoSlice::new(&bytes[..1]), IoSlice::new(&bytes[1..])], bytes.len())
+    }
+
+    #[test]
+    fn bytes_come_out_once_and_in_order() {
+        let mut gather = Gather::default();
+        let (bulk, tail) = (vec![1; BULK_BYTES_MIN], [2, 3]);
+        assert!(!gather.wants(tail.len()), "a small write alone goes out at once");
+        assert!(gather.wants(bulk.len()) && take(&mut gather, &bulk) && gather.may_wait());
+        assert!(gather.wants(tail.len()), "nothing overtakes what waits");
+        assert!(take(&mut gather, &tail) && !gather.may_wait(), "a small frame is the last one");
+        let mut out = Vec::new();
+        let mut blocked = false;
+        // A socket that takes 5,000 bytes now and nothing the next time.
+        while gather
+            .poll_drain(|bytes| {
+                blocked = !blocked;
+                if !blocked {
+                    return Poll::Pending;
+                }
+                let taken = bytes.len().min(5_000);
+                out.extend_from_slice(&bytes[..taken]);
+                Poll::Ready(Ok(taken))
+            })
+            .is_pending()
+        {}
+        assert_eq!(out, [bulk.as_slice(), &tail].concat());
+        assert!(gather.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_for_the_drain() {
+        let mut gather = Gather::default();
+        let half = vec![0; GATHERED_BYTES_MAX / 2 + 1];
+        assert!(take(&mut gather, &half) && !take(&mut gather, &half));
+        assert!(!Gather::default().wants(GATHERED_BYTES_MAX + 1), "large frames go out as they are");
+        assert!(matches!(gather.poll_drain(|_| Poll::Ready(Ok(0))), Poll::Ready(Err(_))));
+    }
+}
