@@ -49,5 +49,11 @@ def test_missed_goals_are_shown(tmp_path: Path) -> None:
     results = report.describe(run, "python -m benches.remote", {"scan": Figure("Scan", "rows", [measure])})
     assert "MISSED" in report.table(results)
     assert "goal missed" in report.markdown(results)
+    # Pheon with another client is no peer of Pheon's.
+    measure.rounds["Pheon, another client"] = [3.0]
+    results = report.describe(run, "python -m benches.remote", {"scan": Figure("Scan", "rows", [measure])})
+    assert "1.90 GB/s (other)" in report.table(results)
+    assert "better: other" in report.markdown(results)
+    assert "another client 3" not in report.markdown(results)
     results["figures"]["lookup"] = {"failed": "no server"}
     assert "no server" in report.markdown(results)

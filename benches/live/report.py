@@ -55,8 +55,8 @@ def _better(measure: Results, one: float, other: float) -> bool:
 
 
 def rival(measure: Results) -> tuple[str, float] | None:
-    """The best of the others that processes can share, and its figure."""
-    others = {who: amount for who, amount in best(measure).items() if who not in (PHEON, CEILING)}
+    """The best of the others that processes can share, and its figure. Pheon in another form is no other."""
+    others = {who: each for who, each in best(measure).items() if not who.startswith(PHEON) and who != CEILING}
     if not others:
         return None
     who = (max if measure["more"] else min)(others, key=lambda each: others[each])
@@ -146,7 +146,11 @@ def losses(results: Results) -> list[str]:
             own = amounts.get(PHEON)
             if own is None:
                 continue
-            better = {who: amount for who, amount in amounts.items() if _better(measure, amount, own)}
+            better = {
+                who: amount
+                for who, amount in amounts.items()
+                if not who.startswith(PHEON) and _better(measure, amount, own)
+            }
             head = f"- {figure['title']}, {measure['name']}: Pheon {amount_words(measure, own)}"
             if better:
                 ordered = sorted(better.items(), key=lambda item: item[1], reverse=measure["more"])

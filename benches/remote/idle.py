@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
+from benches.compare.oracle import WrongAnswerError
 from benches.live.plan import Figure, Measure
 from benches.remote import data, servers
 from benches.remote.plan import PHEON, Run
@@ -29,6 +30,8 @@ def run(run: Run) -> Figure:
         for client in clients:
             list(client.list_flights())
         sleep(SETTLE_SECONDS)
+        if (seen := server.connections) < count:
+            raise WrongAnswerError(f"the server has {seen} connections, expected {count}")
         measure.rounds[PHEON] = [(server.private_bytes - before) / 1e6]
         for client in clients:
             client.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Ask = Callable[[pa.Table], list[str]]
 
 TIMES = 20.0
-POSTGRES, DUCKDB = "PostgreSQL (ADBC)", "DuckDB (executemany)"
+POSTGRES, DUCKDB = "PostgreSQL (ADBC)", "DuckDB (PREPARE, EXECUTE)"
 WHERE = 'select "value" from "map" where "key" = '
 
 
@@ -49,6 +50,7 @@ def postgres_ask(folder: Path, entries: pa.Table) -> Iterator[Ask]:
             cursor.adbc_ingest("map", entries, mode="create")
             cursor.execute('alter table "map" add primary key ("key")')
             cursor.execute('analyze "map"')
+            cursor.adbc_prepare(WHERE + "$1")
 
             def ask(keys: pa.Table) -> list[str]:
                 cursor.execute(WHERE + "$1", keys)
@@ -59,17 +61,24 @@ def postgres_ask(folder: Path, entries: pa.Table) -> Iterator[Ask]:
 
 @contextmanager
 def duckdb_ask(entries: pa.Table) -> Iterator[Ask]:
-    """DuckDB in this process, without a socket; the key is the primary key."""
+    """DuckDB in this process, without a socket; the key is the primary key.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    if find_spec("duckdb") is None:
+        raise MissingError("the Python module duckdb is not installed")
     import duckdb
 
     connection = duckdb.connect()
     connection.execute('create table "map" ("key" varchar primary key, "value" varchar)')
     connection.execute('insert into "map" select * from entries')
+    connection.execute(f"prepare lookup as {WHERE}?")
 
     def ask(keys: pa.Table) -> list[str]:
         found = []
         for key in keys.column(0).to_pylist():
-            found += connection.execute(WHERE + "?", [key]).fetchall()
+            found += connection.execute(f"execute lookup('{key}')").fetchall()
         return [value for (value,) in found]
 
     yield ask
@@ -89,24 +98,22 @@ def run(run: Run) -> Figure:
     measure = Measure(f"{len(there):,} bound keys", "ms", False)
     notes = []
 
-    def time(who: str, ask: Ask) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.pheon(run.command, store))
+        asks = {PHEON: stack.enter_context(pheon_ask(server.port))}
+        for who, peer in ((POSTGRES, postgres_ask(folder, entries)), (DUCKDB, duckdb_ask(entries))):
+            try:
+                asks[who] = stack.enter_context(peer)
+            except MissingError as why:
+                notes.append(f"{who}: {why}.")
         for _ in range(run.repeat):
-            start = perf_counter()
-            found = ask(asked)
-            measure.rounds.setdefault(who, []).append((perf_counter() - start) * 1e3)
-            data.check(who, list(found), right)
-
-    with servers.pheon(run.command, store) as server, pheon_ask(server.port) as ask:
-        time(PHEON, ask)
-    try:
-        with postgres_ask(folder, entries) as ask:
-            time(POSTGRES, ask)
-    except MissingError as why:
-        notes.append(f"PostgreSQL: {why}.")
-    with duckdb_ask(entries) as ask:
-        time(DUCKDB, ask)
+            for who, ask in asks.items():
+                start = perf_counter()
+                found = ask(asked)
+                measure.rounds.setdefault(who, []).append((perf_counter() - start) * 1e3)
+                data.check(who, list(found), right)
     others = [min(rounds) for who, rounds in measure.rounds.items() if who != PHEON]
-    measure.goal = min(others) / TIMES
+    measure.goal = min(others) / TIMES if others else None
     return Figure(
         "A prepared statement for many keys",
         f"`{WHERE}?` over {run.sizes.map_entries:,} entries, the keys bound at once where the driver can.",

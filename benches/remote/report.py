@@ -72,8 +72,8 @@ def _facts(results: Results) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items() if number)
     return (
         f"{machine_words(results['machine'])} {versions}. {results['date']}, `{results['command']}`; the best of "
-        f"{results['repeat']} rounds, in turns; servers and clients on this machine, over loopback TCP without TLS; "
-        "every answer was compared by value."
+        f"{results['repeat']} rounds; servers and clients on this machine, over loopback TCP without TLS; every answer "
+        "was compared by value, of scans each one's number of rows and the whole content once."
     )
 
 

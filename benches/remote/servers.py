@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +43,15 @@ class Server:
         """Resident memory without what lies in files that others share too."""
         resident, shared = Path(f"/proc/{self.pid}/statm").read_text().split()[1:3]
         return (int(resident) - int(shared)) * PAGE_BYTES
+
+    @property
+    def connections(self) -> int:
+        """Sockets it has open, without that which listens."""
+        sockets = 0
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                sockets += os.readlink(entry).startswith("socket:")
+        return sockets - 1
 
 
 def free_port() -> int:
