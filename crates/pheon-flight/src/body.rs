@@ -14,6 +14,7 @@ use http_body::Frame;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use tonic::Status;
 
+use crate::connection::Loan;
 use crate::encode::Message;
 
 /// Pieces that are smaller are copied together: each frame costs a system call.
@@ -78,11 +79,13 @@ pub(crate) fn pieces(message: Message, out: &mut VecDeque<Bytes>) -> Result<(), 
 pub(crate) struct MessageBody<S> {
     messages: Option<S>,
     pieces: VecDeque<Bytes>,
+    loan: Option<Loan>,
 }
 
 impl<S> MessageBody<S> {
-    pub(crate) fn new(messages: S) -> Self {
-        Self { messages: Some(messages), pieces: VecDeque::new() }
+    /// `loan`: the connection that the pieces go to.
+    pub(crate) fn new(messages: S, loan: Option<Loan>) -> Self {
+        Self { messages: Some(messages), pieces: VecDeque::new(), loan }
     }
 }
 
@@ -97,6 +100,11 @@ where
         let this = &mut *self;
         loop {
             if let Some(piece) = this.pieces.pop_front() {
+                if piece.len() >= PIECE_BYTES_MIN
+                    && let Some(loan) = &this.loan
+                {
+                    loan.lend(piece.clone());
+                }
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             let Some(messages) = &mut this.messages else { return Poll::Ready(None) };

@@ -14,6 +14,10 @@ use crate::status;
 
 /// Pages that are touched before a message goes out, so that no page fault blocks the network's threads.
 const PAGE_BYTES: usize = 4096;
+/// Bytes of messages that are made in one step.
+const STEP_BYTES: usize = 4 * MESSAGE_BYTES_MAX;
+/// Batches of one step, however small.
+const STEP_BATCHES_MAX: usize = 16;
 
 /// Opens the dataset that `name` or `name@version` names.
 pub(crate) fn open(store: &Store, text: &str) -> Result<Table, Status> {
@@ -239,7 +243,52 @@ pub(crate) fn messages(encoder: &mut Encoder, batch: &RecordBatch, out: &mut Vec
     encode_within(encoder, batch, MESSAGE_BYTES_MAX, out).map_err(|e| Status::internal(format!("encode a batch: {e}")))
 }
 
-/// A stream of a schema and batches. Each step is taken on a thread that may block, one ahead of what is being sent.
+/// Messages of several batches at a time.
+struct Steps<B> {
+    batches: B,
+    encoder: Encoder,
+    /// The next step ends when it has so many.
+    bytes: usize,
+}
+
+impl<B> Steps<B>
+where
+    B: Iterator<Item = Result<Vec<RecordBatch>, Status>>,
+{
+    fn step(&mut self, first: B::Item) -> Result<Vec<Message>, Status> {
+        let (mut out, mut bytes) = (Vec::new(), 0);
+        for found in std::iter::once(first).chain(self.batches.by_ref().take(STEP_BATCHES_MAX - 1)) {
+            let encoded = out.len();
+            for batch in found? {
+                if batch.num_rows() > 0 {
+                    messages(&mut self.encoder, &batch, &mut out)?;
+                }
+            }
+            bytes += out[encoded..].iter().map(Message::body_bytes).sum::<usize>();
+            if bytes >= self.bytes {
+                break;
+            }
+        }
+        self.bytes = STEP_BYTES;
+        out.iter().flat_map(|message| &message.body).for_each(|piece| touch(piece));
+        Ok(out)
+    }
+}
+
+impl<B> Iterator for Steps<B>
+where
+    B: Iterator<Item = Result<Vec<RecordBatch>, Status>>,
+{
+    type Item = Result<Vec<Message>, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.batches.next()?;
+        Some(self.step(first))
+    }
+}
+
+/// A stream of a schema and batches. Each step is taken on a thread that may block, one ahead of what is being sent. Steps
+/// begin with one batch, for the first rows to leave soon, and become longer: each is a hand-over between threads.
 pub(crate) fn stream<B>(
     schema: &SchemaRef,
     batches: B,
@@ -247,17 +296,8 @@ pub(crate) fn stream<B>(
 where
     B: Iterator<Item = Result<Vec<RecordBatch>, Status>> + Send + 'static,
 {
-    let mut encoder = Encoder::new(schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
-    let steps = batches.map(move |batches| {
-        let mut out = Vec::new();
-        for batch in batches? {
-            if batch.num_rows() > 0 {
-                messages(&mut encoder, &batch, &mut out)?;
-            }
-        }
-        out.iter().flat_map(|message| &message.body).for_each(|piece| touch(piece));
-        Ok(out)
-    });
+    let encoder = Encoder::new(schema).map_err(|e| Status::internal(format!("encode a schema: {e}")))?;
+    let steps = Steps { batches, encoder, bytes: 1 };
     let first = stream::iter([Ok(Message::schema(schema))]);
     Ok(first.chain(ahead(steps)))
 }

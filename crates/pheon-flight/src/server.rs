@@ -13,7 +13,7 @@ use tower::Layer;
 
 use crate::auth::{Authenticator, Signer};
 use crate::config::{ServeConfig, read_credentials};
-use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, limit_http2};
+use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, serve};
 use crate::drain::DrainStart;
 use crate::http::Page;
 use crate::metrics::Metrics;
@@ -22,12 +22,6 @@ use crate::record::RecordLayer;
 use crate::router::FlightRouter;
 use crate::service::PlainService;
 use crate::wire::ZeroCopyLayer;
-
-/// Flow-control windows: what may be on its way to us before we have read it.
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
-/// The largest HTTP/2 frame that clients may send.
-const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// Of each thread: planning a query nests deeply.
 const STACK_BYTES: usize = 16 << 20;
@@ -62,8 +56,6 @@ pub enum ServeError {
     /// SQL cannot be had.
     #[cfg(feature = "sql")]
     Sql(pheon_sql::SqlError),
-    /// Serving ended with an error.
-    Serve(tonic::transport::Error),
 }
 
 impl std::fmt::Display for ServeError {
@@ -80,7 +72,6 @@ impl std::fmt::Display for ServeError {
             Self::Tls(_) => f.write_str("TLS"),
             #[cfg(feature = "sql")]
             Self::Sql(_) => f.write_str("SQL"),
-            Self::Serve(_) => f.write_str("serve"),
         }
     }
 }
@@ -94,7 +85,6 @@ impl std::error::Error for ServeError {
             Self::Tls(e) => Some(e),
             #[cfg(feature = "sql")]
             Self::Sql(e) => Some(e),
-            Self::Serve(e) => Some(e),
         }
     }
 }
@@ -233,34 +223,29 @@ impl Server {
             tracing::info!(target: "pheon::server", "stopping: calls that have begun may end");
             let _ = told.send(());
         };
-        let serving = limit_http2(tonic::transport::Server::builder(), limits)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .layer(CallLayer)
-            .layer(RecordLayer::new(metrics.clone()))
-            .layer(authenticator.layer())
-            .add_service(ZeroCopyLayer.layer(flight))
+        let routes = tonic::service::Routes::new(ZeroCopyLayer.layer(flight))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(reflection_alpha)
-            .serve_with_incoming_shutdown(acceptor.incoming(), stop);
+            .prepare();
+        let service = (CallLayer, RecordLayer::new(metrics.clone()), authenticator.layer()).layer(routes);
+        let serving = serve(acceptor, limits, service, stop);
         let overdue = async {
             if drain.await.is_err() {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(limits.drain_timeout).await;
         };
-        let done = tokio::select! {
-            done = serving => done.map_err(ServeError::Serve),
-            () = overdue => Ok(()),
-        };
+        tokio::select! {
+            () = serving => {}
+            () = overdue => {}
+        }
         reload.abort();
         if let Some(page) = page {
             page.abort();
         }
         connections.end_all();
-        done
+        Ok(())
     }
 
     /// Serves until SIGTERM or SIGINT, then lets calls end that have begun. `ready` is called when these signals are heard:

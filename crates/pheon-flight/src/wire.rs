@@ -16,6 +16,7 @@ use tonic::{Response, Status};
 use tower::{Layer, Service};
 
 use crate::body::MessageBody;
+use crate::connection::{Loan, Peer};
 use crate::encode::Message;
 
 /// Messages of a response, in order.
@@ -96,6 +97,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<R>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().cloned();
         let call = self.inner.call(request);
         Box::pin(async move {
             let mut response = call.await?;
@@ -104,7 +106,9 @@ where
                 && !response.headers().contains_key("grpc-encoding")
                 && let Some(messages) = slot.take()
             {
-                return Ok(response.map(|_| tonic::body::Body::new(MessageBody::new(messages))));
+                return Ok(
+                    response.map(|_| tonic::body::Body::new(MessageBody::new(messages, peer.as_ref().map(Loan::new))))
+                );
             }
             Ok(response)
         })

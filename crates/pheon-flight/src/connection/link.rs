@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::task::AtomicWaker;
+
+use super::lent::Lent;
 
 /// One connection, shared by its task, its calls and the sweep. Times are milliseconds since `opened`, 0 for never.
 pub(super) struct Link {
@@ -28,6 +31,7 @@ pub(super) struct Link {
     next_call: AtomicU64,
     ended: AtomicBool,
     waker: AtomicWaker,
+    pub(super) lent: Lent,
 }
 
 /// Since when a call has been waiting for its client, for each direction.
@@ -68,6 +72,7 @@ impl Link {
             next_call: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            lent: Lent::default(),
         }
     }
 
@@ -186,6 +191,28 @@ impl Peer {
     /// Its credentials are good: it is not the first to go when all connections are taken.
     pub fn trust(&self) {
         self.0.trusted.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A response that lends the pieces of its messages to the connection.
+pub(crate) struct Loan {
+    link: Arc<Link>,
+    response: u64,
+}
+
+impl Loan {
+    pub(crate) fn new(peer: &Peer) -> Self {
+        Self { link: peer.0.clone(), response: peer.0.lent.begin() }
+    }
+
+    pub(crate) fn lend(&self, piece: Bytes) {
+        self.link.lent.lend(self.response, piece);
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.link.lent.end(self.response);
     }
 }
 

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
 use super::gather::Gather;
 use super::link::{Link, Peer};
@@ -132,8 +131,8 @@ impl Connection {
             return Poll::Ready(Ok(()));
         }
         let mut gather = std::mem::take(&mut self.gather);
-        let drained =
-            gather.poll_drain(|bytes| self.write(context, |stream, context| stream.poll_write(context, bytes)));
+        let drained = gather
+            .poll_drain(|parts| self.write(context, |stream, context| stream.poll_write_vectored(context, parts)));
         self.gather = gather;
         drained
     }
@@ -150,8 +149,9 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total = slices.iter().map(|slice| slice.len()).sum();
-        while self.gather.wants(total) {
-            if self.gather.take(slices, total) {
+        while self.gather.wants(total, slices.len()) {
+            let Self { gather, link, .. } = &mut *self;
+            if gather.take(slices, total, &link.lent) {
                 return Poll::Ready(Ok(total));
             }
             ready!(self.drain(context))?;
@@ -180,14 +180,6 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.drain(context))?;
         self.write(context, |stream, context| stream.poll_shutdown(context))
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer()
     }
 }
 

@@ -13,7 +13,7 @@ use arrow_flight::{
 };
 use futures::stream::{self, BoxStream, StreamExt as _};
 use pheon_flight::auth::{Authenticator, Credentials, Principal, Secret, Signer};
-use pheon_flight::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsFiles, limit_http2};
+use pheon_flight::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsFiles, serve};
 use pheon_flight::limits::Limits;
 use pheon_flight::metrics::Metrics;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status, Streaming};
+use tower::Layer as _;
 
 /// Nothing here takes so long, on any machine.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
@@ -47,14 +48,10 @@ impl Running {
         let service = FlightServiceServer::new(service).max_decoding_message_size(limits.message_bytes_max);
         let (_, health) = tonic_health::server::health_reporter();
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = limit_http2(tonic::transport::Server::builder(), &limits)
-            .layer(CallLayer)
-            .layer(authenticator.layer())
-            .add_service(health)
-            .add_service(service);
+        let routes = tonic::service::Routes::new(health).add_service(service).prepare();
+        let service = (CallLayer, authenticator.layer()).layer(routes);
         let task = tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            server.serve_with_incoming_shutdown(acceptor.incoming(), stopped).await.unwrap();
+            serve(acceptor, &limits, service, async { drop(stopped.await) }).await;
         });
         Self { address, metrics, connections, stop: Some(stop), task }
     }
