@@ -278,8 +278,10 @@ impl<'a> Changed<'a> {
     /// First what makes room.
     fn changes<'c>(&'c self) -> impl Iterator<Item = Change<'c>> {
         let placed = self.order.iter().enumerate().map(|(place, &key)| (place, key, &self.keys[key]));
-        let deletes =
-            placed.clone().filter(|(place, _, entry)| entry.was_deleted && entry.place == *place).map(|(_, key, _)| Change::Delete { key });
+        let deletes = placed
+            .clone()
+            .filter(|(place, _, entry)| entry.was_deleted && entry.place == *place)
+            .map(|(_, key, _)| Change::Delete { key });
         let puts = placed.filter(|(place, _, entry)| entry.place == *place).filter_map(|(_, key, entry)| {
             entry.stored.as_ref().map(|(meta, value)| Change::Put { key, meta: *meta, value })
         });

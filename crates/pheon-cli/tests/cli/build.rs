@@ -156,7 +156,8 @@ fn interrupt_a_build(world: &World, file: &str, times: usize) -> Option<Vec<Stri
     let mut child = command.spawn().unwrap();
     let words = world.path("store/words");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let begun = || std::fs::read_dir(&words).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
+    let begun =
+        || std::fs::read_dir(&words).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
     while !begun() {
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{status}");
