@@ -30,7 +30,8 @@ GROUP = SINGLES + 2
 KEYS = SINGLES + 3
 GROUP_KEYS = 100
 FILLER_MAX = 5000
-HANG_SECONDS = 10.0
+# Nothing takes so long, on any machine, but what hangs.
+HANG_SECONDS = 100.0
 COUNTERS = ("hits", "locked", "key locked")
 
 # Numbers in the shared memory: for each writer begun and acknowledged states, then begun and acknowledged counts.
@@ -236,7 +237,7 @@ class Writer:
             if name == "hits":
                 live.increment(name)
                 return
-            lock = live.lock(timeout=4 * HANG_SECONDS) if name == "locked" else live.lock_key(name, 4 * HANG_SECONDS)
+            lock = live.lock(timeout=HANG_SECONDS) if name == "locked" else live.lock_key(name, HANG_SECONDS)
             with lock:
                 live[name] = live.get(name, 0) + 1
 
@@ -366,7 +367,7 @@ def take(place: tuple[str, str | None], kind: str, state: Any, failures: Path) -
     with reporting(failures):
         live = open_map(place)
         state.value = 1
-        with lock_of(live, kind, 3 * HANG_SECONDS):
+        with lock_of(live, kind, HANG_SECONDS):
             live.increment("taken")
         state.value = 2
 

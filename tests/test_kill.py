@@ -27,7 +27,8 @@ READ_SECONDS = 4.0 * TIMES
 # Rounds go on until enough has been killed in the middle of something: a slow machine takes more of them.
 ROUNDS_MIN, ROUNDS_MAX = 120 * TIMES, 600 * TIMES
 LEFTOVERS_MIN = 20 * TIMES
-START_SECONDS_MAX = 30
+# Nothing here takes so long, on any machine: it guards against hanging.
+START_SECONDS_MAX = 120
 
 # Linux starts each child of this server in milliseconds, from a process that has no threads and no store open.
 _SERVER = multiprocessing.get_context("forkserver")
@@ -86,6 +87,8 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
     held = store.put_map("m", children.content(0))
     seen_leftovers = seen_versions = 0
     acknowledged, rows_min = _SERVER.RawValue("q"), 6 * children.SERIES_STEP
+    # Writers live longer while what is still missing does not come: a slow machine gets to it, too.
+    rounds_without = {"leftovers": 0, "rows": 0}
     for round_number in range(ROUNDS_MAX):
         if round_number >= ROUNDS_MIN and seen_leftovers >= LEFTOVERS_MIN and acknowledged.value >= rows_min:
             break
@@ -99,7 +102,8 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
         _wait_for(
             lambda ready=ready, child=child: bool(ready.value) or not child.is_alive(), "the writer does not start"
         )
-        time.sleep(rng.random() * LIFETIME_SECONDS_MAX)
+        had_leftovers, had_rows = seen_leftovers, acknowledged.value
+        time.sleep(rng.random() * LIFETIME_SECONDS_MAX * (1 + max(rounds_without.values()) / 10))
         child.kill()
         child.join()
         _check_failures(failures)
@@ -121,6 +125,11 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
             seen_versions += len(versions)
         assert children.tag_of(held) == 0, "a handle changed under its holder"
         seen_leftovers += bool(_leftovers(path))
+        for what, is_enough, has_come in (
+            ("leftovers", seen_leftovers >= LEFTOVERS_MIN, seen_leftovers > had_leftovers),
+            ("rows", acknowledged.value >= rows_min, acknowledged.value > had_rows),
+        ):
+            rounds_without[what] = 0 if is_enough or has_come else rounds_without[what] + 1
         if rng.random() < 0.5:
             # The lock died with its holder, so this waits for nobody, and it clears away all that is left.
             store.put_map("m", children.content(round_number), lock_timeout=5)
@@ -134,7 +143,7 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
     assert acknowledged.value >= rows_min, "too few appends were acknowledged"
 
 
-@pytest.mark.timeout(120 * TIMES, method="thread")
+@pytest.mark.timeout(300 * TIMES, method="thread")
 def test_ctrl_c_leaves_the_store_as_it_was(memory_path: Path, rng: random.Random) -> None:
     path = memory_path / "store"
     store = pheon.open(path)
@@ -148,7 +157,7 @@ def test_ctrl_c_leaves_the_store_as_it_was(memory_path: Path, rng: random.Random
         time.sleep(rng.random() * 0.3)
         assert child.pid is not None
         os.kill(child.pid, signal.SIGINT)
-        child.join(20)
+        child.join(START_SECONDS_MAX)
         assert child.exitcode == 130, f"ended with {child.exitcode} after Ctrl-C"
         assert _leftovers(path) == []
         after = [v.version for v in store.versions("m")]
@@ -171,7 +180,7 @@ def processes() -> Iterator[list[BaseProcess]]:
         process.join()
 
 
-@pytest.mark.timeout(int(90 + 2 * READ_SECONDS), method="thread")
+@pytest.mark.timeout(int(600 + 2 * READ_SECONDS), method="thread")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_publish_collect_and_kill_under_readers(
@@ -203,7 +212,8 @@ def test_publish_collect_and_kill_under_readers(
     published = killed = 0
     next_kill = time.monotonic() + rng.random()
     end = time.monotonic() + READ_SECONDS
-    while time.monotonic() < end and not any(failures.iterdir()):
+    # A slow machine goes on until there is something to look at.
+    while not any(failures.iterdir()) and (time.monotonic() < end or min(published, sum(counts), 5 * killed) < 5):
         published += 1
         store.put_map("m", children.content(published))
         if published % rng.randrange(1, 4) == 0:
@@ -223,7 +233,6 @@ def test_publish_collect_and_kill_under_readers(
     _check_failures(failures)
     assert all(process.exitcode == 0 for process in readers), [process.exitcode for process in readers]
     print(f"{published} versions under {sum(counts)} rounds of reading, {killed} readers killed")
-    assert min(published, sum(counts), 5 * killed) >= 5, (published, sum(counts), killed)
     assert store.verify("m").ok
     store.gc("m", keep=1)
     assert len(store.versions("m")) == 1
@@ -231,7 +240,7 @@ def test_publish_collect_and_kill_under_readers(
     assert children.tag_of(m) == 0, "the first version is gone, but not for those who hold it"
 
 
-@pytest.mark.timeout(60, method="thread")
+@pytest.mark.timeout(300, method="thread")
 def test_the_space_of_a_collected_version_is_freed_with_its_last_reader(memory_path: Path, failures: Path) -> None:
     """A killed reader holds nothing: neither a lock nor a mapping."""
     path = memory_path / "store"

@@ -21,7 +21,8 @@ import pheon
 
 LONG = bool(os.environ.get("PHEON_LONG"))
 TIMES = 20 if LONG else 1
-START_SECONDS_MAX = 60
+# Nothing here takes so long, on any machine: it guards against hanging.
+START_SECONDS_MAX = 120
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["__main__", "pheon"])
@@ -86,7 +87,7 @@ def _wait_for(condition: Callable[[], bool], what: str) -> None:
 # Writers and readers at once ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(200 * TIMES, method="thread")
+@pytest.mark.timeout(600 * TIMES, method="thread")
 def test_torture(
     place: tuple[str, str | None], failures: Path, rng: random.Random, processes: list[BaseProcess]
 ) -> None:
@@ -115,7 +116,16 @@ def test_torture(
 
     kills = interrupted = readers_killed = 0
     last_progress = time.monotonic()
-    while kills < kills_wanted and not any(failures.iterdir()):
+
+    def acknowledged(counter: int) -> int:
+        return sum(numbers[board.counts(writer, counter)[1]] for writer in range(children.WRITERS))
+
+    def is_enough() -> bool:
+        """Also on a slow machine: kills in the middle of something, and each counter counted."""
+        counted = all(acknowledged(counter) for counter in range(len(children.COUNTERS)))
+        return kills >= kills_wanted and interrupted >= kills_wanted // 4 and counted
+
+    while not is_enough() and not any(failures.iterdir()):
         time.sleep(rng.random() * 0.03)
         ready = [number for number in range(children.WRITERS) if numbers[board.rounds(number)] > 0]
         if not ready:
@@ -155,11 +165,9 @@ def test_torture(
         f"{kills} writers killed, {interrupted} of them in the middle of a change; {readers_killed} readers killed; "
         f"{rounds} rounds of those that were left; longest operation {board.longest_seconds():.3f} s; {live.info()}"
     )
-    assert interrupted >= kills_wanted // 4, "too few writers were killed in the middle of something"
     for counter, name in enumerate(children.COUNTERS):
-        acked = sum(numbers[board.counts(writer, counter)[1]] for writer in range(children.WRITERS))
+        acked = acknowledged(counter)
         assert acked <= live.get(name, 0) <= acked + lost[counter], (name, acked, live.get(name), lost[counter])
-        assert acked > 0
     for number in range(children.WRITERS):
         children.Writer(live, board, number, rng).check_predecessor()
     children.Reader(live, rng).all()
@@ -209,7 +217,7 @@ def _seconds_until_asleep(process: BaseProcess) -> None:
     _wait_for(sleeps, "it does not wait")
 
 
-@pytest.mark.timeout(120, method="thread")
+@pytest.mark.timeout(300, method="thread")
 @pytest.mark.parametrize("kind", ["map", "key"])
 def test_the_lock_of_a_killed_holder_is_free(
     place: tuple[str, str | None], kind: str, failures: Path, processes: list[BaseProcess]
@@ -230,17 +238,16 @@ def test_the_lock_of_a_killed_holder_is_free(
         assert not any(waiter.state.value == 2 for waiter in waiters), "the lock was given to two"
         holder.kill()
         began = time.monotonic()
-        with children.lock_of(live, kind, 3 * children.HANG_SECONDS):
+        with children.lock_of(live, kind, children.HANG_SECONDS):
             longest = max(longest, time.monotonic() - began)
             assert live["holder"] == 1
         for waiter in waiters:
             waiter.ends()
         assert live["taken"] == 2 * (round_number + 1)
     print(f"longest wait for the lock of a killed holder: {longest:.3f} s")
-    assert longest < children.HANG_SECONDS
 
 
-@pytest.mark.timeout(120, method="thread")
+@pytest.mark.timeout(300, method="thread")
 @pytest.mark.parametrize("kind", ["map", "key"])
 def test_the_lock_of_a_stopped_holder_is_never_taken_from_it(
     place: tuple[str, str | None], kind: str, failures: Path, processes: list[BaseProcess]
@@ -271,12 +278,12 @@ def test_the_lock_of_a_stopped_holder_is_never_taken_from_it(
     holder.state.value = 2
     holder.ends()
     waiter.ends()
-    with children.lock_of(live, kind, 3 * children.HANG_SECONDS):
+    with children.lock_of(live, kind, children.HANG_SECONDS):
         live["x"] = 2
     assert dict(live) == {"x": 2, "holder": 1, "taken": 1}
 
 
-@pytest.mark.timeout(120, method="thread")
+@pytest.mark.timeout(300, method="thread")
 def test_a_timeout_for_a_key_counts_also_while_the_map_is_locked(
     place: tuple[str, str | None], failures: Path, processes: list[BaseProcess]
 ) -> None:
@@ -287,11 +294,11 @@ def test_a_timeout_for_a_key_counts_also_while_the_map_is_locked(
     with pytest.raises(pheon.LockTimeout), live.lock_key("k", timeout=0.2):
         pass
     holder.kill()
-    with live.lock_key("k", timeout=3 * children.HANG_SECONDS):
+    with live.lock_key("k", timeout=children.HANG_SECONDS):
         pass
 
 
-@pytest.mark.timeout(120, method="thread")
+@pytest.mark.timeout(300, method="thread")
 def test_killed_while_waiting_for_a_change(
     place: tuple[str, str | None], failures: Path, processes: list[BaseProcess]
 ) -> None:
@@ -316,7 +323,7 @@ def _unfinished(store: str | None) -> set[str]:
     return {entry for entry in os.listdir(folder) if entry.startswith(prefix)}
 
 
-@pytest.mark.timeout(200 * TIMES, method="thread")
+@pytest.mark.timeout(600 * TIMES, method="thread")
 def test_kill_those_who_make_and_remove_maps(
     place: tuple[str, str | None], failures: Path, rng: random.Random, processes: list[BaseProcess]
 ) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class Error(Exception):
-    """Base of all exceptions that only Pheon raises."""
+    """Base of all exceptions that only Pheon raises.
+
+    `published`: the version that a call had published before it failed; None: it has published nothing, as far as this
+    process knows. Who repeats the call repeats what that version has.
+    """
+
+    published: int | None = None
 
     # KeyError would print its argument's repr, OSError its number.
     def __str__(self) -> str:

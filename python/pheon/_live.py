@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, MutableMapping, ValuesView
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, cast
 from weakref import finalize
@@ -16,7 +16,7 @@ from pheon._live_owed import owe, settle, unlink_owed
 from pheon._live_snapshot import LiveSnapshot
 from pheon._live_views import LiveItemsView, LiveKeysView, LiveValuesView
 from pheon._native import LiveHandle, live_encode
-from pheon._options import check_seconds
+from pheon._options import LiveLimits, check_live, check_seconds
 
 if TYPE_CHECKING:
     from typing import Self
@@ -118,27 +118,11 @@ class LiveMap(LiveHandle):
         codec: Codec,
         allow_pickle: bool,
         read_only: bool,
-        limits: tuple[int | None, float | None, int | None, bool],
+        limits: LiveLimits,
         auto_unlink: bool = False,
         data: Any = None,
     ) -> Self:
-        if codec not in ("msgpack", "pickle"):
-            raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"name is a str or None, found {name!r}")
-        if create is not None and not isinstance(create, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"create is None, True or False, found {create!r}")
-        max_entries, max_age, max_bytes, durable = limits
-        for value, what in ((max_entries, "max_entries"), (max_bytes, "max_bytes")):
-            # What callers pass, whatever their checker says.
-            given: Any = value
-            if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
-                raise TypeError(f"{what} is an int or None, found {value!r}")
-            if value is not None and not 1 <= value < 2**63:
-                raise ValueError(f"{what} is at least 1 and less than 2**63, found {value}")
-        max_age = check_seconds(max_age, "max_age")
-        if max_age is not None and max_age <= 0:
-            raise ValueError(f"max_age is more than 0 seconds, found {max_age}")
+        max_entries, max_age, max_bytes, durable = check_live(name, create, codec, limits)
         gid = _group_id(group)
         if name is None:
             # Unique, and made by us: nobody attaches to it by chance.
@@ -232,7 +216,7 @@ class LiveMap(LiveHandle):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        return _equal(self._plain(), _as_dict(cast("Mapping[Any, Any]", other)), self.pickles[0])
+        return equal_as_stored(self._plain(), _as_dict(cast("Mapping[Any, Any]", other)), self.pickles[0])
 
     # Compares by content and changes: no hash, like a dict.
     __hash__ = None  # type: ignore[assignment]
@@ -319,19 +303,11 @@ class LiveMap(LiveHandle):
         A map of a store holds less: `SchemaError` for keys of different types, and for values that `Store.put_map`
         does not take, such as sets.
         """
-        from pheon._store import Store
-
-        for option in ("codec", "allow_pickle"):
-            if option in put:
-                raise TypeError(f"freeze takes no {option}: it is as this handle of the live map was opened with")
         if store is None:
             store = self._store
         if store is None:
             raise ValueError("this live map is in no store; name one with store=")
-        opened = store if isinstance(store, Store) else Store(store)
-        if self.pickles[0]:
-            put["codec"] = "pickle"
-        return opened.put_map(name, dict(self.snapshot().items()), **put)
+        return publish_entries(name, self._plain, store, self.pickles[0], put)
 
     # Life ---------------------------------------------------------------------------------------------------------
 
@@ -405,7 +381,7 @@ def open_in_store(  # noqa: PLR0917
     codec: Codec,
     allow_pickle: bool,
     read_only: bool,
-    limits: tuple[int | None, float | None, int | None, bool],
+    limits: LiveLimits,
 ) -> LiveMap:
     """A live map of a store."""
     return LiveMap._open(name, None, store, create, codec, allow_pickle, read_only, limits)  # noqa: SLF001
@@ -426,6 +402,21 @@ def _reopen(  # noqa: PLR0917 - what a pickle holds
     return cls._open(name, group, store, False, codec, allow_pickle, read_only, limits)
 
 
+def publish_entries(
+    name: str, entries: Callable[[], dict[Any, Any]], store: Store | str, pickles: bool, put: dict[str, Any]
+) -> Map:
+    """Publish a live map's entries as an immutable map: what `freeze` does."""
+    from pheon._store import Store
+
+    for option in ("codec", "allow_pickle"):
+        if option in put:
+            raise TypeError(f"freeze takes no {option}: it is as this handle of the live map was opened with")
+    opened = store if isinstance(store, Store) else Store(store)
+    if pickles:
+        put["codec"] = "pickle"
+    return opened.put_map(name, entries(), **put)
+
+
 def _pairs(data: Any) -> Iterable[Any]:
     """The pairs of what `dict.update` takes."""
     if isinstance(data, LiveMap):
@@ -437,7 +428,7 @@ def _pairs(data: Any) -> Iterable[Any]:
     return data
 
 
-def _equal(one: dict[Any, Any], other: dict[Any, Any], pickles: bool) -> bool:
+def equal_as_stored(one: dict[Any, Any], other: dict[Any, Any], pickles: bool) -> bool:
     """Whether two dicts are equal, values that are stored alike counting as equal: those with a NaN in them."""
     if one == other:
         return True

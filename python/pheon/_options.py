@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from pheon._progress import bar_if_terminal
 
@@ -19,6 +19,8 @@ Mode: TypeAlias = Literal["put", "append", "upsert"]
 OnDuplicate: TypeAlias = Literal["error", "first", "last"]
 ProgressOption: TypeAlias = "bool | Callable[[Progress], object] | None"
 StrPath: TypeAlias = str | os.PathLike[str]
+# max_entries, max_age, max_bytes, durable
+LiveLimits: TypeAlias = tuple[int | None, float | None, int | None, bool]
 
 _UNITS = {
     "": 1,
@@ -131,6 +133,35 @@ def check_keep(keep: int | None) -> int | None:
     if not 1 <= number < _SIZE_END:
         raise ValueError(f"keep is {keep!r}; expected 1 or more: the newest version stays always")
     return number
+
+
+def check_live(
+    name: str | None, create: bool | None, codec: str, limits: LiveLimits
+) -> tuple[int | None, float | None, int | None, bool]:
+    """The limits that a live map is made with, `max_age` in seconds; whether it is here or at a server.
+
+    Raises:
+        TypeError: something is of another type.
+        ValueError: there is no such codec, or a limit is out of range.
+    """
+    if codec not in ("msgpack", "pickle"):
+        raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
+    if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"name is a str or None, found {name!r}")
+    if create is not None and not isinstance(create, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"create is None, True or False, found {create!r}")
+    max_entries, max_age, max_bytes, durable = limits
+    for value, what in ((max_entries, "max_entries"), (max_bytes, "max_bytes")):
+        # What callers pass, whatever their checker says.
+        given: Any = value
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+            raise TypeError(f"{what} is an int or None, found {value!r}")
+        if value is not None and not 1 <= value < 2**63:
+            raise ValueError(f"{what} is at least 1 and less than 2**63, found {value}")
+    max_age = check_seconds(max_age, "max_age")
+    if max_age is not None and max_age <= 0:
+        raise ValueError(f"max_age is more than 0 seconds, found {max_age}")
+    return max_entries, max_age, max_bytes, durable
 
 
 class BuildKeywords(TypedDict, total=False):

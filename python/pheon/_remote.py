@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
-from pheon._adapters import arrow_keys, parameter_row
-from pheon._errors import NotFoundError, RemoteError, RemotePermissionError
+from pheon._adapters import arrow_keys, parameter_rows
+from pheon._errors import CorruptError, Error, NotFoundError, RemoteError, RemotePermissionError
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map
 from pheon._native import Batch, RemoteClient, StoreHandle
-from pheon._options import BuildOptions, ChangeKeywords, change_options, check_keep, check_seconds
+from pheon._options import BuildOptions, ChangeKeywords, change_options, check_keep, check_live, check_seconds
 from pheon._remote_live import RemoteLiveMap
 from pheon._remote_map import RemoteMap
-from pheon._remote_origin import Pem, RemoteOrigin, pem, reopen_remote_store
+from pheon._remote_origin import Pem, RemoteOrigin, is_encrypted, pem, reopen_remote_store
 from pheon._remote_table import RemoteTable
 from pheon._reopen import Origin
-from pheon._store import Store
+from pheon._store import Store, published
 from pheon._table import Table
 
 if TYPE_CHECKING:
     from pheon._store import Codec
 
+# Versions to keep, for gc to remove none.
+_KEEP_ALL = 2**64 - 1
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -43,9 +47,11 @@ class RemoteStore(Store):
     _origin: RemoteOrigin  # type: ignore[assignment] - how to reach it is another matter here
     _local: StoreHandle | None
 
-    def __init__(self, origin: RemoteOrigin) -> None:  # pyright: ignore[reportMissingSuperCall]
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self, origin: RemoteOrigin, client: RemoteClient | None = None
+    ) -> None:
         self._origin = origin
-        self._handle = origin.connect()
+        self._handle = origin.connect() if client is None else client
         # Also where nothing is local: whether the server knows the caller shows at the first call.
         facts = self._handle.store()
         self._local = _local_store(facts) if origin.local else None
@@ -94,29 +100,46 @@ class RemoteStore(Store):
     def map(self, name: str, version: int | None = None, *, allow_pickle: bool = False) -> Map | RemoteMap:  # type: ignore[override]
         """Open a dataset as a map; None: its newest version. See `Store.map`."""
         if self._local is not None:
-            found = self._found(name, version)
-            try:
-                return Map(self._local.map(name, found, allow_pickle), Origin(self._local.path))
-            except (NotFoundError, OSError):
-                pass  # its files are not for this process
+            local, found = self._found(name, version)
+            if local is not None:
+                # Else this process cannot read its files: they are not for it, or of a newer format.
+                with suppress(Error, OSError):
+                    return Map(local.map(name, found, allow_pickle), Origin(local.path))
         return RemoteMap(self._handle.map(name, version, allow_pickle), self._origin)
 
     def table(self, name: str, version: int | None = None) -> Table:
         """Open a dataset as a table; None: its newest version."""
         if self._local is not None:
-            found = self._found(name, version)
-            try:
-                return Table(self._local.table(name, found), Origin(self._local.path))
-            except (NotFoundError, OSError):
-                pass  # its files are not for this process
+            local, found = self._found(name, version)
+            if local is not None:
+                # As with maps.
+                with suppress(Error, OSError):
+                    return Table(local.table(name, found), Origin(local.path))
         return RemoteTable(self._handle.table(name, version), self._origin)
 
-    def _found(self, name: str, version: int | None) -> int:
-        """The version's number, if the server lets the caller read it."""
+    def _found(self, name: str, version: int | None) -> tuple[StoreHandle | None, int]:
+        """The store, if its files are still the server's; the version's number, if the caller may read it."""
+        facts = self._info(name, version)
+        if not self._is_of_local(facts):
+            # Another server has come to this place, with another store: this process finds out which, and asks it.
+            self._local = _local_store(self._handle.store())
+            facts = self._info(name, version)
+        return (self._local if self._is_of_local(facts) else None), facts["version"]
+
+    def _info(self, name: str, version: int | None) -> dict[str, Any]:
         facts = self._one("info", dataset=name if version is None else f"{name}@{version}")
         if facts["name"] != name:
             raise NotFoundError(f"there is no dataset {name!r}")
-        return facts["version"]
+        return facts
+
+    def _is_of_local(self, facts: dict[str, Any]) -> bool:
+        """Whether a dataset is one of the store whose files this process reads."""
+        local = self._local
+        if local is None:
+            return False
+        # Older servers do not name their store.
+        is_same = facts.get("store", local.uuid) == local.uuid
+        return is_same and facts["path"] == os.path.join(local.path, facts["name"])
 
     def live(  # type: ignore[override] - a live map of another kind
         self,
@@ -134,17 +157,16 @@ class RemoteStore(Store):
 
         Attaching (``create=False``) asks for the right to read, everything else for that to write.
         """
-        if codec not in ("msgpack", "pickle"):
-            raise ValueError(f"codec is 'msgpack' or 'pickle', found {codec!r}")
+        limits = check_live(name, create, codec, (max_entries, max_age, max_bytes, durable))
         opened = RemoteLiveMap(self._handle, self._origin, name, codec == "pickle", allow_pickle)
         if create is False:
             len(opened)  # NotFoundError if it is not there
             return opened
-        limits = {"max_entries": max_entries, "max_age": check_seconds(max_age, "max_age"), "max_bytes": max_bytes}
-        given = {option: value for option, value in limits.items() if value is not None}
+        named = zip(("max_entries", "max_age", "max_bytes"), limits, strict=False)
+        given: dict[str, Any] = {option: value for option, value in named if value is not None}
         if create:
             given["create"] = True
-        self._one("live-create", live=name, durable=durable, **given)
+        self._one("live-create", live=name, durable=bool(durable), **given)
         return opened
 
     def live_names(self) -> list[str]:
@@ -159,21 +181,50 @@ class RemoteStore(Store):
 
     def _put_table(
         self, name: str, data: Table, keys: list[str], values: list[str] | None, *, unique: bool, options: BuildOptions
-    ) -> None:
-        self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
+    ) -> int:
+        return self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
 
-    def _change(self, name: str, data: Any, options: BuildOptions) -> Table:
-        changed = super()._change(name, data, options)
-        self._collect(name, options)
-        return changed
+    def _check_opening(self, name: str) -> None:
+        """Fail before rows are sent if what was published could not be opened: the caller would send them again."""
+        try:
+            self._one("info", dataset=name)
+        except RemotePermissionError as error:
+            raise RemotePermissionError(
+                f"{name!r} was not sent: it is opened then, which asks for the right to read as well as that to write "
+                f"(map_writer opens nothing): {error}"
+            ) from None
+        except (NotFoundError, CorruptError, ValueError):
+            # It is not there yet, or is replaced now, or sending tells what is wrong with its name.
+            self._handle.check_open()
+
+    def _publish_change(self, name: str, data: Any, options: BuildOptions) -> int:
+        self._check_collecting(name, options)
+        version = super()._publish_change(name, data, options)
+        with published(name, version):
+            self._collect(name, options)
+        return version
 
     def delete(self, name: str, keys: Any, **change: Unpack[ChangeKeywords]) -> int:
         """Take all rows with these keys out of the newest version; how many went. See `Store.delete`."""
         options = change_options("put", **change)
         asked = arrow_keys(self._handle.table(name, None), keys)
-        gone = self._handle.delete(name, asked, options)[1]
-        self._collect(name, options)
+        self._check_collecting(name, options)
+        version, gone = self._handle.delete(name, asked, options)
+        with published(name, version):
+            self._collect(name, options)
         return gone
+
+    def _check_collecting(self, name: str, options: BuildOptions) -> None:
+        """Fail before rows are sent if old versions could not be removed then: who repeats it would append twice."""
+        if options["keep"] is None and options["max_age"] is None:
+            return
+        try:
+            self._gc(name, _KEEP_ALL, None)
+        except RemotePermissionError as error:
+            raise RemotePermissionError(
+                f"{name!r} was not changed: keep and max_age remove old versions then, which asks for the right to "
+                f"administrate: {error}"
+            ) from None
 
     def _collect(self, name: str, options: BuildOptions) -> None:
         """Remove older versions if a change was to do so; that asks for the right to administrate."""
@@ -204,9 +255,7 @@ class RemoteStore(Store):
 
         See `Store.sql`.
         """
-        if parameters is not None and not hasattr(parameters, "__arrow_c_stream__"):
-            parameters = parameter_row(parameters)
-        return self._handle.sql(statement, parameters)
+        return self._handle.sql(statement, parameter_rows(parameters))
 
     def rollback(self, name: str, version: int) -> int:
         """Publish the content of an old version again; the new version's number."""
@@ -223,7 +272,8 @@ class RemoteStore(Store):
         options = change_options("put", keep=keep, max_age=max_age, **build)
         self._handle.check_build(options)
         version = self._one("compact", dataset=name)["version"]
-        self._collect(name, options)
+        with published(name, version):
+            self._collect(name, options)
         return version
 
     @overload
@@ -326,6 +376,12 @@ def connect(
         RemoteConnectionError: nobody listens there, or the certificate is not trusted.
         RemotePermissionError: the server does not know this token, user or certificate.
     """
+    if not isinstance(uri, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"uri is a str such as 'grpc://host:8815', found {uri!r}: pheon.open opens the store of a path")
+    if password is not None and user is None:
+        raise ValueError("password without user: give both")
+    if tls_server_name is not None and not is_encrypted(uri):
+        raise ValueError(f"tls_server_name is for encrypted connections, grpc+tls://, and {uri!r} is none")
     origin = RemoteOrigin(
         uri,
         token,
@@ -350,7 +406,7 @@ def _local_store(facts: dict[str, Any]) -> StoreHandle | None:
         if not facts["path"] or facts["host"] != host:
             return None
         opened = StoreHandle(facts["path"], True)
-    except OSError:
+    except (Error, OSError):
         return None
     # The same path in another container is another store.
     return opened if opened.uuid == facts["uuid"] else None

@@ -6,8 +6,8 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, cast
 
-from pheon._errors import ClosedError
-from pheon._live import MISSING
+from pheon._errors import ClosedError, RemoteError
+from pheon._live import MISSING, equal_as_stored, publish_entries
 from pheon._live_nested import nest, plain_copy
 from pheon._native import RemoteClient, live_decode, live_encode, live_is_container
 from pheon._remote_live_batch import RemoteLiveBatch
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pheon._store import Store
 
 _MARK: Any = object()
-# Operations of one message.
-_OPERATIONS_MAX = 100_000
+# Operations of one message: what a server takes.
+_OPERATIONS_MAX = 1_000_000
+# Keys that are looked up with one: their values have to fit into the answer.
+_KEYS_AT_ONCE = 100_000
 
 Operation: TypeAlias = tuple[Any, ...]
 """The name of an operation of docs/flight.md, its key, and values: None, a tuple of one, or bytes of an encoded one."""
@@ -31,9 +33,9 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
     """A `LiveMap` at a server: a `collections.abc.MutableMapping` that every process of every host shares.
 
     Each method is one question to the server, and atomic there; `update`, `get_many` and `batch` send all at once, and
-    should be used for many keys. Keys, values and their types are those of a `LiveMap`. Lists and dicts come back as
-    ones whose changes go into the map: such a change reads the entry, and sets it if nobody did meanwhile, else it is
-    made again on what is there then.
+    should be used for many keys: up to 1,000,000 and 64 MiB. Keys, values and their types are those of a `LiveMap`.
+    Lists and dicts come back as ones whose changes go into the map: such a change reads the entry, and sets it if
+    nobody did meanwhile, else it is made again on what is there then.
 
     There are no locks over the network, for a host that is gone would keep one, and no `wait`: use `compare_and_set`,
     `increment` and `batch`. Made by `RemoteStore.live`.
@@ -54,6 +56,11 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
         """Do operations of docs/flight.md in one transaction; what each found, values in their encoding."""
         if self._closed:
             raise ClosedError(f"the live map {self._name!r} was closed")
+        if len(operations) > _OPERATIONS_MAX:
+            raise RemoteError(
+                f"change a live map: {len(operations)} operations; a server takes at most {_OPERATIONS_MAX} at once: "
+                "send fewer"
+            )
         return self._client.live(self._name, operations, self._pickles)
 
     def _one(self, *operation: Any) -> tuple[bool, bytes | None]:
@@ -162,17 +169,24 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
         self.transact([("clear",)])
 
     def update(self, data: Any = (), /, **entries: Any) -> None:
-        """Set the entries of a mapping or of an iterable of pairs, and those named, all at once."""
+        """Set the entries of a mapping or of an iterable of pairs, and those named, all at once.
+
+        Raises:
+            RemoteError: they are more than 1,000,000, or more than 64 MiB; nothing was sent.
+        """
         pairs = [*_pairs_of(data), *entries.items()]
         if pairs:
             self.transact([("set", key, self.encoded(value)) for key, value in pairs])
 
     def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
-        """The values of many keys in a list, aligned with them; `default` where missing. Nested ones are plain."""
+        """The values of many keys in a list, aligned with them; `default` where missing. Nested ones are plain.
+
+        They are of one moment up to 100,000 keys, which are one question.
+        """
         asked = list(keys)
         values: list[Any] = []
-        for first in range(0, len(asked), _OPERATIONS_MAX):
-            found = self.transact([("get", key) for key in asked[first : first + _OPERATIONS_MAX]])
+        for first in range(0, len(asked), _KEYS_AT_ONCE):
+            found = self.transact([("get", key) for key in asked[first : first + _KEYS_AT_ONCE]])
             values += [self.decoded(value) if there else default for there, value in found]
         return values
 
@@ -185,7 +199,8 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self._plain() == dict(cast("Mapping[Any, Any]", other).items())
+        theirs = dict(cast("Mapping[Any, Any]", other).items())
+        return equal_as_stored(self._plain(), theirs, self._pickles)
 
     # Compares by content and changes: no hash, like a dict.
     __hash__ = None  # type: ignore[assignment]
@@ -246,7 +261,8 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
         """Changes that others see all at once: ``with d.batch() as b: b["x"] = 1; del b["y"]``.
 
         `b` reads what it has changed. An entry that it has read otherwise must still be as it was when the block ends,
-        or nothing is changed and `RemoteError` is raised: make the block again. An exception discards everything.
+        or nothing is changed and `RemoteError` is raised: make the block again. An exception discards everything. What
+        an `update` can hold a batch can hold, too.
         """
         return RemoteLiveBatch(self)
 
@@ -261,6 +277,10 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
         """A value, nested ones plain, and its encoding."""
         _, value = self._one("get", key)
         return None if value is None else (self.decoded(value), value)
+
+    def moment(self) -> dict[Any, bytes]:
+        """All entries of one moment, in their encoding."""
+        return dict(self._pairs())
 
     def written(self, key: Any) -> bytes | None:
         """What tells one value of a key from another: its encoding."""
@@ -301,15 +321,16 @@ class RemoteLiveMap(MutableMapping[Any, Any]):
         """The entries of one moment, as a read-only mapping of this process."""
         return MappingProxyType(self._plain())
 
-    def freeze(self, name: str, *, store: Store | None = None, **put: Any) -> Map:
-        """Publish the entries as they are now as an immutable map, of the server's store or of `store`, and open it."""
-        if self._pickles:
-            put["codec"] = "pickle"
+    def freeze(self, name: str, *, store: Store | str | None = None, **put: Any) -> Map:
+        """Publish the entries as they are now as an immutable map, of the server's store or of `store`, and open it.
+
+        See `LiveMap.freeze`.
+        """
         if store is None:
             from pheon._remote import RemoteStore
 
-            store = RemoteStore(self._origin)
-        return store.put_map(name, self._plain(), **put)
+            store = RemoteStore(self._origin, self._client)
+        return publish_entries(name, self._plain, store, self._pickles, put)
 
     def info(self) -> dict[str, Any]:
         """Facts: name, where it is, entries."""

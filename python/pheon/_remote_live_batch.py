@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pheon._errors import RemoteError
+from pheon._live_batch_face import BatchFace
 from pheon._native import live_encode_key
 
 if TYPE_CHECKING:
@@ -14,95 +15,95 @@ if TYPE_CHECKING:
     from pheon._remote_live import RemoteLiveMap
 
 
-class RemoteLiveBatch(MutableMapping[Any, Any]):
+class RemoteLiveBatch(BatchFace):
     """What a ``with d.batch() as b`` block works on: the map with the block's own changes.
 
     Nested lists and dicts that it hands out are plain: change one, then set it again.
     """
 
-    __slots__ = ("_changes", "_map", "_open", "_seen")
+    __slots__ = ("_cleared", "_map", "_moment", "_seen")
 
     def __init__(self, live: RemoteLiveMap) -> None:
+        super().__init__()
         self._map = live
-        # The encoding of a value, or None for a key to be deleted.
-        self._changes: dict[Any, bytes | None] = {}
-        # What was read, in its encoding; None: it was not there.
+        # What was read, in its encoding; None: it was not there. It must be so when the block ends.
         self._seen: dict[Any, bytes | None] = {}
-        self._open = False
+        # All entries, in their encoding, once the block has gone through them: it need not ask for them again.
+        self._moment: dict[Any, bytes] | None = None
+        self._cleared = False
 
     def __enter__(self) -> Self:
-        if self._open:
-            raise RuntimeError("this batch is open already; d.batch() makes another one")
+        self._enter()
         self._open = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self._open = False
         try:
-            if kind is None and self._changes:
+            if kind is None and (self._changes or self._cleared):
                 self._send()
         finally:
-            self._changes.clear()
+            self._forget()
             self._seen.clear()
+            self._moment, self._cleared = None, False
 
     def _send(self) -> None:
-        checks = [("expect", key, value) for key, value in self._seen.items()]
-        changes = [("delete", key) if value is None else ("set", key, value) for key, value in self._changes.items()]
-        found = self._map.transact([*checks, *changes])
-        changed = [key for (key, _), (same, _) in zip(self._seen.items(), found, strict=False) if not same]
-        if changed:
+        seen = list(self._seen.items())
+        checks = [("expect", key, value) for key, value in seen]
+        cleared = [("clear",)] if self._cleared else []
+        steps = [("delete", key) if change is None else ("set", key, change[0]) for key, change in self._steps()]
+        found = self._map.transact([*checks, *cleared, *steps])
+        self._check_same(key for (key, _), (same, _) in zip(seen, found, strict=False) if not same)
+
+    def _check_same(self, changed: Iterable[Any]) -> None:
+        for key in changed:
             raise RemoteError(
-                f"batch of {self._map.name!r}: the entry {changed[0]!r} was changed by somebody else after this block "
-                "read it, so nothing was changed: make the block again"
+                f"batch of {self._map.name!r}: the entry {key!r} was changed by somebody else after this block read "
+                "it, so nothing was changed: make the block again"
             )
 
-    def _check(self) -> None:
-        if not self._open:
-            raise RuntimeError("a batch works inside its with block only")
-
     def _now(self, key: Any) -> bytes | None:
-        self._check()
-        if key in self._changes:
-            return self._changes[key]
+        """A value of the map, which is then one that the block has read."""
+        if self._cleared:
+            self._check_key(key)
+            return None
         if key not in self._seen:
-            self._seen[key] = self._map.written(key)
+            self._seen[key] = self._map.written(key) if self._moment is None else self._moment.get(key)
         return self._seen[key]
 
-    def __getitem__(self, key: Any) -> Any:
-        value = self._now(key)
-        if value is None:
-            raise KeyError(key)
-        return self._map.decoded(value)
+    def _all(self) -> dict[Any, bytes]:
+        if self._moment is None:
+            moment = {} if self._cleared else self._map.moment()
+            self._check_same(key for key, value in self._seen.items() if not self._cleared and moment.get(key) != value)
+            self._moment = moment
+        return self._moment
 
-    def __contains__(self, key: object) -> bool:
+    def _look_up(self, key: Any) -> tuple[Any] | None:
+        value = self._now(key)
+        return None if value is None else (value,)
+
+    def _has(self, key: Any) -> bool:
         return self._now(key) is not None
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._check()
-        # Here, not when the block ends, it is an error if the key is of no type that a map has.
+    def _keys(self, backwards: bool) -> Iterator[Any]:
+        there = list(self._all())
+        return reversed(there) if backwards else iter(there)
+
+    def _count(self) -> int:
+        return len(self._all())
+
+    def _check_key(self, key: Any) -> None:
         live_encode_key(key, self._map.pickles[0])
-        self._changes[key] = self._map.encoded(value)
 
-    def __delitem__(self, key: Any) -> None:
-        if self._now(key) is None:
-            raise KeyError(key)
-        self._changes[key] = None
+    def _stored(self, value: Any) -> bytes:
+        return self._map.encoded(value)
 
-    def __iter__(self) -> Iterator[Any]:
+    def _given(self, stored: bytes) -> Any:
+        return self._map.decoded(stored)
+
+    def clear(self) -> None:
+        """Take all entries out, also those that others have set when the block ends."""
         self._check()
-        there = list(self._map)
-        kept = [key for key in there if self._changes.get(key, b"") is not None]
-        known = set(there)
-        return iter([*kept, *(key for key, value in self._changes.items() if value is not None and key not in known)])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def increment(self, key: Any, by: Any = 1, default: Any = 0) -> Any:
-        """Add `by` to a key's number, which is `default` if it is missing; the sum."""
-        self[key] = total = self.get(key, default) + by
-        return total
-
-    def __ior__(self, other: Any) -> Self:
-        self.update(other)
-        return self
+        # One step at the server, however many entries there are.
+        self._forget()
+        self._moment, self._cleared = {}, True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +59,7 @@ class RemoteOrigin:
     def connect(self) -> RemoteClient:
         """A connection of its own."""
         roots = _content(self.tls_ca)
-        if roots is None and self.uri.startswith(_TLS_SCHEMES):
+        if roots is None and is_encrypted(self.uri):
             roots = _system_roots()
         options: ConnectOptions = {
             "token": self.token,
@@ -73,6 +75,11 @@ class RemoteOrigin:
         return RemoteClient(self.uri, options)
 
 
+def is_encrypted(uri: str) -> bool:
+    """Whether connections to a URI use TLS."""
+    return uri.startswith(_TLS_SCHEMES)
+
+
 def pem(given: Pem | None) -> str | bytes | None:
     """A path that means the same in any process of this machine, or the content."""
     if given is None or isinstance(given, bytes):
@@ -85,12 +92,27 @@ def _content(given: str | bytes | None) -> bytes | None:
 
 
 def _system_roots() -> bytes | None:
-    """The certificates that this machine trusts, as far as they are in one file."""
+    """The certificates that this machine trusts, in PEM: those of OpenSSL's file, else of its folder."""
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.openssl_cafile):
         if path and os.path.isfile(path):
             return Path(path).read_bytes()
+    for path in (paths.capath, paths.openssl_capath):
+        if path and os.path.isdir(path):
+            found = b"\n".join(_certificates(Path(path)))
+            if found:
+                return found
     return None
+
+
+def _certificates(folder: Path) -> Iterator[bytes]:
+    """The content of the files with certificates in a folder, each once: there are links to most."""
+    for file in sorted({entry.resolve() for entry in folder.iterdir()}):
+        # What cannot be read, or is something else, is nobody's root.
+        with suppress(OSError):
+            content = file.read_bytes()
+            if b"-----BEGIN CERTIFICATE-----" in content:
+                yield content
 
 
 @lru_cache(maxsize=16)

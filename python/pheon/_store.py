@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
-from pheon._adapters import arrow_keys, arrow_source, parameter_row
+from pheon._adapters import arrow_keys, arrow_source, parameter_rows
+from pheon._errors import Error
 from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map, MapFace
 from pheon._native import Batch, LiveHandle, RemoteTableHandle, StoreHandle, TableHandle
@@ -172,17 +174,19 @@ class Store:
         options = build_options(on_duplicate, **build)
         if isinstance(data, MapFace):
             data = data.table()
+        self._check_opening(name)
         if not _is_tabular(data):
             if isinstance(key, list):
                 raise ValueError(f"keys of Python data go into one column, got {key}; several need Arrow data or files")
             columns = (key or "key", value if isinstance(value, str) else "value")
             rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
-            self._handle.put_pairs(name, data, columns, codec, rows, options)
+            version = self._handle.put_pairs(name, data, columns, codec, rows, options)
         else:
             if codec is not None:
                 raise ValueError("codec applies to Python values; Arrow data and files bring their own types")
-            self._put_tabular(name, data, key, value, unique=True, options=options)
-        return self.map(name, allow_pickle=codec == "pickle")
+            version = self._put_tabular(name, data, key, value, unique=True, options=options)
+        with published(name, version):
+            return self.map(name, allow_pickle=codec == "pickle")
 
     def map_writer(
         self,
@@ -222,8 +226,14 @@ class Store:
         a file, or another table. Without `key` a pandas index becomes the key, if it has a name or is no plain count;
         else rows keep their order.
         """
-        self._put_tabular(name, data, key, None, unique=unique, options=build_options(**build))
-        return self.table(name)
+        options = build_options(**build)
+        self._check_opening(name)
+        version = self._put_tabular(name, data, key, None, unique=unique, options=options)
+        with published(name, version):
+            return self.table(name)
+
+    def _check_opening(self, name: str) -> None:
+        """Raise, before anything is published, if it is known that it could not be opened then."""
 
     def _put_tabular(
         self,
@@ -234,33 +244,32 @@ class Store:
         *,
         unique: bool,
         options: BuildOptions,
-    ) -> None:
+    ) -> int:
+        """Publish what has named columns; the version."""
         values = [value] if isinstance(value, str) else value
         if isinstance(data, MapFace):
             data = data.table()
         if isinstance(data, Table):
             keys = _names(key, data.key)
             _require_key(keys, unique)
-            self._put_table(name, data, keys, values, unique=unique, options=options)
-        elif isinstance(data, (str, os.PathLike)):
+            return self._put_table(name, data, keys, values, unique=unique, options=options)
+        if isinstance(data, (str, os.PathLike)):
             keys = _names(key, [])
             _require_key(keys, unique)
             os.stat(data)  # FileNotFoundError and its like, as from `open`
-            self._handle.put_files(name, [os.fspath(data)], keys, values, unique, options)
-        else:
-            source, keys = arrow_source(data, None if key is None else _names(key, []))
-            _require_key(keys, unique)
-            self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
+            return self._handle.put_files(name, [os.fspath(data)], keys, values, unique, options)
+        source, keys = arrow_source(data, None if key is None else _names(key, []))
+        _require_key(keys, unique)
+        return self._handle.put_arrow(name, source, keys, values, unique, _rows_hint(source), options)
 
     def _put_table(
         self, name: str, data: Table, keys: list[str], values: list[str] | None, *, unique: bool, options: BuildOptions
-    ) -> None:
+    ) -> int:
         handle = data._handle  # noqa: SLF001
         if isinstance(handle, RemoteTableHandle):
             # The rows of a server come as everybody's do.
-            self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
-        else:
-            self._handle.put_table(name, handle, keys, values, unique, options)
+            return self._handle.put_arrow(name, data, keys, values, unique, data.num_rows, options)
+        return self._handle.put_table(name, handle, keys, values, unique, options)
 
     # Changing -----------------------------------------------------------------------------------------------------
 
@@ -313,16 +322,19 @@ class Store:
         return self._handle.delete(name, asked, options)[1]
 
     def _change(self, name: str, data: Any, options: BuildOptions) -> Table:
+        version = self._publish_change(name, data, options)
+        with published(name, version):
+            return self.table(name)
+
+    def _publish_change(self, name: str, data: Any, options: BuildOptions) -> int:
         there = self._handle.table(name, None)
         if isinstance(data, MapFace):
             data = data.table()
         if _is_tabular(data):
-            self._put_tabular(name, data, there.key, None, unique=False, options=options)
-        else:
-            columns = _pair_columns(name, there)
-            rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
-            self._handle.put_pairs(name, data, columns, there.codecs.get(columns[1]), rows, options)
-        return self.table(name)
+            return self._put_tabular(name, data, there.key, None, unique=False, options=options)
+        columns = _pair_columns(name, there)
+        rows = len(data) if isinstance(data, Mapping) else _rows_hint(data)
+        return self._handle.put_pairs(name, data, columns, there.codecs.get(columns[1]), rows, options)
 
     # Versions and care --------------------------------------------------------------------------------------------
 
@@ -333,13 +345,11 @@ class Store:
     def sql(self, statement: str, parameters: Any = None) -> Batch | int:
         """Execute one SQL statement: the rows of a query as a `Batch`, of a change how many rows it changed.
 
-        A table is a dataset; ``"name@3"``, quoted, is its version 3. `parameters` are the values for ``?`` or ``$1``
-        in order, or an Arrow table of them: the statement is then executed for each of its rows, and for
-        ``where key = ?`` that is one lookup. docs/sql.md tells what SQL can do.
+        A table is a dataset; ``"name@3"``, quoted, is its version 3. `parameters` are a list or tuple of the values for
+        ``?`` or ``$1`` in order, or an Arrow table of them: the statement is then executed for each of its rows, and
+        for ``where key = ?`` that is one lookup. docs/sql.md tells what SQL can do.
         """
-        if parameters is not None and not hasattr(parameters, "__arrow_c_stream__"):
-            parameters = parameter_row(parameters)
-        return self._handle.sql(statement, parameters)
+        return self._handle.sql(statement, parameter_rows(parameters))
 
     def rollback(self, name: str, version: int) -> int:
         """Publish the content of an old version again; the new version's number."""
@@ -428,6 +438,20 @@ class Store:
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ", read-only" if self.read_only else ""
         return f"<pheon.Store {self.path!r}{state}>"
+
+
+@contextmanager
+def published(name: str, version: int) -> Generator[None]:
+    """What is done after a version was published: if it fails, its error tells of the version.
+
+    Else a caller would take it that nothing has happened, and do it again.
+    """
+    try:
+        yield
+    except Error as error:
+        error.published = version
+        error.args = (*error.args[:-1], f"version {version} of {name!r} was published; then: {error}")
+        raise
 
 
 def open(path: StrPath, *, read_only: bool = False) -> Store:  # noqa: A001 - `pheon.open` is the interface

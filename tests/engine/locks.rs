@@ -110,10 +110,8 @@ fn waiting_can_be_cancelled_and_ends_when_the_lock_is_free() {
     let batch = numbered(5, 0);
     let writer = scratch.store.writer("m", batch.schema(), hurried()).unwrap();
     let patient = PutOptions::map("k").threads(1).lock_timeout(Duration::from_secs(50));
-    let began = Instant::now();
     let e = put(&scratch.store, "m", &batch, patient.clone().cancel(|| true)).unwrap_err();
-    assert!(matches!(e, WriteError::Cancelled), "{e}");
-    assert!(began.elapsed() < Duration::from_secs(40));
+    assert!(matches!(e, WriteError::Cancelled), "not the end of the time: {e}");
     let waiting = {
         let (store, batch) = (scratch.store.clone(), batch.clone());
         std::thread::spawn(move || put(&store, "m", &batch, patient).unwrap())

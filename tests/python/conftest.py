@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,19 @@ def shm_store() -> Iterator[pheon.Store]:
 
 
 @pytest.fixture
-def live() -> Iterator[pheon.LiveMap]:
-    made = pheon.LiveMap(name=f"test-{uuid.uuid4().hex}", create=True)
-    yield made
-    pheon.LiveMap.unlink_by_name(made.name, ignore_missing=True)
+def make_live() -> Iterator[Callable[..., pheon.LiveMap]]:
+    """Makes live maps with the limits that are given; they go away with the test."""
+    made: list[pheon.LiveMap] = []
+
+    def make(**limits: int) -> pheon.LiveMap:
+        made.append(pheon.LiveMap(name=f"test-{uuid.uuid4().hex}", create=True, **limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        pheon.LiveMap.unlink_by_name(each.name, ignore_missing=True)
+
+
+@pytest.fixture
+def live(make_live: Callable[..., pheon.LiveMap]) -> pheon.LiveMap:
+    return make_live()

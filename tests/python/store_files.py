@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 # A server removes what a broken stream has left a moment after its client was told of the error.
-SETTLE_SECONDS_MAX = 10.0
+SETTLE_SECONDS_MAX = 60.0
 
 
 def leftovers(store_path: Path) -> list[Path]:

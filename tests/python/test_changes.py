@@ -273,7 +273,7 @@ def test_readers_range_over_the_tail_while_rows_come(store: pheon.Store) -> None
         store.append("t", pa.table({"k": span, "v": span}), keep=2)
     stop.set()
     for reader in readers:
-        reader.join(30)
+        reader.join(120)
         assert reader.exitcode == 0
     assert failures.empty()
     assert store.verify("t")

@@ -66,7 +66,7 @@ def test_ctrl_c_ends_the_command(store: pheon.Store, tmp_path: Path) -> None:
         time.sleep(1)
         assert running.poll() is None
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
         assert running.returncode in (-signal.SIGINT, 130)
     assert store.map("m") == {"held": 1}
 

@@ -197,6 +197,56 @@ def test_the_page(browser: Browser, service: Service, tmp_path: Path) -> None:
     assert [p for p in browser.problems if "400" not in p] == []
 
 
+def probe(browser: Browser, key: str) -> str:
+    """What the page says of a key: the rows that have it, or its problem."""
+    browser.run("document.querySelector('#timing').replaceChildren()")
+    browser.fill("#key", key)
+    browser.click("#probe button")
+    browser.until("document.querySelector('#timing').textContent || !document.querySelector('#problem').hidden")
+    return browser.text("#problem") or browser.text("#found")
+
+
+def test_keys_reach_the_server_as_they_were_given(browser: Browser, store: pheon.Store, store_path: Path) -> None:
+    large = 2**53
+    ids = pa.table({"id": [large, large + 1], "n": [1, 1], "v": ["even", "odd"]})
+    store.put("ids", ids, key=["id", "n"])
+    store.put("large", ids, key="id")
+    store.put("truths", pa.table({"b": [False, True], "v": ["no", "yes"]}), key="b")
+    with Service(store_path) as service:
+        browser.open(service.page)
+        for dataset, keys in (
+            ("ids", {f"[{large + 1}, 1]": "odd", f" [{large}, 1] ": "even", "5": "JSON list", "[1": "JSON list"}),
+            ("large", {str(large + 1): "odd", str(large): "even"}),
+            ("truths", {"true": "yes", " False ": "no", "no": "true or false", "": "true or false"}),
+        ):
+            choose(browser, dataset)
+            for key, found in keys.items():
+                assert found in probe(browser, key), (dataset, key)
+
+
+def test_a_refusal_in_plain_text_is_shown_as_it_is(browser: Browser, service: Service) -> None:
+    browser.open(service.page)
+    browser.until(rows("datasets"))
+    browser.run("document.querySelector('#sql').value = 'x'.repeat(5000000)")
+    browser.click("#run")
+    browser.until("!document.querySelector('#problem').hidden")
+    assert "Unexpected token" not in browser.text("#problem")
+    assert "limit" in browser.text("#problem")
+
+
+def test_a_server_at_all_addresses_is_reached_by_the_pages_own(
+    browser: Browser, store: pheon.Store, store_path: Path
+) -> None:
+    store.put("words", numbers(3))
+    with Service(store_path, "--listen", "0.0.0.0:0", "--insecure") as service:
+        browser.open(service.page)
+        choose(browser, "words")
+        browser.until("document.querySelector('#snippets').textContent.includes('pheon.connect')")
+        shown = browser.run("document.querySelector('#snippets').textContent")
+        assert "0.0.0.0" not in shown
+        assert f"grpc://127.0.0.1:{service.port}" in shown
+
+
 def test_a_query_is_cancelled_on_the_page(browser: Browser, service: Service) -> None:
     long = "select count(*) from range(1, 400000) a, range(1, 400000) b where (a.value * b.value) % 7 = 3"
     browser.open(service.page)

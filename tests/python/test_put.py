@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -652,8 +651,8 @@ INTERRUPTED = """
         def items(self):
             return pairs()
 
-    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
         if kind == "pairs":
             store.put_map("m", pairs())
         elif kind == "arrow":
@@ -666,7 +665,7 @@ INTERRUPTED = """
         elif kind == "lock":
             with store.map_writer("m") as w:
                 w.write(pa.table({"key": ["a"], "value": [1]}))
-                store.put_map("m", {"b": 2}, lock_timeout=60)
+                store.put_map("m", {"b": 2}, lock_timeout=600)
     except KeyboardInterrupt:
         print("interrupted")
 """
@@ -674,16 +673,14 @@ INTERRUPTED = """
 
 @pytest.mark.parametrize("kind", ["pairs", "arrow", "writer", "lock"])
 def test_ctrl_c_leaves_the_store_as_it_was(store_path: Path, kind: str) -> None:
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(INTERRUPTED), kind, str(store_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.stdout == "interrupted\n", done.stderr
-    assert time.monotonic() - started < 60
     store = pheon.open(store_path)
     assert store.map("m") == {"old": 1}
     assert len(store.versions("m")) == 1

@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pytest
 from flight_server import FlightServer
 
 import pheon
+
+T = TypeVar("T")
 
 WORDS = {"quick": "fast", "lazy": "idle"}
 
@@ -47,7 +51,8 @@ def test_nobody_listens(listener: socket.socket) -> None:
         pheon.connect(f"grpc://127.0.0.1:{port}")
     assert isinstance(raised.value, ConnectionError)
     assert isinstance(raised.value, pheon.Error)
-    with pytest.raises(pheon.RemoteConnectionError):
+    # A name server may take longer to say no than the client waits.
+    with pytest.raises((pheon.RemoteConnectionError, pheon.RemoteTimeoutError)):
         pheon.connect("grpc://no-such-host:8815")
 
 
@@ -221,9 +226,19 @@ def test_a_server_that_ends_while_rows_are_read(path: Path) -> None:
             list(batches)
 
 
+def in_time(call: Callable[[], T]) -> T:
+    """What a call answers once a machine is quick enough for its deadline."""
+    watchdog = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except pheon.RemoteTimeoutError:
+            assert time.monotonic() < watchdog
+
+
 def test_deadlines(path: Path) -> None:
-    with FlightServer(path) as server, connect(server, timeout=0.5) as store:
-        words = store.map("words")
+    with FlightServer(path) as server, in_time(lambda: connect(server, timeout=0.5)) as store:
+        words = in_time(lambda: store.map("words"))
         server.pause()
         try:
             for use in (lambda: words["lazy"], lambda: list(store), lambda: len(list(words))):
@@ -232,7 +247,7 @@ def test_deadlines(path: Path) -> None:
                 assert isinstance(raised.value, TimeoutError)
         finally:
             server.resume()
-        assert words["lazy"] == "idle"
+        assert in_time(lambda: words["lazy"]) == "idle"
 
 
 WAIT = """

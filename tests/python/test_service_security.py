@@ -8,11 +8,11 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import tomllib
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pyarrow as pa
 import pytest
 from certificates import Certificates
@@ -132,8 +132,8 @@ def test_mutual_tls(store: pheon.Store, store_path: Path, tmp_path: Path) -> Non
         assert service.event("pheon::audit", method="DoGet")["principal"] == "worker-1"
         with client("stranger") as unknown, pytest.raises(flight.FlightUnauthenticatedError):
             names(unknown, service.call())
-        with client(None) as nobody, pytest.raises(flight.FlightUnavailableError):
-            names(nobody, service.call(timeout=5))
+        with client(None) as nobody, pytest.raises((flight.FlightUnavailableError, flight.FlightTimedOutError)):
+            names(nobody, service.call())
 
 
 def served_certificate(port: int, ca: str) -> bytes:
@@ -229,13 +229,20 @@ def test_probes_of_operators(store: pheon.Store, store_path: Path) -> None:
         assert service.http("/metrics")[1].endswith("# EOF\n")
 
 
+def put_big(store: pheon.Store) -> int:
+    """Publishes what no buffers on the way to a client hold; its rows."""
+    rows = 40_000_000
+    store.put("big", pa.table({"v": np.arange(rows)}))
+    return rows
+
+
 def test_sigterm_lets_calls_end_and_lets_idle_ones_go(store: pheon.Store, store_path: Path) -> None:
     """A scan that is being read ends as it should; exchanges that nobody uses end; new calls are refused."""
-    rows = 4_000_000
-    store.put("big", pa.table({"v": pa.array(range(rows), pa.int64())}))
+    rows = put_big(store)
     store.put("t", numbers(100), key="k", unique=True)
     keys = pa.schema([("k", pa.string())])
-    service = Service(store_path, "--limit", "drain_timeout=50s")
+    # Far more than it takes: who waited for idle streams would need all of it.
+    service = Service(store_path, "--limit", "drain_timeout=1h")
     with service.client() as client, service.client() as other:
         reader = client.do_get(client.get_flight_info(path("big")).endpoints[0].ticket)
         got = reader.read_chunk().data.num_rows
@@ -243,24 +250,22 @@ def test_sigterm_lets_calls_end_and_lets_idle_ones_go(store: pheon.Store, store_
         writer.begin(keys)
         writer.write_batch(pa.record_batch([pa.array(["k000007"])], schema=keys))
         assert answers.read_chunk().data["v"].to_pylist() == [7]
-        began = time.monotonic()
         service.process.send_signal(signal.SIGTERM)
         service.event("pheon::server", message="stopping: calls that have begun may end")
         with pytest.raises(flight.FlightUnavailableError, match="stops"):
             answers.read_chunk()
         assert service.http("/readyz")[0] == 503
-        with service.client() as late, pytest.raises(flight.FlightUnavailableError):
-            late.get_flight_info(path("t"), service.call(timeout=5))
+        refused = (flight.FlightUnavailableError, flight.FlightTimedOutError)
+        with service.client() as late, pytest.raises(refused):
+            late.get_flight_info(path("t"), service.call())
         for chunk in reader:
             got += chunk.data.num_rows
         assert got == rows
         assert service.wait() == 0
-        # Far from the drain_timeout, which somebody who waits for idle streams needs.
-        assert time.monotonic() - began < 45
 
 
 def test_sigterm_ends_in_time(store: pheon.Store, store_path: Path) -> None:
-    store.put("big", pa.table({"v": pa.array(range(8_000_000), pa.int64())}))
+    put_big(store)
     service = Service(store_path, "--limit", "drain_timeout=500ms")
     with service.client() as client:
         reader = client.do_get(client.get_flight_info(path("big")).endpoints[0].ticket)

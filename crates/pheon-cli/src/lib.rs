@@ -50,6 +50,10 @@ enum Verb {
     /// Execute one SQL statement.
     #[cfg(feature = "sql")]
     Sql(verbs::sql::Args),
+    /// Say that this build has no SQL, and how to get it.
+    #[cfg(not(feature = "sql"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Sql(verbs::no_sql::Args),
     /// Check every byte of a dataset (default: of all datasets).
     Verify(verbs::verify::Args),
     /// Merge a dataset's segments into one.
@@ -111,6 +115,8 @@ fn dispatch(verb: Verb, out: &mut dyn Write) -> Result<(), Failure> {
         Verb::Scan(args) => verbs::scan::run(&args, out),
         #[cfg(feature = "sql")]
         Verb::Sql(args) => verbs::sql::run(&args, out),
+        #[cfg(not(feature = "sql"))]
+        Verb::Sql(args) => verbs::no_sql::run(&args),
         Verb::Verify(args) => verbs::verify::run(&args, out),
         Verb::Compact(args) => verbs::compact::run(&args, out),
         Verb::Gc(args) => verbs::gc::run(&args, out),

@@ -156,24 +156,42 @@ pub(crate) fn run(caller: &Caller, store: &Store, body: &[u8]) -> Result<Vec<u8>
 #[derive(Default)]
 struct Changed<'a> {
     cleared: bool,
-    keys: HashMap<Bytes<'a>, Option<(u8, Vec<u8>)>>,
-    /// In the order in which keys were first changed, which becomes the map's.
+    keys: HashMap<Bytes<'a>, Entry>,
+    /// In the order in which keys were first changed, which becomes the map's. One that was deleted and is set again
+    /// comes once more, and its last place counts.
     order: Vec<Bytes<'a>>,
+}
+
+/// What becomes of a key.
+struct Entry {
+    stored: Option<(u8, Vec<u8>)>,
+    /// Its place in `order`.
+    place: usize,
+    /// Whether it was deleted in between, and so leaves its place in the map.
+    was_deleted: bool,
 }
 
 impl<'a> Changed<'a> {
     fn get(&self, map: &LiveMap, key: Bytes<'a>) -> Result<Option<(u8, Vec<u8>)>, Status> {
         match self.keys.get(key) {
-            Some(changed) => Ok(changed.clone()),
+            Some(changed) => Ok(changed.stored.clone()),
             None if self.cleared => Ok(None),
             None => map.get_with(key, |entry| (entry.meta(), entry.value().to_vec())).map_err(|e| status::of_live(&e)),
         }
     }
 
-    fn put(&mut self, key: Bytes<'a>, entry: Option<(u8, Vec<u8>)>) {
-        if self.keys.insert(key, entry).is_none() {
-            self.order.push(key);
-        }
+    fn put(&mut self, key: Bytes<'a>, stored: Option<(u8, Vec<u8>)>) {
+        let before = self.keys.get(key);
+        let comes_back = stored.is_some() && before.is_some_and(|before| before.stored.is_none());
+        let place = match before {
+            Some(before) if !comes_back => before.place,
+            _ => {
+                self.order.push(key);
+                self.order.len() - 1
+            }
+        };
+        let was_deleted = stored.is_none() || before.is_some_and(|before| before.was_deleted);
+        self.keys.insert(key, Entry { stored, place, was_deleted });
     }
 }
 
@@ -257,11 +275,17 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
 }
 
 impl<'a> Changed<'a> {
+    /// First what makes room.
     fn changes<'c>(&'c self) -> impl Iterator<Item = Change<'c>> {
-        self.order.iter().map(|&key| match &self.keys[key] {
-            Some((meta, value)) => Change::Put { key, meta: *meta, value },
-            None => Change::Delete { key },
-        })
+        let placed = self.order.iter().enumerate().map(|(place, &key)| (place, key, &self.keys[key]));
+        let deletes = placed
+            .clone()
+            .filter(|(place, _, entry)| entry.was_deleted && entry.place == *place)
+            .map(|(_, key, _)| Change::Delete { key });
+        let puts = placed.filter(|(place, _, entry)| entry.place == *place).filter_map(|(_, key, entry)| {
+            entry.stored.as_ref().map(|(meta, value)| Change::Put { key, meta: *meta, value })
+        });
+        deletes.chain(puts)
     }
 }
 

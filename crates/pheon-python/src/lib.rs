@@ -57,6 +57,8 @@ mod _native {
     #[pymodule_export]
     use super::remote::{RemoteBatchIter, RemoteClient, RemoteMapHandle, RemoteRowIter, RemoteTableHandle};
     #[pymodule_export]
+    use super::sql::parameter_row;
+    #[pymodule_export]
     use super::store::StoreHandle;
     #[pymodule_export]
     use super::table::TableHandle;

@@ -1,9 +1,43 @@
 //! `Store.sql`: one statement; its rows as a `Batch`, or how many rows it changed.
 
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Field, Schema};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::batch::PyBatch;
+use crate::decode::ValueCodec;
+use crate::errors::arrow_error;
+use crate::ingest::plain_column_of_one;
+
 #[cfg(feature = "sql")]
 pub(crate) use with_engine::execute;
 #[cfg(not(feature = "sql"))]
 pub(crate) use without_engine::execute;
+
+/// One row of parameters, with a column for each value. Without SQL too: a server may have it.
+#[pyfunction]
+pub(crate) fn parameter_row(values: Vec<Bound<'_, PyAny>>) -> PyResult<PyBatch> {
+    let mut fields = Vec::with_capacity(values.len());
+    let mut columns = Vec::with_capacity(values.len());
+    for (value, number) in values.iter().zip(1..) {
+        let Some(column) = plain_column_of_one(value)? else {
+            let class = value.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "parameter {number}, of type {}: expected None, bool, int of 64 bits, float, str, bytes, date, time, \
+                 datetime, timedelta or Decimal; give others in Arrow data",
+                class.name()?
+            )));
+        };
+        fields.push(Field::new(format!("${number}"), column.data_type().clone(), true));
+        columns.push(column);
+    }
+    let codecs = vec![ValueCodec::Plain; columns.len()];
+    let row = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+    Ok(PyBatch::new(row.map_err(|e| arrow_error("collect parameters", &e))?, codecs))
+}
 
 #[cfg(feature = "sql")]
 mod with_engine {

@@ -7,7 +7,9 @@ its library.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from pheon._native import parameter_row
 
 if TYPE_CHECKING:
     from pheon._map import MapFace
@@ -116,8 +118,15 @@ def _iterable(keys: Any) -> Any:
     return keys
 
 
-def parameter_row(values: Any) -> Any:
-    """The values of one row of parameters as an Arrow table."""
-    import pyarrow as pa
-
-    return pa.table({f"${number}": pa.array([value]) for number, value in enumerate(values, 1)})
+def parameter_rows(parameters: Any) -> Any:
+    """The parameters of a statement as Arrow data: a list or tuple is one row, Arrow data is there already."""
+    if parameters is None or is_arrow(parameters):
+        return parameters
+    # A dict would give its names, text its characters, a set no order.
+    if not isinstance(parameters, (list, tuple)):
+        raise TypeError(
+            f"parameters are a list or tuple of values in the order of the placeholders, or Arrow data with a row for "
+            f"each execution, got {type(parameters).__name__}"
+        )
+    values = list(cast("list[Any]", parameters))
+    return parameter_row(values) if values else None

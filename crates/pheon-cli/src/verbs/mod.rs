@@ -10,6 +10,8 @@ pub(crate) mod info;
 pub(crate) mod live;
 pub(crate) mod ls;
 pub(crate) mod memory;
+#[cfg(not(feature = "sql"))]
+pub(crate) mod no_sql;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 mod scan_format;

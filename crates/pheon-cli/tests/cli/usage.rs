@@ -53,6 +53,19 @@ fn bad_usage_ends_with_2() {
     assert_eq!(world.ok(["versions", s, "words", "--json"]).matches("\"version\"").count(), 1, "nothing was built");
 }
 
+#[cfg(not(feature = "sql"))]
+#[test]
+fn without_sql_the_verb_says_how_to_get_it() {
+    let world = World::with_words();
+    let store = world.store();
+    for args in [&["sql"][..], &["sql", &store, "select 1"], &["sql", &store, "select 1", "--json"], &["sql", "--help"]]
+    {
+        let run = world.run(args);
+        assert_eq!((run.code, run.out.as_str()), (1, ""), "{args:?}: {run:?}");
+        assert!(run.err.contains("this build of Pheon has no SQL"), "{args:?}: {run:?}");
+    }
+}
+
 #[test]
 fn a_missing_store_is_not_created() {
     let world = World::new();

@@ -18,12 +18,22 @@ async function ask(path, body, options = {}) {
   const bearer = options.bearer || token;
   if (bearer) headers.authorization = "Bearer " + bearer;
   if (body !== undefined) headers["content-type"] = "application/json";
+  // Text is JSON already.
+  const sent = typeof body === "string" ? body : JSON.stringify(body);
   const response = await fetch("api/" + path, {
     method: body === undefined ? "GET" : "POST", headers, signal: options.signal,
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined ? undefined : sent,
   });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
+  const text = await response.text();
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    // What refuses a request before it is read, here or on the way, says so in plain text.
+    answer = { error: text.trim() };
+    if (response.ok) throw new Error("unexpected answer: " + answer.error);
+  }
+  if (!response.ok) throw Object.assign(new Error(answer.error || "status " + response.status), { status: response.status });
   return answer;
 }
 
@@ -246,22 +256,31 @@ async function show(name, offset, version) {
   for (const row of $("datasets").tBodies[0]?.rows ?? []) row.classList.toggle("chosen", row.cells[0].textContent === name);
 }
 
-// Text for text and for what text stands for, as dates; a number where the key is one; for several columns a JSON list.
+// A key as JSON: text, also for what text stands for, as numbers and dates; for several columns the list that was given,
+// as it was given: a number of this language has 53 bits.
 function keyOf(text) {
-  if (shown.key.length > 1) return JSON.parse(text);
+  if (shown.key.length > 1) {
+    let list;
+    try {
+      list = JSON.parse(text);
+    } catch {
+      list = null;
+    }
+    if (!Array.isArray(list)) throw new Error("a key of several columns is a JSON list, such as [\"a\", 1]");
+    return text;
+  }
   const column = shown.columns.find((c) => c.name === shown.key[0]);
-  if (column.type === "Boolean") return text === "true";
-  return text;
+  if (column.type === "Boolean") {
+    const truth = text.trim().toLowerCase();
+    if (truth !== "true" && truth !== "false") throw new Error("the key is true or false");
+    return truth;
+  }
+  return JSON.stringify(text);
 }
 
 async function probe() {
-  let key;
-  try {
-    key = keyOf($("key").value);
-  } catch {
-    throw new Error("a key of several columns is a JSON list, such as [\"a\", 1]");
-  }
-  const p = await ask("datasets/" + encodeURIComponent(shown.name) + "/probe", { key, version: shown.version });
+  const asked = "{\"key\":" + keyOf($("key").value) + ",\"version\":" + JSON.stringify(shown.version) + "}";
+  const p = await ask("datasets/" + encodeURIComponent(shown.name) + "/probe", asked);
   $("probed").hidden = false;
   facts("timing", [
     ["found", p.found === 0 ? "no row" : count(p.found, "row")],
@@ -323,8 +342,14 @@ async function run() {
   }
 }
 
+// A server that listens at all addresses names none that a client could connect to; the page's own is one.
+function reachable(location) {
+  return location.replace(/^([a-z+]+:\/\/)(?:0\.0\.0\.0|\[::\])(?=:|$)/, (_, scheme) => scheme + window.location.hostname);
+}
+
 async function start() {
   me = await ask("me");
+  me.location = reachable(me.location);
   $("where").textContent = me.location;
   $("who").textContent = (me.open ? "no login needed" : me.name) + " · Pheon " + me.version;
   document.title = "Pheon · " + me.location;

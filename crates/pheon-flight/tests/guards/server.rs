@@ -73,13 +73,23 @@ impl Running {
 
     /// Waits until the metrics have a line.
     pub(crate) async fn expect_metric(&self, line: &str) {
+        self.until_metrics(line, |l| l == line).await;
+    }
+
+    /// Waits until something has happened at least once, by the name of its metric and its labels.
+    pub(crate) async fn expect_some(&self, name: &str) {
+        let counted = |l: &str| l.strip_prefix(name).and_then(|count| count.trim().parse::<f64>().ok());
+        self.until_metrics(name, |l| counted(l).is_some_and(|count| count >= 1.0)).await;
+    }
+
+    async fn until_metrics(&self, what: &str, is_it: impl Fn(&str) -> bool) {
         let found = async {
-            while !self.metrics.render().lines().any(|l| l == line) {
+            while !self.metrics.render().lines().any(&is_it) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let in_time = tokio::time::timeout(WATCHDOG, found).await;
-        assert!(in_time.is_ok(), "no {line} in\n{}", self.metrics.render());
+        assert!(in_time.is_ok(), "no {what} in\n{}", self.metrics.render());
     }
 }
 

@@ -128,7 +128,7 @@ fn taking_from_the_end_does_not_keep_dropped_chunks() {
 
 #[test]
 fn one_write_evicts_some_of_what_is_too_old_and_none_of_it_is_shown() {
-    let age = Duration::from_secs(1);
+    let age = Duration::from_secs(4);
     let scratch = Scratch::with(&LiveOptions { max_age: age, ..LiveOptions::default() });
     let map = &scratch.map;
     let names = keys(0, 5000);

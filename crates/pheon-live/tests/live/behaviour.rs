@@ -206,8 +206,12 @@ fn the_least_recently_written_entries_go_first() {
 fn entries_that_are_too_old_are_not_there() {
     let age = Duration::from_millis(150);
     let scratch = Scratch::with(&LiveOptions { max_age: age, ..LiveOptions::default() });
-    put(&scratch.map, b"a", b"1").unwrap();
-    assert!(scratch.map.contains(b"a").unwrap());
+    // A machine may be so slow that it is too old already.
+    let is_there = (0..1000).any(|_| {
+        put(&scratch.map, b"a", b"1").unwrap();
+        scratch.map.contains(b"a").unwrap()
+    });
+    assert!(is_there);
     std::thread::sleep(age + Duration::from_millis(50));
     assert!(!scratch.map.contains(b"a").unwrap());
     assert!(scratch.map.snapshot().unwrap().get(b"a").unwrap().is_none() && all(&scratch.map).is_empty());
@@ -368,11 +372,11 @@ fn entries_that_are_evicted_make_room_for_bytes() {
     let value = [1; 900];
     let key = |i: u32| i.to_be_bytes();
     let record_bytes = 952;
-    let options = LiveOptions { max_age: Duration::from_secs(2), max_bytes: 200_000, ..LiveOptions::default() };
+    let options = LiveOptions { max_age: Duration::from_secs(5), max_bytes: 200_000, ..LiveOptions::default() };
     let scratch = Scratch::with(&options);
     let full = (0..).find(|&i| put(&scratch.map, &key(i), &value).is_err()).unwrap();
     assert_eq!(full, 200_000 / record_bytes);
-    std::thread::sleep(Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(5100));
     // One record needs one place, a batch as many as it has records; none is refused for what is too old.
     put(&scratch.map, &key(1000), &value).unwrap();
     locked(&scratch.map, || {

@@ -282,6 +282,16 @@ fn pickle<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     Ok(dumps.bind(py).call1((object,))?.cast_into()?)
 }
 
+/// A column of one object that stands for itself: `None` for those that only a codec stores.
+pub(crate) fn plain_column_of_one(object: &Bound<'_, PyAny>) -> PyResult<Option<ArrayRef>> {
+    let mut scan = KindScan::default();
+    scan.look(object, 0)?;
+    match scan.value_kind() {
+        Ok(kind) if kind != Kind::Msgpack => column_of_one(object, ValueCodec::Plain).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// A column of one object, in the kind that it needs by itself.
 pub(crate) fn column_of_one(object: &Bound<'_, PyAny>, codec: ValueCodec) -> PyResult<ArrayRef> {
     let mut scan = KindScan::default();

@@ -17,7 +17,7 @@ use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
 use serde_json::{Value, json};
 
 use super::dataset::Dataset;
-use super::errors::client_error;
+use super::errors::{RemoteError, client_error};
 use super::iter::{RemoteBatchIter, batch_with_codecs};
 use super::link::{Link, collect};
 use super::live;
@@ -315,6 +315,14 @@ impl RemoteClient {
         pickle: bool,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let body = live::body(name, operations, pickle)?;
+        if body.len() > live::BODY_BYTES_MAX {
+            return Err(RemoteError::new_err(format!(
+                "change a live map: {} operations in {} bytes; a server takes at most {} at once: send fewer",
+                operations.len(),
+                body.len(),
+                live::BODY_BYTES_MAX
+            )));
+        }
         let answers = self.link.call(py, |client| client.action("live", body))?;
         live::results(py, answers.first().map_or(&[][..], AsRef::as_ref), operations.len())
     }

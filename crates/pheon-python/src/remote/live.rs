@@ -10,6 +10,9 @@ use rmp::encode::{write_array_len, write_bin, write_nil, write_str};
 use super::errors::RemoteError;
 use crate::live::{encode_key, encode_value};
 
+/// Bytes of a body: what a server takes in one message, less what is around it there.
+pub(super) const BODY_BYTES_MAX: usize = (64 << 20) - 1024;
+
 /// The body for operations, each a tuple of its name, its key if it has one, and values: `None` for no value, else a
 /// tuple of one, or bytes for a value in its encoding.
 pub(super) fn body(map: &str, operations: &Bound<'_, PyList>, pickle: bool) -> PyResult<Vec<u8>> {
