@@ -228,3 +228,43 @@ def test_a_bulk_ingest_is_cancelled(filled: pheon.Store, store_path: Path, token
         assert isinstance(ended[0], Exception), ended
         assert "cancel" in str(ended[0])
     assert "taken" not in filled
+
+
+def test_a_change_that_runs_out_of_time_is_not_published(filled: pheon.Store, store_path: Path) -> None:
+    schema = filled.table("words").to_pyarrow().schema.remove_metadata()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        begun.set()
+        goes_on.wait(WATCHDOG_SECONDS)
+        msg = "never mind"
+        raise ValueError(msg)
+        yield
+
+    def hold_lock() -> None:
+        with pytest.raises(pheon.Error, match="never mind"):
+            filled.append("words", pa.RecordBatchReader.from_batches(schema, rows()))
+
+    holding = threading.Thread(target=hold_lock)
+    holding.start()
+    try:
+        assert begun.wait(WATCHDOG_SECONDS)
+        with (
+            FlightServer(store_path, "--limit", "query_time_max=3s") as server,
+            dbapi.connect(server.location, autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            for statement in ("update words set number = 0", "delete from words where number < 10"):
+                with pytest.raises(dbapi.Error, match="query_time_max"):
+                    cursor.execute(statement)
+            goes_on.set()
+            holding.join()
+            cursor.execute("insert into words values ('word', 1)")
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                assert filled.table("words").version == 2
+                time.sleep(0.02)
+    finally:
+        goes_on.set()
+        holding.join()
+    assert filled.map("words")["word 0007"] == 7
