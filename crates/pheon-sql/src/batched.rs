@@ -19,6 +19,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator};
 use pheon::{ReadError, Table};
 
 use crate::error::SqlError;
+use crate::memory::bytes_of;
 use crate::provider::PheonTable;
 use crate::scan::relabelled;
 
@@ -153,7 +154,7 @@ fn lookup(table: &Table, keys: &ArrayRef, rows_max: usize, memory: &MemoryReserv
     let width = table.nbytes()? as usize / table.num_rows().max(1) + ROW_BYTES;
     memory.try_resize(rows.saturating_mul(width))?;
     let (positions, rows) = table.lookup(&keys.slice(0, taken), None)?;
-    memory.try_resize(rows.get_array_memory_size() + positions.get_array_memory_size())?;
+    memory.try_resize(bytes_of(&rows) + positions.len() * ROW_BYTES)?;
     Ok(Found { taken, positions, rows })
 }
 

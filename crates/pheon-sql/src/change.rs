@@ -19,6 +19,7 @@ use crate::analysis::{Action, Present};
 use crate::catalog::resolve;
 use crate::engine::Engine;
 use crate::error::SqlError;
+use crate::memory::bytes_of;
 use crate::session::Session;
 use crate::statement::Planned;
 use crate::syntax::Conflict;
@@ -427,12 +428,6 @@ async fn delete_keys(
     }
     let keys: Vec<&dyn Array> = keys.iter().map(AsRef::as_ref).collect();
     Ok(Some(Keys { keys: concat(&keys)?, memory }))
-}
-
-/// What rows take when they are copied; a batch itself may be a small part of large buffers.
-fn bytes_of(batch: &RecordBatch) -> usize {
-    let bytes_of = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
-    batch.columns().iter().map(bytes_of).sum()
 }
 
 fn names_only(predicate: &Expr, key: &[String]) -> Result<bool, SqlError> {
