@@ -7,6 +7,7 @@ import decimal
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,11 @@ def test_an_ingest_that_fails_publishes_nothing(cursor: dbapi.Cursor, filled: ph
 
     with pytest.raises(dbapi.Error):
         cursor.adbc_ingest("broken", pa.RecordBatchReader.from_batches(INGESTED.schema, rows()), mode="create")
-    assert "broken" not in filled
+    # The server hears of it when the stream ends, which may be later.
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        assert "broken" not in filled
+        time.sleep(0.02)
 
 
 # What there is ----------------------------------------------------------------------------------------------------

@@ -173,9 +173,26 @@ def test_a_query_has_its_time(store: pheon.Store, store_path: Path) -> None:
         assert "query_time_max" in text
 
 
-def test_what_others_ask_is_theirs(service: Service, tokens: Path) -> None:
-    service.api("sql", {"sql": "select 1"})
-    assert service.api("queries")["slow"] is not None
-    status, text = service.http("/api/queries", token="wrong")
-    assert status == 401
-    assert "error" in json.loads(text)
+def test_what_others_ask_is_theirs(store: pheon.Store, store_path: Path, tokens: Path, alice: str) -> None:
+    store.put("t", numbers(10), key="k", unique=True)
+    bob = make_token(tokens, "bob", read="*", write="*", admin="*")
+    options = ("--token-file", str(tokens), "--limit", "slow_query=1ms")
+    with Service(store_path, *options, token=alice) as service:
+        ended: list[tuple[int, str]] = []
+        asking = threading.Thread(target=lambda: ended.append(service.http("/api/sql", {"sql": LONG})))
+        asking.start()
+        deadline = time.monotonic() + WATCHDOG_SECONDS
+        while not (running := service.api("queries")["running"]):
+            assert time.monotonic() < deadline
+            assert not ended, ended
+        assert service.api("queries", token=bob) == {"running": [], "slow": []}
+        assert service.api(f"queries/{running[0]['id']}/cancel", {}, token=bob) == {"cancelled": False}
+        assert [q["id"] for q in service.api("queries")["running"]] == [running[0]["id"]]
+        assert not ended, ended
+        assert service.api(f"queries/{running[0]['id']}/cancel", {}) == {"cancelled": True}
+        asking.join()
+        assert LONG in [q["text"] for q in service.api("queries")["slow"]]
+        assert service.api("queries", token=bob) == {"running": [], "slow": []}
+        status, text = service.http("/api/queries", token="wrong")
+        assert status == 401
+        assert "error" in json.loads(text)

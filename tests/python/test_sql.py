@@ -61,6 +61,16 @@ def test_changes_and_errors(store: pheon.Store) -> None:
         store.sql("copy t to '/tmp/x.csv'")
 
 
+def test_a_conflict_keeps_no_column_silently(store: pheon.Store) -> None:
+    """Rows are replaced as a whole: a column that is not set would lose its value."""
+    for columns in ("", " (id, name)"):
+        with pytest.raises(ValueError, match=r"'?\"?name\"?'? as it was"):
+            store.sql(f"insert into t{columns} values (1, 'x') on conflict (id) do update set id = excluded.id")
+    assert rows(store.sql("select name from t where id = 1")) == [("name 1",)]
+    assert store.sql("insert into t values (1, 'x') on conflict (id) do update set name = excluded.name") == 1
+    assert rows(store.sql("select name from t where id = 1")) == [("x",)]
+
+
 def test_ctrl_c_ends_a_statement_and_nothing_is_published(store: pheon.Store) -> None:
     """Whether it computes rows, or writes them."""
     endless = (
@@ -68,8 +78,9 @@ def test_ctrl_c_ends_a_statement_and_nothing_is_published(store: pheon.Store) ->
     )
     for statement in (endless, f"create table made as {endless}"):
         timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
+            # Within, however long the machine takes to get here.
+            timer.start()
             store.sql(statement)
         timer.join()
     assert list(store) == ["t"]

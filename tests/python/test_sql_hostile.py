@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import dbapi
 from flight_server import FlightServer
+from service import WATCHDOG_SECONDS
 
 import pheon
 
@@ -23,6 +26,9 @@ for level in range(1, 41):
 DOUBLED += " select max(length(s)) from t40"
 
 RECURSIVE = "with recursive t as (select {} as n union all select {} from t) select count(*) from t"
+
+LIST = "string_to_array(repeat('a,', 1000000), ',')"
+LONG = "repeat('x', 1000000)"
 
 BOMBS = {
     "a cross join without end": "select count(*) from words a, words b, words c, words d where a.n + b.n + c.n < d.n",
@@ -46,6 +52,15 @@ BOMBS = {
     "a very long statement": f"select '{'x' * (2 << 20)}'",
     "many joins": f"select count(*) from words {'natural join words ' * 500}",
     "many placeholders": f"select {', '.join('?' * 10_000)}",
+    "a list of long texts": f"select array_replace_all({LIST}, 'a', {LONG})",
+    "a list of some long texts": f"select array_replace_n({LIST}, 'a', {LONG}, 900000)",
+    "a list that grows by long texts": f"select array_resize(['a'], 1000000, {LONG})",
+    "nulls as long texts": f"select length(array_to_string(array_repeat('a', 1000000), ',', {LONG}))",
+    "lists side by side": f"select arrays_zip(generate_series(1, 1000000), {', '.join(['[1]'] * 10_000)})",
+    "groups within groups": f"select regexp_match(repeat('x', 10000000), '{'(' * 200}.*{')' * 200}')",
+    "a long format": "select to_char(now(), repeat('%c', 5000000))",
+    "lists of all rows before": "select array_agg(value) over (order by value) from generate_series(1, 1000000)",
+    "a null of fixed size": "select word, arrow_cast(null, 'FixedSizeBinary(2000000000)') from words",
     "a file": "select * from '/etc/passwd'",
     "a file made": "copy words to '/tmp/pheon-hostile'",
     "a setting": "set datafusion.runtime.memory_limit = '1T'",
@@ -53,13 +68,21 @@ BOMBS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightServer]:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("hostile") / "store"
     with pheon.open(path) as store:
         words = {"word": [f"word {i:04}" for i in range(2000)], "n": list(range(2000))}
         store.put("words", pa.table(words), key="word", unique=True)
-    options = [text for name, value in LIMITS.items() for text in ("--limit", f"{name}={value}")]
-    with FlightServer(path, *options) as running:
+    return path
+
+
+def limited(path: Path, **limits: str) -> FlightServer:
+    return FlightServer(path, *(text for name, value in limits.items() for text in ("--limit", f"{name}={value}")))
+
+
+@pytest.fixture(scope="module")
+def server(path: Path) -> Iterator[FlightServer]:
+    with limited(path, **LIMITS) as running:
         yield running
 
 
@@ -67,6 +90,16 @@ def ask(location: str, statement: str) -> list[tuple[object, ...]]:
     with dbapi.connect(location, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall()
+
+
+def serves(server: FlightServer) -> bool:
+    """On a slow machine, which a bomb still keeps busy, the limit of time may be for this statement too."""
+    try:
+        return ask(server.location, "select count(*) from words") == [(2000,)]
+    except dbapi.Error as error:
+        if "query_time_max" not in str(error):
+            raise
+        return False
 
 
 def resident_bytes(server: FlightServer) -> int:
@@ -79,25 +112,43 @@ def resident_bytes(server: FlightServer) -> int:
 def test_a_limit_answers(server: FlightServer, name: str) -> None:
     with pytest.raises(dbapi.Error):
         ask(server.location, BOMBS[name])
-    assert ask(server.location, "select count(*) from words") == [(2000,)]
+    deadline = time.monotonic() + WATCHDOG_SECONDS
+    while not serves(server):
+        assert time.monotonic() < deadline
     assert resident_bytes(server) < RESIDENT_BYTES_MAX
 
 
-def test_others_are_served_meanwhile(server: FlightServer) -> None:
-    failures: list[Exception] = []
+def test_others_are_served_meanwhile(path: Path) -> None:
+    ended: list[Exception] = []
+    hogs = []
+    with limited(path, **{**LIMITS, "query_time_max": "10m"}) as server:
 
-    def hog() -> None:
-        try:
-            ask(server.location, BOMBS["a cross join without end"])
-        except dbapi.Error as error:
-            failures.append(error)
+        def hog(cursor: dbapi.Cursor) -> None:
+            try:
+                cursor.execute(BOMBS["a cross join without end"])
+                cursor.fetchall()
+            except (dbapi.Error, pa.ArrowException, OSError) as error:
+                ended.append(error)
 
-    hogs = [threading.Thread(target=hog) for _ in range(8)]
-    for thread in hogs:
-        thread.start()
-    with dbapi.connect(server.location, autocommit=True) as connection:
-        assert connection.adbc_get_table_types() == ["TABLE"]
-    for thread in hogs:
-        thread.join()
-    assert len(failures) == len(hogs)
-    assert ask(server.location, "select n from words where word = 'word 0007'") == [(7,)]
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                connection = stack.enter_context(dbapi.connect(server.location, autocommit=True))
+                cursor = stack.enter_context(connection.cursor())
+                hogs.append((cursor, threading.Thread(target=hog, args=[cursor])))
+            for _, thread in hogs:
+                thread.start()
+            # They are at work before and after others are answered.
+            time.sleep(1)
+            for _ in range(3):
+                assert all(thread.is_alive() for _, thread in hogs), ended
+                assert ask(server.location, "select n from words where word = 'word 0007'") == [(7,)]
+            assert all(thread.is_alive() for _, thread in hogs), ended
+            assert not ended
+            for cursor, thread in hogs:
+                deadline = time.monotonic() + WATCHDOG_SECONDS
+                while thread.is_alive():
+                    assert time.monotonic() < deadline
+                    cursor.adbc_cancel()
+                    thread.join(0.1)
+        assert len(ended) == len(hogs)
+        assert all("cancel" in str(error).lower() for error in ended), ended

@@ -11,6 +11,10 @@ pub trait Access: Debug + Send + Sync {
     fn may_write(&self, dataset: &str) -> bool;
     /// Whether it may be dropped.
     fn may_admin(&self, dataset: &str) -> bool;
+    /// Whether it may be named at all: who may only write still names the table that is written to.
+    fn may_name(&self, dataset: &str) -> bool {
+        self.may_read(dataset) || self.may_write(dataset) || self.may_admin(dataset)
+    }
 }
 
 /// Everything is allowed: for a caller that can read the store's files anyway.

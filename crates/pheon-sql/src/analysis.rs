@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Constraint, TableReference};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan, WriteOp};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, TableScan, WriteOp};
 
 use crate::access::Access;
-use crate::catalog::{CATALOG, SCHEMA, dataset_of};
+use crate::catalog::{CATALOG, Pinned, SCHEMA, dataset_of, resolve};
 use crate::error::SqlError;
+use crate::provider::PheonTable;
+use crate::session::Session;
 use crate::syntax::Conflict;
 
 /// What becomes of rows whose key comes in again.
@@ -33,8 +36,7 @@ pub(crate) enum Action {
         name: String,
         rows: LogicalPlan,
         present: Present,
-        /// Columns that `ON CONFLICT` names.
-        conflict: Vec<String>,
+        conflict: Option<Conflict>,
     },
     /// All columns of the rows that change, as they become; `None`: they all go.
     Update {
@@ -73,7 +75,6 @@ impl Action {
                             (InsertOp::Replace, _) => Present::Replace,
                             _ => Present::Error,
                         };
-                        let conflict = conflict.map(|conflict| conflict.columns).unwrap_or_default();
                         Self::Insert { name, rows, present, conflict }
                     }
                     WriteOp::Insert(InsertOp::Overwrite) => return unsupported("INSERT OVERWRITE"),
@@ -151,35 +152,62 @@ impl Action {
         }
     }
 
-    /// Rights on everything that is read and changed; and that what rows come from changes nothing itself.
-    pub(crate) fn check(&self, access: &dyn Access, read_only: bool) -> Result<(), SqlError> {
+    /// Rights on everything that is read and changed; and that what rows come from changes nothing itself. Names stand for
+    /// the datasets that were opened by them.
+    pub(crate) fn check(&self, access: &dyn Access, session: &Session, pinned: &Pinned) -> Result<(), SqlError> {
         if let Some(rows) = self.rows() {
             check_rows(rows, access)?;
         }
-        let (allowed, action, name) = match self {
+        let (allowed, action, dataset) = match self {
             Self::Query(_) => return Ok(()),
-            Self::Insert { name, .. } | Self::Create { name, .. } => (access.may_write(name), "write", name),
-            Self::Update { name, .. } | Self::Delete { name, .. } => {
-                (access.may_write(name) && access.may_read(name), "write", name)
+            Self::Create { name, .. } => (access.may_write(name), "write", name.clone()),
+            Self::Insert { name, .. } => {
+                let dataset = pinned.dataset_named(name);
+                (access.may_write(&dataset), "write", dataset)
             }
-            Self::Drop { name, .. } => (access.may_admin(name), "drop", name),
+            Self::Update { name, .. } | Self::Delete { name, .. } => {
+                let dataset = pinned.dataset_named(name);
+                (access.may_write(&dataset) && access.may_read(&dataset), "write", dataset)
+            }
+            Self::Drop { name, .. } => {
+                let dataset = resolve(session.engine().store(), access, name)?.unwrap_or_else(|| name.clone());
+                (access.may_admin(&dataset), "drop", dataset)
+            }
         };
         if !allowed {
-            return Err(SqlError::Denied { action, dataset: name.clone() });
+            return Err(SqlError::Denied { action, dataset });
         }
-        if read_only { Err(SqlError::ReadOnly) } else { Ok(()) }
+        if session.is_read_only() { Err(SqlError::ReadOnly) } else { Ok(()) }
     }
+
+    /// Whether its rows tell which datasets there are, which depends on rights.
+    pub(crate) fn tells_names(&self) -> Result<bool, SqlError> {
+        let mut tells = false;
+        if let Some(rows) = self.rows() {
+            rows.apply_with_subqueries(|node| {
+                if let LogicalPlan::TableScan(scan) = node {
+                    tells |= table_of(scan)?.is_none();
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(tells)
+    }
+}
+
+/// The dataset's name that a scan reads, if it reads one; there are also those of the catalogue itself, of functions, and
+/// of a recursion's own rows.
+fn table_of(scan: &TableScan) -> datafusion::common::Result<Option<String>> {
+    let provider = source_as_provider(&scan.source)?;
+    Ok(provider.downcast_ref::<PheonTable>().map(|table| table.table().name().to_owned()))
 }
 
 fn check_rows(plan: &LogicalPlan, access: &dyn Access) -> Result<(), SqlError> {
     plan.apply_with_subqueries(|node| {
         let refused = match node {
-            LogicalPlan::TableScan(scan) => {
-                let dataset = dataset_of(scan.table_name.table());
-                let ours = scan.table_name.schema().is_none_or(|s| s == SCHEMA);
-                (ours && !access.may_read(dataset))
-                    .then(|| SqlError::Denied { action: "read", dataset: dataset.to_owned() })
-            }
+            LogicalPlan::TableScan(scan) => table_of(scan)?
+                .filter(|dataset| !access.may_read(dataset))
+                .map(|dataset| SqlError::Denied { action: "read", dataset }),
             LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => {
                 let problem = "a statement that changes something within another one is not supported".to_owned();
                 Some(SqlError::Unsupported { problem })

@@ -1,7 +1,7 @@
-//! Many rows of parameters at once: `where key = ?` for all of them is one lookup in the index.
+//! Many rows of parameters at once: `where key = ?` for a batch of them is one lookup in the index.
 //!
 //! The plan of such a statement is a chain of projections and filters above a table, each row by itself. So the rows of
-//! all keys are looked up first, in the order of the parameters, with the other parameters as further columns beside
+//! these keys are looked up first, in the order of the parameters, with the other parameters as further columns beside
 //! them; the rest of the plan, in which placeholders became columns, then runs once over all of them.
 
 use std::sync::Arc;
@@ -12,12 +12,14 @@ use arrow_select::take::take;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::expr::{Alias, BinaryExpr, Placeholder};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator};
-use pheon::ReadError;
+use pheon::{ReadError, Table};
 
-use crate::error::{SqlError, read_failed};
+use crate::error::SqlError;
+use crate::memory::bytes_of;
 use crate::provider::PheonTable;
 use crate::scan::relabelled;
 
@@ -25,9 +27,17 @@ use crate::scan::relabelled;
 const PREFIX: &str = "__pheon_parameter_";
 /// The table that has only parameters.
 const PARAMETERS: &str = "__pheon_parameters";
+/// What a lookup notes of each row that it finds.
+const ROW_BYTES: usize = 16;
 
-/// The answer to all rows of parameters.
-pub(crate) enum Batched {
+/// The answer to rows of parameters.
+pub(crate) struct Batched {
+    /// How many of them, from the first on.
+    pub(crate) taken: usize,
+    pub(crate) answer: Answer,
+}
+
+pub(crate) enum Answer {
     /// Here it is.
     Rows(RecordBatch),
     /// This plan, without placeholders, has it; rows must stay in order.
@@ -40,13 +50,16 @@ enum Node {
     Filter(Expr),
 }
 
-/// `plan` for all rows of parameters; `None` if it is not of that form. `given`: as they came, `values`: in the types of
-/// the statement.
+/// `plan` for the first rows of parameters; `None` if it is not of that form. `given`: as they came, `values`: in the types
+/// of the statement. What is looked up for them are about `rows_max` rows, or those of one key, which `memory` counts.
 pub(crate) fn batched(
     plan: &LogicalPlan,
     given: &RecordBatch,
     values: &RecordBatch,
+    rows_max: usize,
+    memory: &MemoryReservation,
 ) -> Result<Option<Batched>, SqlError> {
+    let (mut taken, mut values) = (values.num_rows(), values.clone());
     // From the top to the leaf.
     let mut nodes = Vec::new();
     let mut at = plan;
@@ -79,25 +92,28 @@ pub(crate) fn batched(
             let Some(table) = provider.downcast_ref::<PheonTable>() else { return Ok(None) };
             let name = name.unwrap_or_else(|| scan.table_name.clone());
             let Some(keys) = take_keys(&mut nodes, table, given) else { return Ok(None) };
-            let found = match table.table().lookup(&keys.given, None) {
+            let found = match lookup(table.table(), &keys.given, rows_max, memory) {
                 // Of a type that the engine does not convert, such as a number as text.
-                Err(ReadError::KeyType { .. }) => table.table().lookup(&take_struct(&keys.columns, values), None),
+                Err(SqlError::Read(ReadError::KeyType { .. })) => {
+                    lookup(table.table(), &take_struct(&keys.columns, &values), rows_max, memory)
+                }
                 other => other,
             };
-            let (positions, rows) = found.map_err(read_failed)?;
-            let rows = relabelled(rows, &datafusion::catalog::TableProvider::schema(table))?;
+            let found = found?;
+            (taken, values) = (found.taken, values.slice(0, found.taken));
+            let rows = relabelled(found.rows, &datafusion::catalog::TableProvider::schema(table))?;
             if let Some(rows) = columns_only(&nodes, &rows)? {
-                return Ok(Some(Batched::Rows(rows)));
+                return Ok(Some(Batched { taken, answer: Answer::Rows(rows) }));
             }
-            scan_of(name, beside(&rows, values, &positions)?)?
+            scan_of(name, beside(&rows, &values, &found.positions)?)?
         }
         LogicalPlan::Values(v) if v.values.len() == 1 => {
             let fields = v.schema.fields().iter();
             let exprs = v.values[0].iter().zip(fields).map(|(e, f)| Ok(columns_for(e.clone())?.alias(f.name())));
             let exprs = exprs.collect::<Result<Vec<_>, SqlError>>()?;
-            LogicalPlanBuilder::from(parameters_only(values)?).project(exprs)?.build()?
+            LogicalPlanBuilder::from(parameters_only(&values)?).project(exprs)?.build()?
         }
-        LogicalPlan::EmptyRelation(e) if e.produce_one_row => parameters_only(values)?,
+        LogicalPlan::EmptyRelation(e) if e.produce_one_row => parameters_only(&values)?,
         _ => return Ok(None),
     };
     let mut builder = LogicalPlanBuilder::from(base);
@@ -110,7 +126,36 @@ pub(crate) fn batched(
             }
         };
     }
-    Ok(Some(Batched::Plan(builder.build()?)))
+    Ok(Some(Batched { taken, answer: Answer::Plan(builder.build()?) }))
+}
+
+struct Found {
+    /// So many keys were looked up.
+    taken: usize,
+    /// Of the key that each row belongs to.
+    positions: UInt64Array,
+    rows: RecordBatch,
+}
+
+/// The rows of the first keys: as many keys as have about `rows_max` rows together, at least one.
+fn lookup(table: &Table, keys: &ArrayRef, rows_max: usize, memory: &MemoryReservation) -> Result<Found, SqlError> {
+    let keys = keys.slice(0, keys.len().min(rows_max.max(1)));
+    let (mut taken, mut rows) = (keys.len(), keys.len());
+    if !table.is_unique() {
+        (taken, rows) = (0, 0);
+        for of_key in table.lookup_counts(&keys)? {
+            if taken > 0 && rows + of_key > rows_max {
+                break;
+            }
+            (taken, rows) = (taken + 1, rows + of_key);
+        }
+    }
+    // Before there are any, by their mean width; then as they are.
+    let width = table.nbytes()? as usize / table.num_rows().max(1) + ROW_BYTES;
+    memory.try_resize(rows.saturating_mul(width))?;
+    let (positions, rows) = table.lookup(&keys.slice(0, taken), None)?;
+    memory.try_resize(bytes_of(&rows) + positions.len() * ROW_BYTES)?;
+    Ok(Found { taken, positions, rows })
 }
 
 /// Whether each row is by itself, and placeholders stand no higher than the first projection, above which the columns

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::logical_expr::TableType;
 use pheon::{ReadError, Store, Table};
 
 use crate::access::Access;
-use crate::error::{SqlError, read_failed};
+use crate::error::SqlError;
 use crate::provider::PheonTable;
 
 /// The one catalog.
@@ -27,13 +27,21 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
-    /// Opens a table unless it is open already.
-    pub(crate) fn open(&self, store: &Store, name: &str) -> std::result::Result<Option<Arc<PheonTable>>, ReadError> {
+    /// Opens a table that the caller may name, unless it is open already.
+    ///
+    /// # Errors
+    /// [`SqlError::Denied`] if he may not name what is called so, whether it is there or not.
+    pub(crate) fn open(
+        &self,
+        store: &Store,
+        access: &dyn Access,
+        name: &str,
+    ) -> std::result::Result<Option<Arc<PheonTable>>, SqlError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = tables.get(name) {
+        if let Some(table) = tables.get(name).filter(|table| access.may_name(table.table().name())) {
             return Ok(Some(table.clone()));
         }
-        let Some(table) = open(store, name)? else {
+        let Some(table) = open(store, access, name)? else {
             self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             return Ok(None);
         };
@@ -61,6 +69,17 @@ impl Pinned {
         })
     }
 
+    /// The dataset that a name in the statement stands for; the name itself if no table was opened by it.
+    pub(crate) fn dataset_named(&self, name: &str) -> String {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.get(name).map_or_else(|| name.to_owned(), |table| table.table().name().to_owned())
+    }
+
+    /// How many tables are open.
+    pub(crate) fn count(&self) -> usize {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Names and tables.
     pub(crate) fn tables(&self) -> BTreeMap<String, Arc<PheonTable>> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,24 +87,42 @@ impl Pinned {
     }
 }
 
-/// A dataset by its name, `name@version`, or by its name in other capitals if only one has it.
-fn open(store: &Store, name: &str) -> std::result::Result<Option<Table>, ReadError> {
+/// A dataset by its name, `name@version`, or by its name in other capitals.
+fn open(store: &Store, access: &dyn Access, name: &str) -> std::result::Result<Option<Table>, SqlError> {
     let found = |result: std::result::Result<Table, ReadError>| match result {
         Ok(table) => Ok(Some(table)),
         Err(ReadError::NotFound { .. } | ReadError::InvalidName { .. }) => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(SqlError::from(e)),
     };
-    if let Some(table) = found(store.table(name))? {
-        return Ok(Some(table));
-    }
     if let Some((dataset, version)) = split_version(name) {
-        return found(store.table_at(dataset, version));
+        return if access.may_name(dataset) {
+            found(store.table_at(dataset, version))
+        } else {
+            Err(SqlError::Denied { action: "read", dataset: dataset.to_owned() })
+        };
     }
-    let same: Vec<String> = store.datasets()?.into_iter().filter(|d| d.eq_ignore_ascii_case(name)).collect();
-    match same.as_slice() {
-        [only] => found(store.table(only)),
-        _ => Ok(None),
+    match resolve(store, access, name)? {
+        Some(dataset) => found(store.table(&dataset)),
+        None if access.may_name(name) => Ok(None),
+        None => Err(SqlError::Denied { action: "read", dataset: name.to_owned() }),
     }
+}
+
+/// The dataset that a name without a version stands for: the one of that name, else the only one whose name is the same
+/// but for capitals. Those that the caller may not name are not there for him.
+pub(crate) fn resolve(
+    store: &Store,
+    access: &dyn Access,
+    name: &str,
+) -> std::result::Result<Option<String>, ReadError> {
+    if access.may_name(name) && store.contains(name)? {
+        return Ok(Some(name.to_owned()));
+    }
+    let mut same = store.datasets()?.into_iter().filter(|d| d.eq_ignore_ascii_case(name) && access.may_name(d));
+    Ok(match (same.next(), same.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    })
 }
 
 /// `prices@3` as name and version.
@@ -121,12 +158,7 @@ impl SchemaProvider for PublicSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let dataset = dataset_of(name);
-        // Who may only write still names the table that is written to.
-        if !self.access.may_read(dataset) && !self.access.may_write(dataset) && !self.access.may_admin(dataset) {
-            return Err(denied("read", dataset));
-        }
-        let table = self.pinned.open(&self.store, name).map_err(read_failed)?;
+        let table = self.pinned.open(&self.store, self.access.as_ref(), name).map_err(SqlError::into_datafusion)?;
         Ok(table.map(|table| table as Arc<dyn TableProvider>))
     }
 
@@ -135,13 +167,9 @@ impl SchemaProvider for PublicSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        let dataset = dataset_of(name);
-        self.access.may_read(dataset) && self.store.contains(dataset).unwrap_or(false)
+        let dataset = resolve(&self.store, self.access.as_ref(), dataset_of(name)).unwrap_or_default();
+        dataset.is_some_and(|dataset| self.access.may_read(&dataset))
     }
-}
-
-fn denied(action: &'static str, dataset: &str) -> DataFusionError {
-    SqlError::Denied { action, dataset: dataset.to_owned() }.into_datafusion()
 }
 
 /// The catalog `pheon`.

@@ -1,6 +1,7 @@
 //! Statements that change the store: each publishes one version, or none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
 use arrow_schema::{Schema, SchemaRef};
@@ -8,16 +9,20 @@ use arrow_select::concat::concat;
 use arrow_select::filter::filter_record_batch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::{Stream, StreamExt};
 use pheon::{ChangeOptions, OnDuplicate, PutOptions, Store, Table, WriteError, Writer};
 use tokio::sync::mpsc;
 
 use crate::analysis::{Action, Present};
+use crate::catalog::resolve;
 use crate::engine::Engine;
 use crate::error::SqlError;
+use crate::memory::bytes_of;
 use crate::session::Session;
 use crate::statement::Planned;
+use crate::syntax::Conflict;
 
 /// Batches that wait for the writer.
 const QUEUE_BATCHES_MAX: usize = 2;
@@ -36,7 +41,7 @@ pub(crate) async fn execute(
         }
         Action::Insert { name, rows, present, conflict } => {
             let table = table_of(&planned, name)?;
-            if !conflict.is_empty() {
+            if let Some(conflict) = conflict {
                 check_conflict(&table, conflict)?;
             }
             let stream = planned.clone().rows(rows, given.as_ref()).await?;
@@ -51,14 +56,18 @@ pub(crate) async fn execute(
         }
         Action::Delete { name, rows: None } => {
             let table = table_of(&planned, name)?;
-            blocking(move || empty(engine.store(), &engine, &table)).await
+            unless_dropped(move |stop| empty(engine.store(), &engine, &table, stop)).await
         }
         Action::Delete { name, rows: Some(rows) } => {
             let table = table_of(&planned, name)?;
             let keys = delete_keys(&planned, &table, rows, given.as_ref()).await?;
-            let Some(keys) = keys else { return Ok(0) };
+            let Some(Keys { keys, memory }) = keys else { return Ok(0) };
             let name = table.name().to_owned();
-            blocking(move || Ok(engine.store().delete(&name, &keys, changes(&engine))?.1)).await
+            unless_dropped(move |stop| {
+                let _memory = memory;
+                Ok(engine.store().delete(&name, &keys, changes(&engine, stop))?.1)
+            })
+            .await
         }
         Action::Create { name, rows, if_not_exists, replace, key } => {
             let there = engine.store().contains(name)?;
@@ -73,11 +82,23 @@ pub(crate) async fn execute(
             create(&engine, name.clone(), schema, options, *replace, in_sql(stream)).await
         }
         Action::Drop { name, if_exists } => {
-            if *if_exists && !engine.store().contains(name)? {
-                return Ok(0);
+            let access = session.access().clone();
+            let dataset = match resolve(engine.store(), access.as_ref(), name)? {
+                Some(dataset) => dataset,
+                None if *if_exists => return Ok(0),
+                None => return Err(SqlError::NotFound { dataset: name.clone() }),
+            };
+            // It may be another one than when the statement was checked.
+            if !access.may_admin(&dataset) {
+                return Err(SqlError::Denied { action: "drop", dataset });
             }
-            let name = name.clone();
-            blocking(move || Ok(engine.store().drop_dataset(&name).map(|()| 0)?)).await
+            unless_dropped(move |stop| {
+                if stop.is_set() {
+                    return Err(WriteError::Cancelled.into());
+                }
+                Ok(engine.store().drop_dataset(&dataset).map(|()| 0)?)
+            })
+            .await
         }
     }
 }
@@ -93,8 +114,8 @@ pub(crate) async fn create(
 ) -> Result<u64, SqlError> {
     let (engine, to) = (engine.clone(), schema.clone());
     let options = options.memory_limit_bytes(engine.options().write_memory_bytes);
-    let start = move || {
-        let writer = engine.store().writer(&name, to, options)?;
+    let start = move |stop: Stop| {
+        let writer = engine.store().writer(&name, to, options.cancel(move || stop.is_set()))?;
         // Only who holds the writers' lock knows whether somebody else made it meanwhile.
         if !replace && engine.store().contains(&name)? {
             return Err(SqlError::Exists { dataset: name });
@@ -124,8 +145,8 @@ pub(crate) async fn add_rows(
         return Err(SqlError::Unsupported { problem });
     }
     let (engine, name, to) = (engine.clone(), table.name().to_owned(), schema.clone());
-    let start = move || {
-        let (store, options) = (engine.store(), changes(&engine));
+    let start = move |stop| {
+        let (store, options) = (engine.store(), changes(&engine, stop));
         match present {
             Present::Error => Ok(Sink::from(store.appender(&name, &to, options)?)),
             Present::Replace => Ok(store.upserter(&name, &to, options.on_duplicate(OnDuplicate::Last))?.into()),
@@ -205,15 +226,37 @@ enum Message {
     Commit,
 }
 
-/// Feeds a writer, which blocks, from a stream. Dropped before its end, nothing is published.
+/// Says to work that blocks whether whoever waited for it has gone.
+#[derive(Clone, Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets it, if the wait does not come to its end.
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Feeds a writer, which blocks, from a stream. Dropped before its end, nothing is published, unless the writer's last look
+/// whether it is still wanted was before that.
 async fn write(
-    start: impl FnOnce() -> Result<Sink, SqlError> + Send + 'static,
+    start: impl FnOnce(Stop) -> Result<Sink, SqlError> + Send + 'static,
     schema: SchemaRef,
     mut rows: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin,
 ) -> Result<u64, SqlError> {
     let (send, mut receive) = mpsc::channel(QUEUE_BATCHES_MAX);
+    let stop = Stop::default();
+    let _stop_on_drop = StopOnDrop(stop.clone());
     let writing = tokio::task::spawn_blocking(move || -> Result<u64, SqlError> {
-        let mut sink = start()?;
+        let mut sink = start(stop)?;
         loop {
             match receive.blocking_recv() {
                 Some(Message::Rows(batch)) => sink.write(&batch)?,
@@ -239,19 +282,23 @@ fn stored(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SqlErr
     Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SqlError> + Send + 'static,
+/// Work that blocks, and asks before it publishes whether somebody still waits for it.
+async fn unless_dropped<T: Send + 'static>(
+    work: impl FnOnce(Stop) -> Result<T, SqlError> + Send + 'static,
 ) -> Result<T, SqlError> {
-    joined(tokio::task::spawn_blocking(work).await)
+    let stop = Stop::default();
+    let _stop_on_drop = StopOnDrop(stop.clone());
+    joined(tokio::task::spawn_blocking(move || work(stop)).await)
 }
 
 fn joined<T>(done: Result<Result<T, SqlError>, tokio::task::JoinError>) -> Result<T, SqlError> {
     done.unwrap_or_else(|e| Err(SqlError::Internal { problem: e.to_string() }))
 }
 
-fn changes(engine: &Engine) -> ChangeOptions {
+fn changes(engine: &Engine, stop: Stop) -> ChangeOptions {
     let mut options = ChangeOptions::default();
     options.build = options.build.memory_limit_bytes(engine.options().write_memory_bytes);
+    options.build = options.build.cancel(move || stop.is_set());
     options
 }
 
@@ -261,13 +308,29 @@ fn table_of(planned: &Planned, name: &str) -> Result<Table, SqlError> {
     Ok(table.table().clone())
 }
 
-fn check_conflict(table: &Table, columns: &[String]) -> Result<(), SqlError> {
+/// Rows are replaced as a whole, so `DO UPDATE` has to set every column.
+fn check_conflict(table: &Table, conflict: &Conflict) -> Result<(), SqlError> {
+    let Conflict { columns, assigned, keep } = conflict;
     let same = columns.len() == table.key().len() && columns.iter().all(|c| table.key().contains(c));
-    if same {
+    if !columns.is_empty() && !same {
+        let problem = format!("ON CONFLICT names {columns:?}, the key of {:?} is {:?}", table.name(), table.key());
+        return Err(SqlError::Plan { problem });
+    }
+    if *keep {
         return Ok(());
     }
-    let problem = format!("ON CONFLICT names {columns:?}, the key of {:?} is {:?}", table.name(), table.key());
-    Err(SqlError::Plan { problem })
+    let schema = table.schema();
+    if let Some(unknown) = assigned.iter().find(|name| schema.index_of(name).is_err()) {
+        return Err(SqlError::Plan { problem: format!("{:?} has no column {unknown:?}", table.name()) });
+    }
+    let mut left = schema.fields().iter().map(|field| field.name());
+    match left.find(|name| !table.key().contains(name) && !assigned.contains(name)) {
+        Some(left) => {
+            let problem = format!("ON CONFLICT DO UPDATE that leaves column {left:?} as it was; set every column");
+            Err(SqlError::Unsupported { problem })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_unique(table: &Table, what: &str) -> Result<(), SqlError> {
@@ -298,16 +361,22 @@ fn check_key_unassigned(table: &Table, rows: &LogicalPlan) -> Result<(), SqlErro
 }
 
 /// Publishes a version without rows; returns how many there were.
-fn empty(store: &Store, engine: &Engine, table: &Table) -> Result<u64, SqlError> {
+fn empty(store: &Store, engine: &Engine, table: &Table, stop: Stop) -> Result<u64, SqlError> {
     let info = table.info();
     if info.rows == 0 {
         return Ok(0);
     }
     let options = PutOptions::table(info.key.clone()).unique(info.unique && !info.key.is_empty());
-    let options = options.memory_limit_bytes(engine.options().write_memory_bytes);
+    let options = options.memory_limit_bytes(engine.options().write_memory_bytes).cancel(move || stop.is_set());
     let rows = RecordBatchIterator::new([], info.schema.clone());
     store.put(table.name(), rows, options)?;
     Ok(info.rows)
+}
+
+struct Keys {
+    keys: ArrayRef,
+    /// What they take, as long as they do.
+    memory: MemoryReservation,
 }
 
 /// The keys of the rows that go; `None`: no row goes.
@@ -316,7 +385,7 @@ async fn delete_keys(
     table: &Table,
     rows: &LogicalPlan,
     given: Option<&RecordBatch>,
-) -> Result<Option<ArrayRef>, SqlError> {
+) -> Result<Option<Keys>, SqlError> {
     if table.key().is_empty() {
         let problem =
             format!("DELETE of some rows of {:?}, which has no key; put the rows that stay anew", table.name());
@@ -341,10 +410,13 @@ async fn delete_keys(
     let columns = columns.ok_or_else(|| SqlError::Internal { problem: "a key column is gone".to_owned() })?;
     let plan = LogicalPlanBuilder::from(rows.clone()).project(columns)?.build()?;
     let mut stream = planned.clone().rows(&plan, given).await?;
+    let memory = planned.memory("keys to delete");
     let mut keys: Vec<ArrayRef> = Vec::new();
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         if batch.num_rows() > 0 {
+            // Twice, as they are joined in the end.
+            memory.try_grow(bytes_of(&batch).saturating_mul(2))?;
             keys.push(match batch.columns() {
                 [only] => only.clone(),
                 _ => Arc::new(StructArray::from(batch)),
@@ -355,7 +427,7 @@ async fn delete_keys(
         return Ok(None);
     }
     let keys: Vec<&dyn Array> = keys.iter().map(AsRef::as_ref).collect();
-    Ok(Some(concat(&keys)?))
+    Ok(Some(Keys { keys: concat(&keys)?, memory }))
 }
 
 fn names_only(predicate: &Expr, key: &[String]) -> Result<bool, SqlError> {

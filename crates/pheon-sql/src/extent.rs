@@ -58,10 +58,11 @@ impl Extents {
     }
 }
 
+fn lengths<O: arrow_array::OffsetSizeTrait>(offsets: &[O]) -> Vec<u64> {
+    offsets.windows(2).map(|w| (w[1].as_usize() - w[0].as_usize()) as u64).collect()
+}
+
 fn bytes_of(array: &ArrayRef) -> Vec<u64> {
-    fn lengths<O: arrow_array::OffsetSizeTrait>(offsets: &[O]) -> Vec<u64> {
-        offsets.windows(2).map(|w| (w[1].as_usize() - w[0].as_usize()) as u64).collect()
-    }
     /// Of lists, the sums over their elements.
     fn sums<O: arrow_array::OffsetSizeTrait>(offsets: &[O], elements: &ArrayRef) -> Vec<u64> {
         if let Some(width) = elements.data_type().primitive_width() {
@@ -86,6 +87,25 @@ fn bytes_of(array: &ArrayRef) -> Vec<u64> {
             vec![width as u64; array.len()]
         }
     }
+}
+
+/// How many elements each list of an argument has; no list has none.
+pub(crate) fn elements_of(arg: &ColumnarValue, rows: usize) -> Result<Extents> {
+    let counts = |array: &ArrayRef| -> Vec<u64> {
+        match array.data_type() {
+            DataType::List(_) => lengths(array.as_list::<i32>().value_offsets()),
+            DataType::LargeList(_) => lengths(array.as_list::<i64>().value_offsets()),
+            DataType::FixedSizeList(_, size) => vec![u64::try_from(*size).unwrap_or(0); array.len()],
+            _ => vec![0; array.len()],
+        }
+    };
+    Ok(match arg {
+        ColumnarValue::Scalar(scalar) => {
+            Extents::Same(counts(&scalar.to_array_of_size(1)?).first().copied().unwrap_or(0))
+        }
+        ColumnarValue::Array(array) if array.len() == rows => Extents::Each(counts(array)),
+        ColumnarValue::Array(array) => Extents::Same(counts(array).into_iter().max().unwrap_or(0)),
+    })
 }
 
 /// An argument that says how much: a number for each row, negative ones and nulls as nothing.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation};
 
@@ -92,4 +93,10 @@ impl Drop for QueryMemory {
     fn drop(&mut self) {
         self.shared.used.fetch_sub(self.used.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// What rows take by themselves: a batch may be a small part of large buffers, such as those of a mapping.
+pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
+    let bytes_of = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
+    batch.columns().iter().map(bytes_of).sum()
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
 use datafusion::common::{DataFusionError, ParamValues};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
@@ -12,8 +13,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use crate::access::Access;
 use crate::analysis::Action;
-use crate::batched::{Batched, batched};
+use crate::batched::{Answer, Batched, batched};
 use crate::catalog::Pinned;
 use crate::change;
 use crate::error::SqlError;
@@ -24,12 +26,23 @@ use crate::syntax::{Parsed, parse};
 use crate::yielding::yielding;
 
 /// A statement, planned. It may be executed many times, also at once; each time it sees the newest versions, unless it
-/// belongs to a snapshot. Cheap to clone.
+/// belongs to a snapshot, and rights are asked anew. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Statement {
     session: Session,
     parsed: Opaque<Parsed>,
-    planned: Opaque<Mutex<Arc<Planned>>>,
+    facts: Arc<Facts>,
+    /// `None` after [`Statement::release`], until it is executed again.
+    planned: Opaque<Mutex<Option<Arc<Planned>>>>,
+}
+
+/// What was told of a statement, and stays so however often it is planned.
+#[derive(Debug)]
+struct Facts {
+    is_query: bool,
+    datasets: Vec<String>,
+    rows_schema: SchemaRef,
+    parameters: SchemaRef,
 }
 
 /// A statement planned over certain versions.
@@ -41,54 +54,68 @@ pub(crate) struct Planned {
     /// Of the rows that a query or a change has.
     rows_schema: SchemaRef,
     parameters: SchemaRef,
+    /// Its answer depends on the rights that it was planned with.
+    tells_names: bool,
 }
 
 impl Statement {
     pub(crate) async fn prepare(session: Session, sql: &str) -> Result<Self, SqlError> {
         let parsed = Opaque::new(parse(sql, session.engine().options().statement_bytes_max)?);
         let planned = Planned::new(&session, &parsed, None).await?;
-        Ok(Self { session, parsed, planned: Opaque::new(Mutex::new(Arc::new(planned))) })
+        Ok(Self::of(session, parsed, planned))
+    }
+
+    fn of(session: Session, parsed: Opaque<Parsed>, planned: Planned) -> Self {
+        let facts = Arc::new(planned.facts());
+        Self { session, parsed, facts, planned: Opaque::new(Mutex::new(Some(Arc::new(planned)))) }
+    }
+
+    /// The same statement, executed by a caller with these rights.
+    #[must_use]
+    pub fn with_access(self, access: Arc<dyn Access>) -> Self {
+        Self { session: self.session.with_access(access), ..self }
     }
 
     /// Whether it has rows; otherwise it changes the store, by [`Statement::update`].
     pub fn is_query(&self) -> bool {
-        matches!(self.current().action, Action::Query(_))
+        self.facts.is_query
     }
 
     /// The datasets that it reads and changes, by name.
     pub fn datasets(&self) -> Vec<String> {
-        let planned = self.current();
-        let mut names: Vec<_> = planned.pinned.tables().into_values().map(|t| t.table().name().to_owned()).collect();
-        names.extend(planned.action.target().map(ToOwned::to_owned));
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.current().map_or_else(|| self.facts.datasets.clone(), |planned| planned.datasets())
+    }
+
+    /// Closes its tables, whose files would be kept for it; executions that are under way keep theirs. The next one plans
+    /// it again. All clones of a statement are planned once, and released at once.
+    pub fn release(&self) {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// How many tables it keeps open.
+    pub fn open_tables(&self) -> usize {
+        self.current().map_or(0, |planned| planned.pinned.count())
     }
 
     /// The schema of the rows, exactly that of the stream; of an update: empty.
     pub fn schema(&self) -> SchemaRef {
-        let planned = self.current();
-        match planned.action {
-            Action::Query(_) => planned.rows_schema.clone(),
-            _ => Arc::new(Schema::empty()),
-        }
+        if self.facts.is_query { self.facts.rows_schema.clone() } else { Arc::new(Schema::empty()) }
     }
 
     /// One field a placeholder, in order; Null where its type cannot be inferred. Such a statement takes the type of the
     /// first values that it is given ([`Statement::bound`]).
     pub fn parameter_schema(&self) -> SchemaRef {
-        self.current().parameters.clone()
+        self.facts.parameters.clone()
     }
 
     /// The statement with the types of parameters that cannot be inferred taken from `given`.
     pub fn bound<'a>(&'a self, given: &'a Schema) -> BoxFuture<'a, Result<Self, SqlError>> {
         Box::pin(async move {
-            let current = self.current();
-            if !parameters::is_open(&current.parameters) {
+            if !parameters::is_open(&self.facts.parameters) {
                 return Ok(self.clone());
             }
             let planned = Planned::new(&self.session, &self.parsed, Some(given)).await?;
-            Ok(Self { planned: Opaque::new(Mutex::new(Arc::new(planned))), ..self.clone() })
+            Ok(Self::of(self.session.clone(), self.parsed.clone(), planned))
         })
     }
 
@@ -117,7 +144,7 @@ impl Statement {
         })
     }
 
-    fn current(&self) -> Arc<Planned> {
+    fn current(&self) -> Option<Arc<Planned>> {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -128,20 +155,21 @@ impl Statement {
         }
     }
 
-    /// The plan over the newest versions.
+    /// The plan over the newest versions, for a caller who has the rights to it.
     async fn refreshed(&self) -> Result<Arc<Planned>, SqlError> {
-        let current = self.current();
-        let in_snapshot = self.session.snapshot().is_some_and(|pinned| Arc::ptr_eq(pinned, &current.pinned));
-        if in_snapshot || !current.pinned.is_outdated() {
-            return Ok(current);
+        if let Some(current) = self.current().filter(|planned| !planned.tells_names) {
+            let in_snapshot = self.session.snapshot().is_some_and(|pinned| Arc::ptr_eq(pinned, &current.pinned));
+            if in_snapshot || !current.pinned.is_outdated() {
+                current.action.check(self.session.access().as_ref(), &self.session, &current.pinned)?;
+                return Ok(current);
+            }
         }
-        let types = current.parameters.clone();
-        let newer = Arc::new(Planned::new(&self.session, &self.parsed, Some(&types)).await?);
-        if newer.rows_schema != current.rows_schema || newer.parameters != current.parameters {
-            let names = current.pinned.tables().into_keys().collect::<Vec<_>>();
-            return Err(SqlError::Changed { dataset: names.join(", ") });
+        let facts = &self.facts;
+        let newer = Arc::new(Planned::new(&self.session, &self.parsed, Some(&facts.parameters)).await?);
+        if newer.rows_schema != facts.rows_schema || newer.parameters != facts.parameters {
+            return Err(SqlError::Changed { dataset: facts.datasets.join(", ") });
         }
-        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = newer.clone();
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(newer.clone());
         Ok(newer)
     }
 }
@@ -157,7 +185,7 @@ impl Planned {
             (e, _) => e,
         })?;
         let mut action = Action::of(plan, parsed.conflict.clone())?;
-        action.check(session.access().as_ref(), session.is_read_only())?;
+        action.check(session.access().as_ref(), session, &pinned)?;
         if let (Some(types), Some(rows)) = (types, action.rows_mut()) {
             *rows = parameters::with_types(rows.clone(), types)?;
         }
@@ -169,7 +197,31 @@ impl Planned {
             }
             None => Arc::new(Schema::empty()),
         };
-        Ok(Self { action, state, pinned, rows_schema, parameters })
+        let tells_names = action.tells_names()?;
+        Ok(Self { action, state, pinned, rows_schema, parameters, tells_names })
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            is_query: matches!(self.action, Action::Query(_)),
+            datasets: self.datasets(),
+            rows_schema: self.rows_schema.clone(),
+            parameters: self.parameters.clone(),
+        }
+    }
+
+    /// By name, without capitals that a statement left out.
+    fn datasets(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.pinned.tables().into_values().map(|t| t.table().name().to_owned()).collect();
+        names.extend(self.action.target().map(|name| self.pinned.dataset_named(name)));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Counts what a statement keeps beside its operators as memory of the query.
+    pub(crate) fn memory(&self, of: &str) -> MemoryReservation {
+        MemoryConsumer::new(of).register(&self.state.runtime_env().memory_pool)
     }
 
     pub(crate) fn rows_schema(&self) -> &SchemaRef {
@@ -201,13 +253,11 @@ impl Planned {
         if values.num_columns() == 0 {
             return self.run(plan.clone(), &schema, false).await;
         }
-        match batched(plan, given, &values)? {
-            Some(Batched::Rows(rows)) => {
-                let rows = relabel(&rows, &schema);
-                return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([rows]))));
-            }
-            Some(Batched::Plan(plan)) => return self.run(plan, &schema, true).await,
-            None => {}
+        let memory = self.memory("rows of parameters");
+        let rows_max = self.state.config_options().execution.batch_size.into();
+        if let Some(first) = batched(plan, given, &values, rows_max, &memory)? {
+            let all = AllRows { planned: self, plan: plan.clone(), given: given.clone(), values, schema, memory };
+            return Ok(all.stream(first, rows_max));
         }
         if values.num_rows() == 1 {
             let plan = bind(plan, &parameters::row(&values, 0)?)?;
@@ -246,6 +296,46 @@ impl Planned {
             Err(panic) => Err(panicked(&panic)),
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)))
+    }
+}
+
+/// What answers all rows of parameters, some of them at a time.
+struct AllRows {
+    planned: Arc<Planned>,
+    plan: LogicalPlan,
+    given: RecordBatch,
+    values: RecordBatch,
+    schema: SchemaRef,
+    memory: MemoryReservation,
+}
+
+impl AllRows {
+    /// `first`: the answer to those at the beginning.
+    fn stream(self, first: Batched, rows_max: usize) -> SendableRecordBatchStream {
+        let schema = self.schema.clone();
+        let streams = futures::stream::try_unfold((self, Some(first), 0), move |(all, found, at)| async move {
+            let found = match found {
+                Some(found) => found,
+                None if at >= all.given.num_rows() => return Ok(None),
+                None => {
+                    let left = all.given.num_rows() - at;
+                    let (given, values) = (all.given.slice(at, left), all.values.slice(at, left));
+                    let found = batched(&all.plan, &given, &values, rows_max, &all.memory)?;
+                    found.ok_or_else(|| SqlError::Internal { problem: "a plan has changed".to_owned() })?
+                }
+            };
+            let at = at + found.taken;
+            let rows: SendableRecordBatchStream = match found.answer {
+                Answer::Rows(rows) => {
+                    let rows = relabel(&rows, &all.schema);
+                    Box::pin(RecordBatchStreamAdapter::new(all.schema.clone(), futures::stream::iter([rows])))
+                }
+                Answer::Plan(plan) => all.planned.run(plan, &all.schema, true).await?,
+            };
+            Ok::<_, SqlError>(Some((rows, (all, None, at))))
+        });
+        let rows = streams.map_err(SqlError::into_datafusion).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, ConflictTarget, Expr, Insert, OnConflictAction, OnInsert, SqliteOnConflict,
+    self, AssignmentTarget, ConflictTarget, Expr, OnConflictAction, OnInsert, SqliteOnConflict,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -33,6 +33,8 @@ pub(crate) struct Parsed {
 pub(crate) struct Conflict {
     /// Columns that it names; none: whichever the key has.
     pub(crate) columns: Vec<String>,
+    /// Columns that `DO UPDATE` sets; they take the values of the row that came in.
+    pub(crate) assigned: Vec<String>,
     /// `DO NOTHING`: rows that are there stay as they are; otherwise they are replaced.
     pub(crate) keep: bool,
 }
@@ -217,7 +219,7 @@ fn rewrite(statement: Statement) -> Result<(Statement, Option<Conflict>), SqlErr
         };
         let OnConflictAction::DoUpdate(update) = &on.action else {
             insert.on = None;
-            return Ok((Statement::Statement(inner), Some(Conflict { columns, keep: true })));
+            return Ok((Statement::Statement(inner), Some(Conflict { columns, assigned: Vec::new(), keep: true })));
         };
         if update.selection.is_some() {
             return unsupported("ON CONFLICT DO UPDATE .. WHERE");
@@ -237,23 +239,11 @@ fn rewrite(statement: Statement) -> Result<(Statement, Option<Conflict>), SqlErr
             }
             assigned.push(target);
         }
-        check_all_assigned(insert, &columns, &assigned)?;
         insert.on = None;
         insert.or = Some(SqliteOnConflict::Replace);
-        conflict = Some(Conflict { columns, keep: false });
+        conflict = Some(Conflict { columns, assigned, keep: false });
     }
     Ok((Statement::Statement(inner), conflict))
-}
-
-/// Rows are replaced as a whole, so each column that is given must be set.
-fn check_all_assigned(insert: &Insert, key: &[String], assigned: &[String]) -> Result<(), SqlError> {
-    let given = insert.columns.iter().filter_map(|c| c.0.last()?.as_ident().map(name_of));
-    match given.filter(|c| !key.contains(c)).find(|c| !assigned.contains(c)) {
-        Some(left) => Err(SqlError::Unsupported {
-            problem: format!("ON CONFLICT DO UPDATE that leaves column {left:?} as it was; set every column"),
-        }),
-        None => Ok(()),
-    }
 }
 
 fn name_of(ident: &ast::Ident) -> String {

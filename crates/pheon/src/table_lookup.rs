@@ -29,6 +29,32 @@ impl Table {
     /// # Errors
     /// [`ReadError::KeyType`] if the keys do not fit, [`ReadError::WrongShape`] if there is no key.
     pub fn lookup(&self, keys: &dyn Array, threads: Option<usize>) -> Result<(UInt64Array, RecordBatch), ReadError> {
+        let found = self.find_all(keys, threads)?;
+        let total = found.iter().map(|f| (f.end - f.start) as usize).sum();
+        let (mut positions, mut rows) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        for f in &found {
+            for row in f.start..f.end {
+                positions.push(f.position);
+                rows.push(row_id(f.part as usize, row));
+            }
+        }
+        Ok((UInt64Array::from(positions), self.batch_of_rows(&UInt64Array::from(rows))?))
+    }
+
+    /// How many rows [`Table::lookup`] finds for each key.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lookup_counts(&self, keys: &dyn Array) -> Result<Vec<usize>, ReadError> {
+        let mut counts = vec![0; keys.len()];
+        for f in self.find_all(keys, None)? {
+            counts[f.position as usize] += (f.end - f.start) as usize;
+        }
+        Ok(counts)
+    }
+
+    /// In the order of `keys`.
+    fn find_all(&self, keys: &dyn Array, threads: Option<usize>) -> Result<Vec<Found>, ReadError> {
         let keys = make_array(keys.to_data());
         let ranges = self.row_ranges()?;
         let mut found: Vec<Found> = Vec::new();
@@ -49,15 +75,7 @@ impl Table {
         if self.version.parts.len() > 1 {
             found.sort_unstable_by_key(|f| (f.position, f.part));
         }
-        let total = found.iter().map(|f| (f.end - f.start) as usize).sum();
-        let (mut positions, mut rows) = (Vec::with_capacity(total), Vec::with_capacity(total));
-        for f in &found {
-            for row in f.start..f.end {
-                positions.push(f.position);
-                rows.push(row_id(f.part as usize, row));
-            }
-        }
-        Ok((UInt64Array::from(positions), self.batch_of_rows(&UInt64Array::from(rows))?))
+        Ok(found)
     }
 
     /// Rows of several places of this table, one after the other, as a copy: for many short pieces, which would be a

@@ -37,7 +37,7 @@ impl Running {
     }
 
     /// Waits until somebody cancels it.
-    async fn stopped(&mut self) -> Status {
+    pub(super) async fn stopped(&mut self) -> Status {
         let cancel = &mut self.cancel;
         let by_handle = async move {
             if let Some(cancel) = cancel

@@ -54,9 +54,6 @@ const NOT_CANCELLABLE: i32 = 3;
 
 const NO_SAVEPOINTS: &str = "there are no savepoints: a transaction is a snapshot that takes no changes";
 
-/// The handle of a change that is executed already.
-const DONE: &[u8] = b"done";
-
 type DataStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// Flight SQL over an engine.
@@ -86,7 +83,7 @@ impl SqlService {
         let (read_only, bytes_max) = (engine.store().is_read_only(), engine.options().statement_bytes_max);
         let info = Arc::new(sql_info(read_only, limits.time_max, bytes_max));
         let queries = QueryLog::new(Duration::MAX, Metrics::new());
-        Ok(Self { engine, gate, handles: Arc::new(Handles::new(limits)), work, queries, info })
+        Ok(Self { engine, gate, handles: Handles::new(limits)?, work, queries, info })
     }
 
     /// Tells this log of each statement.
@@ -128,7 +125,8 @@ impl SqlService {
         extensions: &Extensions,
     ) -> Result<i64, Status> {
         let mut running = self.running(caller, &held, extensions);
-        let changed = running.run(async move { held.statement.update(values).await }).await?;
+        let statement = held.statement;
+        let changed = running.run(async move { statement.update(values).await }).await?;
         running.count(changed);
         Ok(as_count(changed))
     }
@@ -173,10 +171,11 @@ impl SqlService {
         handle: &[u8],
         extensions: &Extensions,
     ) -> Result<Response<DataStream>, Status> {
-        if self.gate.open(handle).is_some_and(|payload| payload == DONE) {
+        if self.handles.is_done(self.gate.as_ref(), handle) {
             return Ok(empty(&SchemaRef::new(Schema::empty())));
         }
         let held = self.held(caller, handle)?;
+        self.handles.executing(self.gate.as_ref(), caller, handle)?;
         let schema = held.statement.schema();
         if !held.statement.is_query() {
             let bound = held.bound.clone();
@@ -187,8 +186,13 @@ impl SqlService {
             held.cancel.send_replace(false);
         }
         let mut running = self.running(caller, &held, extensions);
-        let (statement, bound) = (held.statement, held.bound);
-        let rows = running.run(async move { statement.query(bound).await }).await?;
+        let (statement, bound) = (held.statement.clone(), held.bound);
+        let rows = running.run(async move { statement.query(bound).await }).await;
+        if !held.prepared {
+            // It is fetched once, as a rule; its rows keep their tables.
+            held.statement.release();
+        }
+        let rows = rows?;
         let rows = running.rows(rows).await?.map_err(|status| FlightError::Tonic(Box::new(status)));
         let record = CallRecord::of(extensions);
         Ok(encoded(schema, rows.boxed()).map(|messages| {
@@ -311,7 +315,7 @@ impl FlightSqlService for SqlService {
         } else {
             // Now, and not when the client fetches the rows that there are not, which some do late or never.
             let changed = self.updated(&caller, held, None, request.extensions()).await?;
-            (self.gate.sign(DONE).into(), Some(changed))
+            (self.handles.done(self.gate.as_ref()), Some(changed))
         };
         let ticket = TicketStatementQuery { statement_handle: handle };
         Ok(counted(command_info(&ticket, &schema, request)?, changed))
@@ -327,9 +331,10 @@ impl FlightSqlService for SqlService {
         if held.statement.is_query() {
             return command_info(&query, &held.statement.schema(), request);
         }
+        self.handles.executing(self.gate.as_ref(), &caller, &query.prepared_statement_handle)?;
         let bound = held.bound.clone();
         let changed = self.updated(&caller, held, bound, request.extensions()).await?;
-        let ticket = TicketStatementQuery { statement_handle: self.gate.sign(DONE).into() };
+        let ticket = TicketStatementQuery { statement_handle: self.handles.done(self.gate.as_ref()) };
         Ok(counted(command_info(&ticket, &Schema::empty(), request)?, Some(changed)))
     }
 
@@ -374,8 +379,11 @@ impl FlightSqlService for SqlService {
         record.dataset(&command.table);
         // How long the client takes to send its rows is not the statement's time.
         let text = format!("bulk ingest into {:?}", command.table);
-        let running = Running::new(&self.queries, &caller.name, &text, self.work.clone(), CallRecord::default());
-        let count = ingest(&session, &command, request.into_inner(), self.handles.limits(), record).await?;
+        let mut running = Running::new(&self.queries, &caller.name, &text, self.work.clone(), CallRecord::default());
+        let count = tokio::select! {
+            count = ingest(&session, &command, request.into_inner(), self.handles.limits(), record) => count?,
+            why = running.stopped() => return Err(why),
+        };
         running.count(count);
         Ok(as_count(count))
     }
@@ -407,6 +415,7 @@ impl FlightSqlService for SqlService {
     ) -> Result<i64, Status> {
         let caller = self.caller(request.extensions())?;
         let held = self.held(&caller, &query.prepared_statement_handle)?;
+        self.handles.executing(self.gate.as_ref(), &caller, &query.prepared_statement_handle)?;
         let (_, extensions, stream) = request.into_parts();
         let values = parameters(stream, self.handles.limits(), CallRecord::of(&extensions)).await?;
         // A statement without parameters comes with a batch without columns.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_flight::flight_service_server::FlightServiceServer;
-use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::client::{FlightSqlServiceClient, PreparedStatement};
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys,
     CommandGetTables, CommandGetXdbcTypeInfo, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
@@ -65,6 +65,10 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with(HandleLimits::default()).await
+    }
+
+    async fn with(limits: HandleLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("store")).unwrap();
         for name in ["numbers", "secret"] {
@@ -77,7 +81,7 @@ impl Fixture {
             store.put(name, RecordBatchIterator::new([Ok(batch)], schema), PutOptions::map("n")).unwrap();
         }
         let engine = Engine::new(store.clone(), EngineOptions::default()).unwrap();
-        let service = SqlService::new(engine, Arc::new(TestGate), HandleLimits::default()).unwrap();
+        let service = SqlService::new(engine, Arc::new(TestGate), limits).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
@@ -139,6 +143,16 @@ fn status(e: impl std::fmt::Debug) -> Status {
     ];
     let code = codes.iter().find(|(name, _)| text.contains(&format!("code: {name}")) || text.contains(name));
     Status::new(code.map_or(Code::Unknown, |(_, code)| *code), text)
+}
+
+/// Executes a prepared statement for these keys.
+async fn bind(
+    statement: &mut PreparedStatement<Channel>,
+    keys: i64,
+) -> Result<FlightInfo, arrow_flight::error::FlightError> {
+    let keys = Arc::new(Int64Array::from_iter_values(0..keys)) as _;
+    statement.set_parameters(RecordBatch::try_from_iter([("k", keys)]).unwrap()).unwrap();
+    statement.execute().await
 }
 
 fn rows_in(batches: &[RecordBatch]) -> usize {
@@ -205,6 +219,59 @@ async fn prepared_statements_bind_execute_and_close() {
     assert_eq!(server.store.table("numbers").unwrap().version(), 2);
     assert_eq!(server.client.execute_update("delete from numbers where n >= 1000".to_owned(), None).await.unwrap(), 2);
     server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_holds_so_much_and_no_more() {
+    let mut limits = HandleLimits::default();
+    limits.caller_count_max = 3;
+    limits.caller_transactions_max = 1;
+    limits.caller_bytes_max = 64 << 10;
+    let mut server = Fixture::with(limits).await;
+    let select = "select name from numbers where n = ?".to_owned();
+    let mut first = server.client.prepare(select.clone(), None).await.unwrap();
+    let transaction = server.client.begin_transaction().await.unwrap();
+    let refused = status(server.client.begin_transaction().await.unwrap_err());
+    assert!(refused.message().contains("too many transactions"), "{refused}");
+    // Statements that were not prepared take each other's place.
+    let mut infos = Vec::new();
+    for i in 0..5 {
+        infos.push(server.client.execute(format!("select {i}"), None).await.unwrap());
+    }
+    assert_eq!(server.rows(infos[0].clone()).await.unwrap_err().code(), Code::NotFound);
+    for _ in 0..2 {
+        assert_eq!(rows_in(&server.rows(infos[4].clone()).await.unwrap()), 1, "some clients fetch twice");
+    }
+    let second = server.client.prepare(select.clone(), None).await.unwrap();
+    let refused = status(server.client.prepare(select.clone(), None).await.map(|_| ()).unwrap_err());
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("holds too many open statements; close some"), "{refused}");
+    second.close().await.unwrap();
+    server.client.end_transaction(transaction, arrow_flight::sql::EndTransaction::Commit).await.unwrap();
+    // Parameters that were used make room for others, those that are waiting do not.
+    let mut third = server.client.prepare(select, None).await.unwrap();
+    let info = bind(&mut first, 5000).await.unwrap();
+    let refused = status(bind(&mut third, 5000).await.unwrap_err());
+    assert!(refused.message().contains("bytes in open statements"), "{refused}");
+    assert_eq!(rows_in(&server.rows(info.clone()).await.unwrap()), 1000);
+    let other = bind(&mut third, 5000).await.unwrap();
+    assert_eq!(rows_in(&server.rows(other).await.unwrap()), 1000);
+    assert_eq!(server.rows(info).await.unwrap_err().code(), Code::InvalidArgument, "its parameters are gone");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_is_of_one_process() {
+    let (mut one, mut other) = (Fixture::new().await, Fixture::new().await);
+    let ours = one.client.execute("select 1".to_owned(), None).await.unwrap();
+    let theirs = other.client.execute("select 2".to_owned(), None).await.unwrap();
+    assert_eq!(one.rows(theirs).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(rows_in(&one.rows(ours).await.unwrap()), 1);
+    let done = one.client.execute("delete from numbers where n = 1".to_owned(), None).await.unwrap();
+    assert_eq!(other.rows(done.clone()).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(rows_in(&one.rows(done).await.unwrap()), 0);
+    one.end().await;
+    other.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,11 @@
 //! Statements that change the store.
 
-use pheon_sql::SqlError;
+use std::time::Duration;
 
-use crate::scratch::Scratch;
+use pheon::ChangeOptions;
+use pheon_sql::{EngineOptions, SqlError};
+
+use crate::scratch::{Scratch, runtime};
 
 #[test]
 fn insert_appends_and_refuses_keys_that_are_there() {
@@ -35,6 +38,21 @@ fn three_ways_to_replace() {
     let wrong =
         "insert into numbers (n, half, name) values (6, 7, 'c') on conflict (n) do update set half = excluded.half";
     assert!(matches!(scratch.change(wrong), Err(SqlError::Unsupported { .. })));
+    for (wrong, column) in [
+        ("insert into numbers values (8, 7, 'c') on conflict (n) do update set half = excluded.half", "name"),
+        ("insert into numbers (n, half) values (8, 7) on conflict (n) do update set half = excluded.half", "name"),
+        ("insert into numbers (n, half) values (8, 7) on conflict do update set half = excluded.half", "name"),
+        ("insert into numbers values (8, 7, 'c') on conflict (n) do update set n = excluded.n", "half"),
+        ("insert into numbers values (8, 7, 'c') on conflict (n) do update set other = excluded.other", "other"),
+    ] {
+        let e = scratch.change(wrong).unwrap_err().to_string();
+        assert!(e.contains(column), "{wrong}: {e}");
+    }
+    assert_eq!(scratch.rows("select * from numbers where n = 8").unwrap(), ["8|2.0|name 4"]);
+    let sql = "insert into numbers (n, half) values (8, 7) on conflict (n) do update \
+               set half = excluded.half, name = excluded.name";
+    scratch.change(sql).unwrap();
+    assert_eq!(scratch.rows("select * from numbers where n = 8").unwrap(), ["8|7.0|null"], "it was set to null");
     assert!(matches!(scratch.change("replace into plain values (1)"), Err(SqlError::Unsupported { .. })));
 }
 
@@ -113,9 +131,51 @@ fn tables_are_created_and_dropped() {
     scratch.change("drop table t").unwrap();
     assert!(matches!(scratch.change("drop table t"), Err(SqlError::NotFound { .. })));
     assert_eq!(scratch.change("drop table if exists t").unwrap(), 0);
+    scratch.change("drop table if exists PLAIN").unwrap();
+    assert!(!scratch.store.contains("Plain").unwrap());
+    assert!(scratch.change("drop table \"plain\"").is_err());
     assert!(matches!(scratch.change("create table \"a@1\" (x int)"), Err(SqlError::Unsupported { .. })));
     assert!(matches!(scratch.change("create table \"../x\" (x int)"), Err(SqlError::Read(_))));
     assert!(matches!(scratch.change("create table other.t (x int)"), Err(SqlError::Unsupported { .. })));
+}
+
+/// Whoever waited for them has gone before they got the lock that another writer had.
+#[test]
+fn a_statement_that_nobody_waits_for_publishes_nothing() {
+    let scratch = Scratch::new();
+    let numbers = scratch.store.table("numbers").unwrap();
+    for sql in [
+        "insert into numbers (n) values (1)",
+        "replace into numbers (n) values (2)",
+        "insert into numbers (n) values (1) on conflict do nothing",
+        "update numbers set half = 0 where n = 2",
+        "delete from numbers where n = 2",
+        "delete from numbers",
+        "create or replace table numbers as select 1 as n",
+    ] {
+        let writer = scratch.store.upserter("numbers", &numbers.schema(), ChangeOptions::default()).unwrap();
+        let runtime = runtime();
+        runtime.block_on(async {
+            let statement = scratch.engine.session().prepare(sql).await.unwrap();
+            let waited = tokio::time::timeout(Duration::from_millis(200), statement.update(None)).await;
+            assert!(waited.is_err(), "{sql}");
+        });
+        drop(writer);
+        // With it end the threads that write.
+        drop(runtime);
+        assert_eq!(scratch.store.table("numbers").unwrap().version(), 1, "{sql}");
+    }
+}
+
+#[test]
+fn keys_to_delete_are_memory_of_the_query() {
+    let mut options = EngineOptions::default();
+    options.query_memory_bytes_max = 4 << 10;
+    let scratch = Scratch::with(options);
+    let e = scratch.change("delete from numbers where half >= 0").unwrap_err();
+    assert!(matches!(&e, SqlError::Limit { problem } if problem.contains("keys to delete")), "{e:?}");
+    assert_eq!(scratch.change("delete from numbers where half < 10").unwrap(), 20);
+    assert_eq!(scratch.engine.memory_bytes(), 0);
 }
 
 #[test]

@@ -147,6 +147,18 @@ fn memory_is_bounded() {
         "select regexp_replace(repeat('x', 10000), '(x)', repeat('\\1', 10000), 'g')",
         "select array_to_string(range(100000), repeat('y', 10000))",
         "select range(-100000000000, 0)",
+        "select array_replace_all(string_to_array(repeat('a,', 100000), ','), 'a', repeat('x', 100000))",
+        "select array_replace_n(string_to_array(repeat('a,', 100000), ','), 'a', repeat('x', 100000), 90000)",
+        "select list_replace_all(array_repeat('a', 100000), 'a', repeat(name, 20000)) from numbers",
+        "select sum(array_length(array_replace([name], name, repeat('x', 16000000)))) from numbers",
+        "select array_resize(['a'], 1000000, repeat('x', 1000000))",
+        "select array_to_string(['a', null, null, null], ',', repeat('x', 10000000))",
+        &format!("select arrays_zip(range(100000), {})", vec!["[1]"; 1000].join(", ")),
+        &format!("select regexp_match(repeat('x', 1000000), '{}.*{}')", "(".repeat(100), ")".repeat(100)),
+        "select to_char(now(), repeat('%c', 1000000))",
+        "select arrow_cast(null, 'FixedSizeBinary(2000000000)')",
+        "select n, cast(null as int[1000000000]) from numbers",
+        "select arrow_cast(null, 'FixedSizeList(1000000, Int64)') is null",
         "select generate_series(timestamp '1900-01-01', timestamp '2100-01-01', interval '1 microsecond')",
         &format!("with t0 as (select name as s from numbers) {} select * from t40", doubled("s || s", 40)),
         &format!("with t0 as (select name as s from numbers) {} select * from t40", doubled("concat(s, s)", 40)),
@@ -163,6 +175,13 @@ fn memory_is_bounded() {
                'a' || 1 || null, 'a' || 'b', concat('a', null), [1] || [2], range(3), \
                array_length(generate_series(date '2020-01-01', date '2020-12-31', interval '1 day'))";
     assert_eq!(scratch.one(sql), "ababab|001|[1, 1]|ccbcc|null|ab|a|[1, 2]|[0, 1, 2]|366");
+    let sql = "select array_replace_all([1, 2, 1], 1, 3), array_replace(['a', 'a'], 'a', 'b'), array_replace_n([1, 1, 1], 1, 2, 2), \
+               array_resize([1], 3, 9), array_to_string(['a', null], '-', '?'), regexp_match('ab', '(a)(b)'), \
+               to_char(date '2024-05-06', '%d.%m.%Y'), map(['a'], [1])['a']";
+    let expected = "[3, 2, 3]|[b, a]|[2, 2, 1]|[1, 9, 9]|a-?|[a, b]|06.05.2024|1";
+    assert_eq!(scratch.one(sql), expected);
+    let e = scratch.rows("select array_agg(n) over (order by n) from numbers").unwrap_err();
+    assert!(matches!(e, SqlError::Unsupported { .. }), "{e:?}");
     let rows = scratch.rows("select name || '!' || n, n || name from numbers where n < 4").unwrap();
     assert_eq!(rows, ["null|null", "name 1!2|2name 1"]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
 use futures::TryStreamExt;
-use pheon_sql::SqlError;
+use pheon_sql::{EngineOptions, SqlError};
 
 use crate::scratch::{Scratch, batch, query, runtime};
 
@@ -127,6 +127,47 @@ fn a_prepared_statement_sees_newer_versions() {
         session.prepare("create or replace table words as select 1 as x").await.unwrap().update(None).await.unwrap();
         assert!(matches!(all.query(None).await.err(), Some(SqlError::Changed { .. })));
     });
+}
+
+/// A few keys at a time: those that have about a batch of rows.
+#[test]
+fn answers_to_many_keys_come_in_parts() {
+    let mut options = EngineOptions::default();
+    options.batch_rows = 8;
+    let scratch = Scratch::with(options);
+    runtime().block_on(async {
+        let session = scratch.engine.session();
+        for (sql, key, of_key) in [
+            ("select place from words where word = ?", "w0001", 2),
+            ("select place + 0, upper($1) from words where word = $1", "w0240", 4),
+        ] {
+            let statement = session.prepare(sql).await.unwrap();
+            let keys = Arc::new(StringArray::from(vec![key; 50])) as ArrayRef;
+            let stream = statement.query(Some(values(vec![keys]))).await.unwrap();
+            let found: Vec<RecordBatch> = stream.try_collect().await.unwrap();
+            assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 50 * of_key, "{sql}");
+            assert!(found.iter().all(|batch| batch.num_rows() <= 8), "{sql}");
+        }
+        let statement = session.prepare("select n from numbers where n = ?").await.unwrap();
+        let keys: Vec<i64> = (0..50).rev().map(|n| n * 2).collect();
+        let found = query(&statement, Some(values(vec![ints(&keys)]))).await.unwrap();
+        assert_eq!(found, keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_is_looked_up_is_memory_of_the_query() {
+    let mut options = EngineOptions::default();
+    options.query_memory_bytes_max = 4 << 10;
+    let scratch = Scratch::with(options);
+    runtime().block_on(async {
+        let statement = scratch.engine.session().prepare("select half from numbers where n = ?").await.unwrap();
+        let of = |count: i64| Some(values(vec![ints(&(0..count).collect::<Vec<_>>())]));
+        assert_eq!(query(&statement, of(10)).await.unwrap().len(), 5);
+        let e = query(&statement, of(1000)).await.unwrap_err();
+        assert!(matches!(&e, SqlError::Limit { problem } if problem.starts_with("out of memory")), "{e:?}");
+    });
+    assert_eq!(scratch.engine.memory_bytes(), 0);
 }
 
 /// Statements that are executed for each row answer with a batch each; one lookup answers with one for all of them.

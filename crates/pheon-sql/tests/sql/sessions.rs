@@ -116,6 +116,88 @@ fn rights_are_asked_before_anything_is_told() {
     });
 }
 
+/// Everything, with names that begin so.
+#[derive(Debug)]
+struct Beginning(&'static str);
+
+impl Access for Beginning {
+    fn may_read(&self, dataset: &str) -> bool {
+        dataset.starts_with(self.0)
+    }
+
+    fn may_write(&self, dataset: &str) -> bool {
+        dataset.starts_with(self.0)
+    }
+
+    fn may_admin(&self, dataset: &str) -> bool {
+        dataset.starts_with(self.0)
+    }
+}
+
+#[test]
+fn rights_are_those_of_the_dataset_that_a_name_stands_for() {
+    let scratch = Scratch::new();
+    runtime().block_on(async {
+        let run = async |access, sql: &str| {
+            let statement = scratch.engine.session().with_access(Arc::new(Beginning(access))).prepare(sql).await?;
+            if statement.is_query() { query(&statement, None).await.map(|_| 0) } else { statement.update(None).await }
+        };
+        let statements = [
+            "select * from plain",
+            "select * from \"PLAIN\"",
+            "select 1 where 1 in (select \"Value\" from plain)",
+            "insert into plain values (4)",
+            "delete from plain",
+            "drop table plain",
+        ];
+        for sql in statements {
+            let e = run("pl", sql).await.unwrap_err();
+            assert!(matches!(e, SqlError::NotFound { .. } | SqlError::Denied { .. }), "{sql}: {e:?}");
+            let e = run("Other", sql).await.unwrap_err();
+            assert!(matches!(e, SqlError::Denied { .. }), "{sql}: {e:?}");
+        }
+        assert_eq!(run("pl", "drop table if exists plain").await.unwrap(), 0);
+        assert_eq!(scratch.store.table("Plain").unwrap().version(), 1);
+        // One that the caller may not know of is not in the way, and is not told.
+        assert_eq!(run("", "create table \"PLAIN\" as select 1 as x").await.unwrap(), 1);
+        assert_eq!(run("Plain", "insert into plain values (4)").await.unwrap(), 1);
+        assert_eq!(run("", "create table plain as select 1 as x").await.unwrap(), 1);
+        for sql in statements.iter().filter(|sql| !sql.contains("PLAIN")) {
+            run("Plain", sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+        assert_eq!(scratch.store.datasets().unwrap(), ["PLAIN", "numbers", "pairs", "plain", "words"]);
+    });
+}
+
+#[test]
+fn rights_are_asked_at_each_execution() {
+    let scratch = Scratch::new();
+    runtime().block_on(async {
+        let session = scratch.engine.session();
+        let names = "select table_name from information_schema.tables where table_schema = 'public' order by 1";
+        let select = session.prepare("select count(*) from numbers").await.unwrap();
+        let insert = session.prepare("insert into numbers (n) values (1)").await.unwrap();
+        let names = session.prepare(names).await.unwrap();
+        assert_eq!(query(&names, None).await.unwrap().len(), 4);
+        assert_eq!((select.open_tables(), insert.open_tables()), (1, 1));
+        for released in [false, true] {
+            if released {
+                select.release();
+                insert.release();
+                assert_eq!(select.open_tables() + insert.open_tables(), 0);
+            }
+            let less = |statement: &pheon_sql::Statement| statement.clone().with_access(Arc::new(Beginning("words")));
+            assert!(matches!(query(&less(&select), None).await, Err(SqlError::Denied { .. })));
+            assert!(matches!(less(&insert).update(None).await, Err(SqlError::Denied { .. })));
+            assert_eq!(query(&less(&names), None).await.unwrap(), ["words"]);
+            assert_eq!(query(&names, None).await.unwrap().len(), 4);
+            assert_eq!(query(&select, None).await.unwrap(), ["1000"]);
+        }
+        assert_eq!(select.datasets(), ["numbers"]);
+        assert_eq!(insert.update(None).await.unwrap(), 1);
+    });
+}
+
 #[test]
 fn ingest_in_all_modes() {
     let scratch = Scratch::new();

@@ -181,7 +181,7 @@ impl Writer {
             return Ok(addition.base.manifest.version);
         }
         let record = builder.finish().map_err(|e| self.named(e))?;
-        self.check_wanted()?;
+        check_wanted(&self.options)?;
         let published = self.exclusive.adopt(&self.temporary, record).and_then(|record| match &self.addition {
             Some(addition) => self.publish_added(addition, record),
             None => {
@@ -204,11 +204,6 @@ impl Writer {
         }
     }
 
-    /// The last look: what is published cannot be stopped any more.
-    fn check_wanted(&self) -> Result<(), WriteError> {
-        if self.options.cancel.as_ref().is_some_and(|cancel| cancel()) { Err(WriteError::Cancelled) } else { Ok(()) }
-    }
-
     fn publish_added(&self, addition: &Addition, record: SegmentRecord) -> Result<u64, WriteError> {
         let (dataset, base) = (self.exclusive.dataset(), &addition.base);
         let mut segments = base.manifest.segments.clone();
@@ -227,7 +222,7 @@ impl Writer {
             }
         }
         segments.push(record);
-        self.check_wanted()?;
+        check_wanted(&self.options)?;
         let origin = match addition.change {
             Change::Append => "append",
             Change::Upsert => "upsert",
@@ -238,6 +233,11 @@ impl Writer {
     fn named(&self, error: WriteError) -> WriteError {
         named(self.exclusive.dataset(), error)
     }
+}
+
+/// The last look: what is published cannot be stopped any more.
+fn check_wanted(options: &PutOptions) -> Result<(), WriteError> {
+    if options.cancel.as_ref().is_some_and(|cancel| cancel()) { Err(WriteError::Cancelled) } else { Ok(()) }
 }
 
 /// Fills in the dataset's name, which the builder does not know.
@@ -288,6 +288,7 @@ pub(crate) fn delete(dataset: &Dataset, keys: &dyn Array, options: &ChangeOption
         return Ok((base.manifest.version, 0));
     }
     let published = exclusive.hide(&base, rows).and_then(|segments| {
+        check_wanted(&options.build)?;
         exclusive.publish(base.manifest.key.clone(), base.manifest.unique, "delete".to_owned(), segments)
     });
     let version = published.inspect_err(|_| {
