@@ -14,6 +14,7 @@ mod table;
 mod tls;
 
 pub use acceptor::{Acceptor, Protocol};
+pub(crate) use call::track_page;
 pub use call::{CallLayer, CallService, TrackedBody};
 pub use link::Peer;
 pub use stream::Connection;
