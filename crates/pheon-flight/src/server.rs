@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use pheon::{ReadError, Store, WriteError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower::Layer;
 
 use crate::auth::{Authenticator, Signer};
 use crate::config::{ServeConfig, read_credentials};
 use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, limit_http2};
-use crate::drain::DrainStart;
+use crate::drain::{DrainLayer, DrainStart};
 use crate::http::Page;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
@@ -162,6 +162,15 @@ impl Server {
     /// # Errors
     /// [`ServeError`].
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        let hangup = signal(SignalKind::hangup()).map_err(start("listen for SIGHUP"))?;
+        self.run_until(shutdown, hangup).await
+    }
+
+    async fn run_until(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        hangup: Signal,
+    ) -> Result<(), ServeError> {
         let location = self.location();
         let Self { config, store, listener, http, .. } = self;
         let limits = &config.limits;
@@ -182,6 +191,8 @@ impl Server {
         #[cfg(feature = "sql")]
         let sql = sql_service(store.clone(), &config, authenticator.signer(), queries.clone())?;
         let (drain_start, draining) = DrainStart::new();
+        // The page goes on for as long as calls do: it tells that they are ending.
+        let (page_stop, page_stops) = DrainStart::new();
         let ready = Arc::new(AtomicBool::new(true));
         let page = match http {
             Some((listener, _)) => {
@@ -197,13 +208,14 @@ impl Server {
                     ready: ready.clone(),
                     tls: tls.is_some(),
                 };
-                Some(tokio::spawn(page.serve(accept(listener, Protocol::Http1)?)))
+                Some(tokio::spawn(page.serve(accept(listener, Protocol::Http1)?, page_stops)))
             }
             None => None,
         };
-        let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone()));
+        let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone(), hangup));
         let tickets = Arc::new(authenticator.signer().clone());
-        let plain = PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining);
+        let plain =
+            PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining.clone());
         #[cfg(feature = "sql")]
         let router = FlightRouter::new(plain, sql, authenticator.clone(), limits);
         #[cfg(not(feature = "sql"))]
@@ -224,6 +236,7 @@ impl Server {
         // Clients of both ages ask.
         let reflection = describe().build_v1().map_err(failed)?;
         let reflection_alpha = describe().build_v1alpha().map_err(failed)?;
+        let ends = DrainLayer(draining);
         let (told, drain) = tokio::sync::oneshot::channel();
         let stop = async move {
             shutdown.await;
@@ -241,9 +254,9 @@ impl Server {
             .layer(RecordLayer::new(metrics.clone()))
             .layer(authenticator.layer())
             .add_service(ZeroCopyLayer.layer(flight))
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(reflection_alpha)
+            .add_service(ends.layer(health_service))
+            .add_service(ends.layer(reflection))
+            .add_service(ends.layer(reflection_alpha))
             .serve_with_incoming_shutdown(acceptor.incoming(), stop);
         let overdue = async {
             if drain.await.is_err() {
@@ -251,12 +264,24 @@ impl Server {
             }
             tokio::time::sleep(limits.drain_timeout).await;
         };
+        let (mut page, served) = (page, async {
+            let done = serving.await.map_err(ServeError::Serve);
+            page_stop.begin();
+            done
+        });
+        let calls_and_page = async {
+            let done = served.await;
+            if let Some(page) = &mut page {
+                let _ = page.await;
+            }
+            done
+        };
         let done = tokio::select! {
-            done = serving => done.map_err(ServeError::Serve),
+            done = calls_and_page => done,
             () = overdue => Ok(()),
         };
         reload.abort();
-        if let Some(page) = page {
+        if let Some(page) = &page {
             page.abort();
         }
         connections.end_all();
@@ -277,14 +302,15 @@ impl Server {
         let done = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(start("listen for SIGTERM"))?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(start("listen for SIGINT"))?;
+            let hangup = signal(SignalKind::hangup()).map_err(start("listen for SIGHUP"))?;
             ready();
-            self.run(async move {
+            let shutdown = async move {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-            })
-            .await
+            };
+            self.run_until(shutdown, hangup).await
         });
         // Work that still blocks belongs to calls whose time is over.
         runtime.shutdown_background();
@@ -293,8 +319,7 @@ impl Server {
 }
 
 /// Reads token file and certificates again at each SIGHUP. What is wrong with them is logged, and nothing changes.
-async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         if let Some(path) = &config.token_file {
             let mut warnings = Vec::new();
