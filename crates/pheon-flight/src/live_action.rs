@@ -209,10 +209,12 @@ fn run(caller: &Caller, store: &Store, body: &[u8], wait: Duration, bytes_max: u
     Ok(done?)
 }
 
-/// What reads see: the entry of a key, as its byte and what is stored.
-type Reader<'r> = dyn Fn(&[u8]) -> Result<Option<(u8, Vec<u8>)>, LiveError> + 'r;
+/// The entry of a key: its byte and what is stored.
+type Stored = Option<(u8, Vec<u8>)>;
+/// What reads see.
+type Reader<'r> = dyn Fn(&[u8]) -> Result<Stored, LiveError> + 'r;
 
-fn as_it_is(map: &LiveMap) -> impl Fn(&[u8]) -> Result<Option<(u8, Vec<u8>)>, LiveError> {
+fn as_it_is(map: &LiveMap) -> impl Fn(&[u8]) -> Result<Stored, LiveError> {
     |key| map.get_with(key, |entry| (entry.meta(), entry.value().to_vec()))
 }
 
@@ -236,13 +238,13 @@ fn read(map: &LiveMap, operations: &[Operation<'_>], bytes_max: u64) -> Result<V
 #[derive(Default)]
 struct Changed<'a> {
     cleared: bool,
-    keys: HashMap<Bytes<'a>, Option<(u8, Vec<u8>)>>,
+    keys: HashMap<Bytes<'a>, Stored>,
     /// In the order in which keys were first changed, which becomes the map's.
     order: Vec<Bytes<'a>>,
 }
 
 impl<'a> Changed<'a> {
-    fn get(&self, reader: &Reader<'_>, key: Bytes<'a>) -> Result<Option<(u8, Vec<u8>)>, Status> {
+    fn get(&self, reader: &Reader<'_>, key: Bytes<'a>) -> Result<Stored, Status> {
         match self.keys.get(key) {
             Some(changed) => Ok(changed.clone()),
             None if self.cleared => Ok(None),
@@ -250,7 +252,7 @@ impl<'a> Changed<'a> {
         }
     }
 
-    fn put(&mut self, key: Bytes<'a>, entry: Option<(u8, Vec<u8>)>) {
+    fn put(&mut self, key: Bytes<'a>, entry: Stored) {
         if self.keys.insert(key, entry).is_none() {
             self.order.push(key);
         }
