@@ -33,6 +33,14 @@ def command_descriptor(command: bytes) -> bytes:
     return varint(1 << 3) + varint(2) + field(2, command)
 
 
+def ingest_descriptor(table: str) -> bytes:
+    """Flight SQL's CommandStatementIngest: make it, or add to it."""
+    options = varint(1 << 3) + varint(1) + varint(2 << 3) + varint(2)
+    ingest = field(1, options) + field(2, table.encode())
+    name = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementIngest"
+    return command_descriptor(field(1, name) + field(2, ingest))
+
+
 def flight_data(header: bytes = b"", body: bytes = b"", descriptor: bytes | None = None) -> bytes:
     start = b"" if descriptor is None else field(1, descriptor)
     return start + field(2, header) + field(1000, body)

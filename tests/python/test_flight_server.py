@@ -288,7 +288,8 @@ def test_actions(client: flight.FlightClient, store: pheon.Store) -> None:
     [info] = act(client, "info", dataset="t")
     assert (info["rows"], info["version"], info["key"]) == (110, 2, ["k"])
     assert [v["version"] for v in act(client, "versions", dataset="t")] == [1, 2]
-    assert act(client, "refresh", dataset="t") == [{"version": 2}]
+    [newest] = act(client, "refresh", dataset="t")
+    assert newest == {"version": 2, "created_unix_ms": info["created_unix_ms"]}
     assert act(client, "verify", dataset="t")[0]["ok"] is True
     assert act(client, "rollback", dataset="t", version=1) == [{"version": 3}]
     assert act(client, "compact", dataset="t") == [{"version": 3}]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from flight_server import FlightServer
+from pyarrow import flight
 
 import pheon
 
@@ -266,6 +269,73 @@ def test_a_dataset_that_has_its_name_from_another(remote: pheon.RemoteStore) -> 
     assert "again@1" not in remote
     with pytest.raises(pheon.NotFoundError):
         remote.table("again@1")
+
+
+def test_a_dataset_that_was_replaced(server: FlightServer, remote: pheon.RemoteStore, served: pheon.Store) -> None:
+    """Its versions begin with 1 again: nothing of it is taken for what was opened."""
+    remote.put_map("replaced", {"a": 1, "b": 2})
+    with pheon.connect(server.location, local=False) as other:
+        words, table, unasked = remote.map("replaced"), remote.table("replaced"), other.map("replaced")
+        chosen = other.table("replaced").select(["value"])
+        assert words["a"] == 1
+        served.drop("replaced")
+        time.sleep(0.01)
+        served.put_map("replaced", {"a": 10, "c": 30})
+        for use in (
+            lambda: list(words.items()),
+            table.to_pyarrow,
+            lambda: words.range("a", "b"),
+            lambda: table.rows("a"),
+            lambda: table.lookup(["a"]),
+            lambda: chosen[0],
+            lambda: chosen.to_pyarrow(),
+        ):
+            with pytest.raises(pheon.NotFoundError, match="was replaced"):
+                use()
+        # A lookup that is open goes on with what it began with, as a mapping of the files would; a new one is refused.
+        for use, before in ((lambda: words["a"], 1), (lambda: unasked.get_many(["a", "c"]), [1, None])):
+            with contextlib.suppress(pheon.NotFoundError):
+                assert use() == before
+        for opened in (words, unasked):
+            assert opened.refresh()
+            assert opened.version == 1
+            assert dict(opened.items()) == {"a": 10, "c": 30}
+            assert opened["c"] == 30
+            assert not opened.refresh()
+        assert table.refresh()
+        assert table.to_pyarrow()["value"].to_pylist() == [10, 30]
+        assert not table.refresh()
+        assert chosen.refresh()
+        assert chosen.to_pyarrow().column_names == ["value"]
+        # Of as many versions as the one that was opened, and of fewer.
+        remote.upsert("replaced", pa.table({"key": ["d"], "value": [40]}))
+        assert words.refresh()
+        assert words.version == 2
+        served.drop("replaced")
+        served.put_map("replaced", {"e": 50})
+        assert words.refresh()
+        assert (words.version, dict(words.items())) == (1, {"e": 50})
+
+
+def test_a_scan_that_was_announced_of_a_dataset_that_was_replaced(server: FlightServer, served: pheon.Store) -> None:
+    served.put_map("announced", {"a": 1})
+    with flight.connect(server.location) as client:
+        ticket = client.get_flight_info(flight.FlightDescriptor.for_path("announced")).endpoints[0].ticket
+        served.drop("announced")
+        time.sleep(0.01)
+        served.put_map("announced", {"a": 2})
+        with pytest.raises(pa.ArrowKeyError, match="was replaced"):
+            client.do_get(ticket).read_all()
+
+
+def test_changes_leave_segments_alone_where_asked(remote: pheon.RemoteStore) -> None:
+    remote.put("segments", pa.table({"k": [0]}), key="k")
+    for k in range(1, 40):
+        remote.append("segments", pa.table({"k": [k]}), compact=False)
+    assert remote.delete("segments", [3], compact=False) == 1
+    assert remote.table("segments").info().segments >= 39
+    assert remote.delete("segments", [4]) == 1
+    assert remote.table("segments").info().segments < 20
 
 
 def test_local_handles(server: FlightServer, served: pheon.Store) -> None:

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::live;
-use crate::live_action;
 use crate::service::Caller;
 use crate::span::Span;
 use crate::status;
@@ -33,7 +32,7 @@ const ACTIONS: [(&str, &str); 17] = [
     ("rollback", "publish the content of an old version as the newest one"),
     ("gc", "remove old versions and what killed writers left"),
     ("drop", "remove a dataset with all its versions"),
-    ("live", "operations on a live map, in one transaction"),
+    (LIVE, "operations on a live map, in one transaction"),
     ("live-create", "make a live map, or find it"),
     ("live-drop", "remove a live map"),
     (CANCEL, "cancel a query"),
@@ -68,6 +67,8 @@ struct Body {
     max_bytes: Option<u64>,
     durable: Option<bool>,
     spans: Option<Vec<Span>>,
+    /// Of `locate`: when the version was published; it must be this one.
+    created: Option<u64>,
 }
 
 impl Body {
@@ -114,16 +115,20 @@ pub(crate) fn facts(info: &Info) -> Value {
     })
 }
 
-/// Does an action; may block.
+/// The action of which `live_action` knows everything.
+pub(crate) const LIVE: &str = "live";
+
+/// Whether an action may take long: it reads or writes a whole dataset, or waits for a lock.
+pub(crate) fn takes_long(name: &str) -> bool {
+    matches!(name, "verify" | "compact" | "memory" | "warm" | "rollback" | "gc" | "drop" | "live-create" | "live-drop")
+}
+
+/// Does an action but `live`; may block.
 pub(crate) fn run(caller: &Caller, store: &Store, sql: bool, action: &Action) -> Result<Vec<Bytes>, Status> {
-    match action.r#type.as_str() {
-        "live" => return Ok(vec![live_action::run(caller, store, &action.body)?.into()]),
-        CANCEL => {
-            // Nothing runs between GetFlightInfo and DoGet of a scan.
-            let result = CancelFlightInfoResult::new(CancelStatus::NotCancellable);
-            return Ok(vec![result.encode_to_vec().into()]);
-        }
-        _ => {}
+    if action.r#type == CANCEL {
+        // Nothing runs between GetFlightInfo and DoGet of a scan.
+        let result = CancelFlightInfoResult::new(CancelStatus::NotCancellable);
+        return Ok(vec![result.encode_to_vec().into()]);
     }
     let results = json_results(caller, store, sql, action)?;
     Ok(results.into_iter().map(|value| value.to_string().into()).collect())
@@ -169,7 +174,9 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
     }
     let name = body.dataset(action)?;
     match action.r#type.as_str() {
-        "info" | "versions" | "refresh" | "locate" | "verify" | "memory" => caller.check_read(name)?,
+        "info" | "versions" | "refresh" | "locate" | "memory" => caller.check_read(name)?,
+        // It reads every byte, and changes none: also where nothing may be changed.
+        "verify" => caller.check_admin_right(name)?,
         _ => caller.check_admin(name)?,
     }
     Ok(match action.r#type.as_str() {
@@ -177,10 +184,12 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             let table = crate::scan::open(store, name)?;
             let mut facts = facts(&table.info());
             facts["distinct_keys"] = json!(!table.key().is_empty() && table.is_unique());
+            facts["store"] = json!(store.uuid());
             vec![facts]
         }
         "locate" => {
             let table = crate::scan::open(store, name)?;
+            crate::scan::check_created(body.created, || table.info())?;
             let spans = body.spans.as_deref().ok_or_else(|| lacks(action, "spans"))?;
             let rows = spans.iter().map(|span| span.locate(&table)).collect::<Result<Vec<_>, _>>()?;
             vec![json!({"version": table.version(), "rows": rows})]
@@ -195,7 +204,10 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             };
             versions.iter().map(of).collect()
         }
-        "refresh" => vec![json!({"version": store.table(name).map_err(of_read)?.version()})],
+        "refresh" => {
+            let newest = store.table(name).map_err(of_read)?.info();
+            vec![json!({"version": newest.version, "created_unix_ms": newest.created_unix_ms})]
+        }
         "verify" => {
             let report = store.verify(name).map_err(of_read)?;
             vec![json!({

@@ -39,6 +39,9 @@ pub struct ScanCommand {
     /// Rows to send at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// When the version was published, in milliseconds since 1970: it must be this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<u64>,
 }
 
 /// A key as JSON has it: one value, or a list of values for a key of several columns.
@@ -155,6 +158,8 @@ pub(crate) struct LookupCommand {
     pub(crate) rows: bool,
     /// Only rows of this run, by the number of its first within the version and how many there are.
     pub(crate) within: Option<(u64, u64)>,
+    /// When the version was published, in milliseconds since 1970: it must be this one.
+    pub(crate) created: Option<u64>,
 }
 
 /// A dataset's name and the version asked for; `None`: the newest. What cannot be a version belongs to the name, which
@@ -246,6 +251,7 @@ impl ScanCommand {
             (None, Some(_)) if self.from.is_some() || self.to.is_some() || self.prefix.is_some() => {
                 "a live map has no order of keys: \"from\", \"to\" and \"prefix\" do not apply to it"
             }
+            (None, Some(_)) if self.created.is_some() => "a live map has no versions: \"created\" does not apply",
             (None, Some(_)) if self.rows.is_some() => {
                 "the entries of a live map have no numbers: \"rows\" does not apply"
             }
@@ -292,7 +298,7 @@ impl LookupCommand {
         let problem = match (&command.lookup, &command.lookup_live) {
             (Some(_), Some(_)) => "\"lookup\" and \"lookup_live\" exclude each other",
             (None, None) => "malformed lookup command: \"lookup\" or \"lookup_live\" must be there",
-            (None, Some(_)) if command.version.is_some() => "a live map has no versions",
+            (None, Some(_)) if command.version.is_some() || command.created.is_some() => "a live map has no versions",
             (None, Some(_)) if command.rows => "a live map has one entry a key: \"rows\" does not apply",
             _ if command.within.is_some() && !command.rows => "\"within\" belongs to \"rows\"",
             _ if command.rows && command.found => "\"found\" and \"rows\" exclude each other",
@@ -369,6 +375,7 @@ mod tests {
             (r#"{"live": "a", "from": 1}"#, "no order"),
             (r#"{"live": "a", "keys": [1]}"#, "DoExchange"),
             (r#"{"live": "a", "rows": [[0, 1]]}"#, "no numbers"),
+            (r#"{"live": "a", "created": 1}"#, "no versions"),
             (r#"{"dataset": "a", "rows": [[0, 1]], "keys": [1]}"#, "may not stand beside"),
             (r#"{"dataset": "a", "keys": [null]}"#, "malformed scan command"),
             (r#"{"dataset": "a", "limit": -1}"#, "malformed scan command"),
@@ -392,6 +399,7 @@ mod tests {
         for (json, hint) in [
             (r#"{"lookup": "a", "lookup_live": "b"}"#, "exclude"),
             (r#"{"lookup_live": "b", "version": 1}"#, "no versions"),
+            (r#"{"lookup_live": "b", "created": 1}"#, "no versions"),
             (r#"{"lookup_live": "b", "columns": []}"#, "one column"),
             (r#"{"lookup_live": "b", "rows": true}"#, "one entry a key"),
             (r#"{"lookup": "b", "rows": true, "found": true}"#, "exclude"),

@@ -16,7 +16,7 @@ use crate::encode::{Encoder, Message};
 use crate::flat::Flatten;
 use crate::intake::{Intake, Taken};
 use crate::live::LiveLookup;
-use crate::scan::to_usize;
+use crate::scan::{check_created, to_usize};
 use crate::service::Caller;
 use crate::status;
 use crate::wire::{FlightDataStream, response};
@@ -25,6 +25,9 @@ use crate::wire::{FlightDataStream, response};
 const BATCHES_AHEAD_MAX: usize = 4;
 /// So few keys are looked up where they arrive: handing them to another thread would cost more.
 const KEYS_INLINE_MAX: usize = 2048;
+
+/// Of the number of a row's key, in an answer that has all rows of each key.
+const POSITION_BYTES: u64 = 8;
 
 /// Where keys are looked up.
 enum Target {
@@ -53,6 +56,7 @@ impl Target {
             }
             (a, b) => a.or(b),
         };
+        let created = command.created;
         if command.rows {
             return Self::open_table(store, command, name, version);
         }
@@ -61,6 +65,7 @@ impl Target {
             None => store.map(name),
         }
         .map_err(|e| status::of_read(&e))?;
+        check_created(created, || map.info())?;
         let fields = map.value_fields();
         let columns = match &command.columns {
             None => (0..fields.len()).collect(),
@@ -91,6 +96,7 @@ impl Target {
             None => store.table(name),
         };
         let mut table = table.map_err(|e| status::of_read(&e))?;
+        check_created(command.created, || table.info())?;
         if let Some(columns) = &command.columns {
             table = table.select(columns).map_err(|e| status::of_read(&e))?;
         }
@@ -104,13 +110,17 @@ impl Target {
         Ok((Self::Table(table), Arc::new(schema)))
     }
 
-    fn answer(&self, keys: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
+    /// `bytes_max`: how many the answer may have. Counted before any is copied.
+    fn answer(&self, keys: &RecordBatch, schema: &SchemaRef, bytes_max: u64) -> Result<RecordBatch, Status> {
         let mut rows = keys.num_rows();
         let columns = match self {
-            Self::Live(lookup) => lookup.answer(keys)?,
+            Self::Live(lookup) => lookup.answer(keys, bytes_max)?,
             Self::Table(table) => {
                 let keys = key_array(&table.key_fields(), keys)?;
-                let (positions, batch) = table.lookup(&keys, None).map_err(|e| status::of_read(&e))?;
+                let found = table.find_rows(&keys, None).map_err(|e| status::of_read(&e))?;
+                let bytes = found.nbytes().map_err(|e| status::of_read(&e))?;
+                check_bytes(bytes.saturating_add(found.len().saturating_mul(POSITION_BYTES)), bytes_max)?;
+                let (positions, batch) = found.gather().map_err(|e| status::of_read(&e))?;
                 rows = batch.num_rows();
                 let positions: ArrayRef = Arc::new(positions);
                 std::iter::once(&positions).chain(batch.columns()).cloned().collect()
@@ -118,10 +128,18 @@ impl Target {
             Self::Map { map, columns, found } => {
                 let of_read = |e| status::of_read(&e);
                 let keys = key_array(map.key_fields(), keys)?;
-                if let ([_], false, [_]) = (columns.as_slice(), *found, map.value_fields()) {
+                if let ([_], false, [value]) = (columns.as_slice(), *found, map.value_fields())
+                    && let Some(width) = value.data_type().primitive_width()
+                {
+                    check_bytes((width as u64).saturating_mul(keys.len() as u64), bytes_max)?;
                     vec![map.get_many(&keys).map_err(of_read)?]
                 } else {
                     let rows = map.find_many(&keys, None).map_err(of_read)?;
+                    let mut bytes = 0u64;
+                    for &column in columns {
+                        bytes = bytes.saturating_add(map.bytes_of(&rows, column).map_err(of_read)?);
+                    }
+                    check_bytes(bytes, bytes_max)?;
                     let mut answer =
                         columns.iter().map(|&i| map.take(&rows, i)).collect::<Result<Vec<_>, _>>().map_err(of_read)?;
                     if *found {
@@ -135,6 +153,16 @@ impl Target {
         RecordBatch::try_new_with_options(schema.clone(), columns, &options)
             .map_err(|e| Status::internal(format!("put an answer together: {e}")))
     }
+}
+
+/// Refuses an answer that would be too large.
+pub(crate) fn check_bytes(bytes: u64, bytes_max: u64) -> Result<(), Status> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let problem =
+        format!("the answer would have {bytes} bytes or more, at most {bytes_max} are allowed: ask for less at a time");
+    Err(status::with_detail(Status::resource_exhausted(problem), "answer-too-large"))
 }
 
 /// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.
@@ -169,16 +197,26 @@ pub(crate) fn decoded(
     Intake::new(stream::iter([Ok(first)]).chain(rest), bytes_max, flatten, caller.record().clone())
 }
 
+/// What a stream of lookups may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LookupLimits {
+    pub(crate) decompressed_bytes_max: u64,
+    pub(crate) answer_bytes_max: u64,
+}
+
 /// Serves one stream of lookups. It ends when its client ends it, or when the server stops: by then it has answered what
 /// it was asked.
 pub(crate) async fn lookup(
     caller: Caller,
     store: Store,
     mut stream: Streaming<FlightData>,
-    bytes_max: u64,
+    limits: LookupLimits,
     drain: Drain,
 ) -> Result<Response<FlightDataStream>, Status> {
-    let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?;
+    let first = tokio::select! {
+        first = stream.message() => first?.ok_or_else(|| Status::invalid_argument("the stream has no message"))?,
+        () = drain.clone().begun() => return Err(Status::unavailable("the server stops")),
+    };
     let descriptor = first.flight_descriptor.as_ref();
     let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message has no descriptor"))?;
     let command = LookupCommand::of_descriptor(descriptor)?;
@@ -196,8 +234,8 @@ pub(crate) async fn lookup(
         drain.begun().await;
         told.store(true, Ordering::Relaxed);
     };
-    let record = caller.record().clone();
-    let answers = decoded(first, stream, bytes_max, Flatten::All, &caller)
+    let (record, bytes_max) = (caller.record().clone(), limits.answer_bytes_max);
+    let answers = decoded(first, stream, limits.decompressed_bytes_max, Flatten::All, &caller)
         .take_until(Box::pin(stop))
         .try_filter_map(|taken| async move {
             Ok(match taken {
@@ -210,9 +248,9 @@ pub(crate) async fn lookup(
             async move {
                 let (app_metadata, keys) = next?;
                 let batch = if keys.num_rows() <= KEYS_INLINE_MAX {
-                    target.answer(&keys, &schema)?
+                    target.answer(&keys, &schema, bytes_max)?
                 } else {
-                    crate::service::blocking(move || target.answer(&keys, &schema)).await?
+                    crate::service::blocking(move || target.answer(&keys, &schema, bytes_max)).await?
                 };
                 Ok::<_, Status>((app_metadata, batch))
             }

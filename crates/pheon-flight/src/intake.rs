@@ -12,7 +12,7 @@ use arrow_flight::error::FlightError;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::flat::{Flatten, flat_bytes};
 use crate::ipc::{IpcBodyError, unpacked_bytes};
@@ -46,7 +46,7 @@ impl Intake {
         let mut dictionaries = HashMap::new();
         let counted = record.clone();
         let checked = messages.map(move |message| {
-            let message = message?;
+            let message = message.map_err(of_stream)?;
             check(&message, bytes_max, &mut dictionaries)?;
             counted.moved(0, message.data_body.len() as u64);
             Ok(message)
@@ -89,6 +89,11 @@ impl Intake {
             }
         }
     }
+}
+
+/// A stream that was cut off was cancelled. Only from here on it may be called so.
+fn of_stream(status: Status) -> Status {
+    if status.code() == Code::Aborted { Status::cancelled(status.message()) } else { status }
 }
 
 fn check(message: &FlightData, bytes_max: u64, dictionaries: &mut HashMap<i64, u64>) -> Result<(), Status> {

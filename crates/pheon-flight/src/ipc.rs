@@ -1,9 +1,11 @@
 //! Bodies of Arrow IPC that would unpack to more than a server has room for, or that say impossible things of themselves.
 
 use std::fmt;
+use std::io::Read;
 
 use arrow_flight::FlightData;
-use arrow_ipc::MessageHeader;
+use arrow_ipc::{CompressionType, MessageHeader};
+use lz4_flex::frame::FrameDecoder;
 
 /// What is wrong with a message that a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,11 @@ pub enum IpcBodyError {
     Header,
     /// A buffer lies outside of the body, or is too short to say how long it is.
     Bounds {
+        /// Its number in the message.
+        buffer: usize,
+    },
+    /// A compressed buffer is damaged, or does not unpack to as many bytes as it says.
+    Length {
         /// Its number in the message.
         buffer: usize,
     },
@@ -38,6 +45,9 @@ impl fmt::Display for IpcBodyError {
         match self {
             Self::Header => f.write_str("the message's header is no Arrow IPC message"),
             Self::Bounds { buffer } => write!(f, "buffer {buffer} of the message lies outside of its body"),
+            Self::Length { buffer } => {
+                write!(f, "buffer {buffer} of the message does not unpack to as many bytes as it says")
+            }
             Self::Rows { found } => write!(f, "the message says that it has {found} rows, which its body cannot hold"),
             Self::TooLarge { bytes, bytes_max } => {
                 write!(f, "the message's buffers unpack to {bytes} bytes or more, at most {bytes_max} are allowed")
@@ -52,9 +62,10 @@ impl From<IpcBodyError> for tonic::Status {
     fn from(e: IpcBodyError) -> Self {
         match e {
             IpcBodyError::TooLarge { .. } => Self::resource_exhausted(e.to_string()),
-            IpcBodyError::Header | IpcBodyError::Bounds { .. } | IpcBodyError::Rows { .. } => {
-                Self::invalid_argument(e.to_string())
-            }
+            IpcBodyError::Header
+            | IpcBodyError::Bounds { .. }
+            | IpcBodyError::Length { .. }
+            | IpcBodyError::Rows { .. } => Self::invalid_argument(e.to_string()),
         }
     }
 }
@@ -63,7 +74,8 @@ impl From<IpcBodyError> for tonic::Status {
 const LENGTH_BYTES: usize = 8;
 
 /// Adds up what the buffers of a message unpack to, by what they say themselves, before anything is unpacked. The decoder
-/// allocates by the same lengths. A message without a record batch or dictionary has none.
+/// allocates by the same lengths; of LZ4 it does not, so there it is tried whether they are true, within a fixed amount of
+/// memory. A message without a record batch or dictionary has none.
 ///
 /// # Errors
 /// [`IpcBodyError`]; as a `Status`: `RESOURCE_EXHAUSTED` or `INVALID_ARGUMENT`.
@@ -86,6 +98,8 @@ pub(crate) fn unpacked_bytes(data: &FlightData, bytes_max: u64) -> Result<(u64, 
     };
     let batch = batch.ok_or(IpcBodyError::Header)?;
     let is_compressed = batch.compression().is_some();
+    let is_lz4 = batch.compression().is_some_and(|compression| compression.codec() == CompressionType::LZ4_FRAME);
+    let mut packed = Vec::new();
     let mut total = 0u64;
     for (number, buffer) in batch.buffers().iter().flatten().enumerate() {
         let bounds = || IpcBodyError::Bounds { buffer: number };
@@ -98,12 +112,23 @@ pub(crate) fn unpacked_bytes(data: &FlightData, bytes_max: u64) -> Result<(u64, 
             (true, None) => return Err(bounds()),
             (true, Some(length)) => match i64::from_le_bytes(*length) {
                 -1 => (len - LENGTH_BYTES) as u64,
-                length => u64::try_from(length).map_err(|_| bounds())?,
+                length => {
+                    let length = u64::try_from(length).map_err(|_| bounds())?;
+                    packed.push((number, &bytes[LENGTH_BYTES..], length));
+                    length
+                }
             },
         };
         total = total.saturating_add(unpacked);
         if total > bytes_max {
             return Err(IpcBodyError::TooLarge { bytes: total, bytes_max });
+        }
+    }
+    if is_lz4 {
+        for (buffer, bytes, length) in packed {
+            if length > 0 && !unpacks_to(bytes, length) {
+                return Err(IpcBodyError::Length { buffer });
+            }
         }
     }
     let rows_max = total.saturating_mul(8).saturating_add(EMPTY_ROWS_MAX);
@@ -120,6 +145,12 @@ pub(crate) fn unpacked_bytes(data: &FlightData, bytes_max: u64) -> Result<(u64, 
         }
     }
     Ok((total, dictionary.map(|d| d.id())))
+}
+
+/// Whether an LZ4 frame unpacks to so many bytes, and no more. Nothing is kept but a block of it.
+fn unpacks_to(frame: &[u8], length: u64) -> bool {
+    let unpacked = std::io::copy(&mut FrameDecoder::new(frame).take(length.saturating_add(1)), &mut std::io::sink());
+    unpacked.is_ok_and(|found| found == length)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod live;
 mod live_action;
 pub mod logs;
 pub mod metrics;
+mod places;
 mod put;
 pub mod queries;
 pub mod record;

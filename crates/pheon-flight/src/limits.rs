@@ -39,7 +39,7 @@ pub struct Limits {
     pub query_time_max: Duration,
     /// From when on a query is logged as slow.
     pub slow_query: Duration,
-    /// How long a ticket and a prepared handle are good for.
+    /// How long a ticket is good for.
     pub ticket_age_max: Duration,
     /// How long a bearer token that the handshake has issued is good for.
     pub token_age_max: Duration,
@@ -47,6 +47,14 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Rows that the web page shows of one query.
     pub page_rows_max: usize,
+    /// Bytes of one answer that is put together before it is sent: to a batch of keys, or to an action on a live map.
+    pub answer_bytes_max: u64,
+    /// Bytes of the keys of one deletion.
+    pub delete_bytes_max: u64,
+    /// Streams of rows that are being written at once. Each keeps a thread, also while its client is silent.
+    pub writers_max: usize,
+    /// Actions at once that may take long, and as many changes of live maps that wait for a lock.
+    pub actions_max: usize,
 }
 
 const KIB: usize = 1 << 10;
@@ -74,6 +82,10 @@ impl Default for Limits {
             token_age_max: Duration::from_secs(8 * 3600),
             drain_timeout: Duration::from_secs(30),
             page_rows_max: 1000,
+            answer_bytes_max: 512 * MIB as u64,
+            delete_bytes_max: 256 * MIB as u64,
+            writers_max: 64,
+            actions_max: 64,
         }
     }
 }
@@ -114,10 +126,13 @@ impl std::error::Error for LimitError {}
 const A_SIZE: &str = "a size such as 64MiB, 2GB or 1000000, of at least 1 KiB";
 const A_TIME: &str = "a time such as 500ms, 30s, 5m, 8h or 1d, of at least 1 ms";
 const A_NUMBER: &str = "a number of at least 1";
+const A_FEW: &str = "a number from 1 to 128";
+/// What one kind of work may keep of the threads that may block, of which there are 512: reads always have some.
+const THREADS_MAX: usize = 128;
 
 impl Limits {
     /// All names that [`Limits::set`] knows.
-    pub const NAMES: [&str; 19] = [
+    pub const NAMES: [&str; 23] = [
         "message_bytes_max",
         "metadata_bytes_max",
         "decompressed_bytes_max",
@@ -137,6 +152,10 @@ impl Limits {
         "token_age_max",
         "drain_timeout",
         "page_rows_max",
+        "answer_bytes_max",
+        "delete_bytes_max",
+        "writers_max",
+        "actions_max",
     ];
 
     /// Sets one from text, as flags, environment and file have it.
@@ -153,6 +172,7 @@ impl Limits {
         let small = |max: u64| size().and_then(|bytes| if bytes <= max { Ok(bytes) } else { Err(wrong(A_SIZE)) });
         let time = || parse_time(value).filter(|t| !t.is_zero()).ok_or_else(|| wrong(A_TIME));
         let number = || value.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| wrong(A_NUMBER));
+        let few = || value.parse().ok().filter(|n| (1..=THREADS_MAX).contains(n)).ok_or_else(|| wrong(A_FEW));
         match name {
             "message_bytes_max" => self.message_bytes_max = small(u64::from(u32::MAX))? as usize,
             "metadata_bytes_max" => self.metadata_bytes_max = small(16 * MIB as u64)? as u32,
@@ -172,7 +192,11 @@ impl Limits {
             "ticket_age_max" => self.ticket_age_max = time()?,
             "token_age_max" => self.token_age_max = time()?,
             "drain_timeout" => self.drain_timeout = time()?,
-            _ => self.page_rows_max = number()? as usize,
+            "page_rows_max" => self.page_rows_max = number()? as usize,
+            "answer_bytes_max" => self.answer_bytes_max = size()?,
+            "delete_bytes_max" => self.delete_bytes_max = size()?,
+            "writers_max" => self.writers_max = few()?,
+            _ => self.actions_max = few()?,
         }
         Ok(())
     }
@@ -227,7 +251,9 @@ mod tests {
         for name in Limits::NAMES {
             let before = limits.clone();
             let value = match name {
-                "connections_max" | "streams_max" | "resets_max" | "page_rows_max" => "7",
+                "connections_max" | "streams_max" | "resets_max" | "page_rows_max" | "writers_max" | "actions_max" => {
+                    "7"
+                }
                 _ if name.contains("bytes") => "7KiB",
                 _ => "7ms",
             };
@@ -268,6 +294,8 @@ mod tests {
             ("message_bytes_max", "1"),
             ("message_bytes_max", "8GiB"),
             ("metadata_bytes_max", "32MiB"),
+            ("writers_max", "129"),
+            ("actions_max", "0"),
         ] {
             let e = limits.set(name, value).unwrap_err().to_string();
             assert!(e.contains(name) && e.contains(value), "{e}");

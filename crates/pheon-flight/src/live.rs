@@ -14,6 +14,7 @@ use pheon_live::{Entry, LiveError, LiveMap, LiveOptions, Location, Ordered, Plac
 use tonic::Status;
 
 use crate::encode::MESSAGE_BYTES_MAX;
+use crate::exchange::check_bytes;
 use crate::status;
 
 /// In an entry's byte: the value begins with the key as it was given.
@@ -180,7 +181,7 @@ impl LiveLookup {
         encoded(fields)
     }
 
-    pub(crate) fn answer(&self, keys: &RecordBatch) -> Result<Vec<ArrayRef>, Status> {
+    pub(crate) fn answer(&self, keys: &RecordBatch, bytes_max: u64) -> Result<Vec<ArrayRef>, Status> {
         if keys.num_columns() != 1 {
             return Err(Status::invalid_argument(format!("{} columns of keys: expected one", keys.num_columns())));
         }
@@ -191,10 +192,16 @@ impl LiveLookup {
             (0..keys.len()).map(|i| if keys.is_null(i) { &[][..] } else { keys.value(i) }).collect();
         let mut values = LargeBinaryBuilder::with_capacity(keys.len(), 0);
         let mut found = Vec::with_capacity(keys.len());
+        let mut bytes = 0u64;
         let read = |entry: Option<Entry<'_>>| -> Result<(), Failed> {
             found.push(entry.is_some());
             match entry {
-                Some(entry) => values.append_value(parts(entry.meta(), entry.value())?.1),
+                Some(entry) => {
+                    let value = parts(entry.meta(), entry.value())?.1;
+                    bytes = bytes.saturating_add(value.len() as u64);
+                    check_bytes(bytes, bytes_max)?;
+                    values.append_value(value);
+                }
                 None => values.append_null(),
             }
             Ok(())

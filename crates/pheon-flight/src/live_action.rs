@@ -4,18 +4,24 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pheon::Store;
-use pheon_live::{Change, LiveMap};
+use pheon_live::{Change, LiveError, LiveMap};
 use rmp::Marker;
 use rmp::decode;
 use rmp::encode;
 use tonic::Status;
 
+use crate::exchange::check_bytes;
 use crate::live::{attach, parts, right, stored};
-use crate::service::Caller;
+use crate::places::Places;
+use crate::service::{Caller, blocking};
 use crate::status;
 
-/// How long to wait for the map's lock.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long to wait for the map's lock in all.
+pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long to wait for it before it has a thread of those that are for waiting.
+const LOCK_WAIT_AT_ONCE: Duration = Duration::from_millis(10);
+/// How often reading is tried again where others change the map meanwhile, before a snapshot is taken.
+const READS_MAX: usize = 8;
 /// Operations of one call.
 const OPERATIONS_MAX: u32 = 1_000_000;
 
@@ -117,23 +123,72 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Does what a body asks for; the result's body.
-pub(crate) fn run(caller: &Caller, store: &Store, body: &[u8]) -> Result<Vec<u8>, Status> {
+/// Does what a body asks for; the result's body. Where the map's lock is kept by others it waits in a place that is for that.
+pub(crate) async fn serve(
+    caller: Caller,
+    store: Store,
+    body: bytes::Bytes,
+    bytes_max: u64,
+    places: &Places,
+) -> Result<Vec<u8>, Status> {
+    let again = (caller.clone(), store.clone(), body.clone());
+    let at_once = move || match run(&caller, &store, &body, LOCK_WAIT_AT_ONCE, bytes_max) {
+        Err(Refused::Locked) => Ok(None),
+        done => done.map(Some).map_err(Status::from),
+    };
+    if let Some(done) = blocking(at_once).await? {
+        return Ok(done);
+    }
+    let place = places.lock(LOCK_WAIT_MAX).await?;
+    let (caller, store, body) = again;
+    blocking(move || {
+        let _place = place;
+        run(&caller, &store, &body, LOCK_WAIT_MAX, bytes_max).map_err(Status::from)
+    })
+    .await
+}
+
+/// Why nothing was done.
+enum Refused {
+    /// Others kept the lock for as long as was to be waited.
+    Locked,
+    For(Status),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self::For(status)
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Locked => {
+                let problem = format!("others kept the lock of the live map for {} s", LOCK_WAIT_MAX.as_secs());
+                status::with_detail(Self::unavailable(problem), "lock-timeout")
+            }
+            Refused::For(status) => status,
+        }
+    }
+}
+
+fn run(caller: &Caller, store: &Store, body: &[u8], wait: Duration, bytes_max: u64) -> Result<Vec<u8>, Refused> {
     let mut body = Body(body);
     if body.array("it")? != 2 {
-        return Err(malformed("expected a name and a list of operations"));
+        return Err(malformed("expected a name and a list of operations").into());
     }
     let name = body.text("the name")?;
     let count = body.array("the list of operations")?;
     if count > OPERATIONS_MAX {
-        return Err(Status::resource_exhausted(format!("{count} operations: at most {OPERATIONS_MAX} at once")));
+        return Err(Status::resource_exhausted(format!("{count} operations: at most {OPERATIONS_MAX} at once")).into());
     }
     let mut operations = Vec::new();
     for _ in 0..count {
         operations.push(body.operation()?);
     }
     if !body.0.is_empty() {
-        return Err(malformed("bytes follow the operations"));
+        return Err(malformed("bytes follow the operations").into());
     }
     let writes = operations.iter().any(Operation::changes);
     if writes {
@@ -142,14 +197,41 @@ pub(crate) fn run(caller: &Caller, store: &Store, body: &[u8]) -> Result<Vec<u8>
         caller.check_read(&right(name))?;
     }
     let map = attach(store, name)?;
-    if writes {
-        map.lock(Some(LOCK_WAIT_MAX), &|| false).map_err(|e| status::of_live(&e))?;
+    if !writes {
+        return Ok(read(&map, &operations, bytes_max)?);
     }
-    let done = transact(&map, &operations);
-    if writes {
-        map.unlock().map_err(|e| status::of_live(&e))?;
+    map.lock(Some(wait), &|| false).map_err(|e| match e {
+        LiveError::LockTimeout { .. } => Refused::Locked,
+        e => Refused::For(status::of_live(&e)),
+    })?;
+    let done = transact(&map, &operations, &as_it_is(&map), map.len(), bytes_max);
+    map.unlock().map_err(|e| status::of_live(&e))?;
+    Ok(done?)
+}
+
+/// The entry of a key: its byte and what is stored.
+type Stored = Option<(u8, Vec<u8>)>;
+/// What reads see.
+type Reader<'r> = dyn Fn(&[u8]) -> Result<Stored, LiveError> + 'r;
+
+fn as_it_is(map: &LiveMap) -> impl Fn(&[u8]) -> Result<Stored, LiveError> {
+    |key| map.get_with(key, |entry| (entry.meta(), entry.value().to_vec()))
+}
+
+/// Answers operations that only read, all of them as of one moment.
+fn read(map: &LiveMap, operations: &[Operation<'_>], bytes_max: u64) -> Result<Vec<u8>, Status> {
+    for _ in 0..READS_MAX {
+        let before = map.sequence();
+        let done = transact(map, operations, &as_it_is(map), map.len(), bytes_max)?;
+        if operations.len() < 2 || map.sequence() == before {
+            return Ok(done);
+        }
     }
-    done
+    let snapshot = map.snapshot().map_err(|e| status::of_live(&e))?;
+    let get = |key: &[u8]| Ok(snapshot.get(key)?.map(|entry| (entry.meta(), entry.value().to_vec())));
+    let asks = operations.iter().any(|operation| matches!(operation, Operation::Len));
+    let len = if asks { snapshot.len().map_err(|e| status::of_live(&e))? } else { 0 };
+    transact(map, operations, &get, len, bytes_max)
 }
 
 /// What a transaction has changed so far: of a key, its byte and what is stored; `None`: it is gone.
@@ -164,7 +246,7 @@ struct Changed<'a> {
 
 /// What becomes of a key.
 struct Entry {
-    stored: Option<(u8, Vec<u8>)>,
+    stored: Stored,
     /// Its place in `order`.
     place: usize,
     /// Whether it was deleted in between, and so leaves its place in the map.
@@ -172,15 +254,15 @@ struct Entry {
 }
 
 impl<'a> Changed<'a> {
-    fn get(&self, map: &LiveMap, key: Bytes<'a>) -> Result<Option<(u8, Vec<u8>)>, Status> {
+    fn get(&self, reader: &Reader<'_>, key: Bytes<'a>) -> Result<Stored, Status> {
         match self.keys.get(key) {
             Some(changed) => Ok(changed.stored.clone()),
             None if self.cleared => Ok(None),
-            None => map.get_with(key, |entry| (entry.meta(), entry.value().to_vec())).map_err(|e| status::of_live(&e)),
+            None => reader(key).map_err(|e| status::of_live(&e)),
         }
     }
 
-    fn put(&mut self, key: Bytes<'a>, stored: Option<(u8, Vec<u8>)>) {
+    fn put(&mut self, key: Bytes<'a>, stored: Stored) {
         let before = self.keys.get(key);
         let comes_back = stored.is_some() && before.is_some_and(|before| before.stored.is_none());
         let place = match before {
@@ -195,12 +277,17 @@ impl<'a> Changed<'a> {
     }
 }
 
-fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Status> {
+fn transact(
+    map: &LiveMap,
+    operations: &[Operation<'_>],
+    reader: &Reader<'_>,
+    mut len: u64,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Status> {
     let mut changed = Changed::default();
     let mut out = Vec::new();
     let full = |_| Status::internal("write a result");
     encode::write_array_len(&mut out, operations.len() as u32).map_err(full)?;
-    let mut len = map.len();
     let mut as_expected = true;
     for operation in operations {
         let key = match operation {
@@ -223,7 +310,7 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
             | Operation::Increment(key, _)
             | Operation::Pop(key) => *key,
         };
-        let before = changed.get(map, key.canonical)?;
+        let before = changed.get(reader, key.canonical)?;
         let (given, value) = match &before {
             Some((meta, bytes)) => {
                 let (given, value) = parts(*meta, bytes)?;
@@ -256,6 +343,7 @@ fn transact(map: &LiveMap, operations: &[Operation<'_>]) -> Result<Vec<u8>, Stat
             Operation::Pop(_) => (value.map(|_| None), value.is_some(), value.map(<[u8]>::to_vec)),
             Operation::Clear | Operation::Len => continue,
         };
+        check_bytes(out.len() as u64 + result.as_ref().map_or(0, Vec::len) as u64, bytes_max)?;
         answer(&mut out, done, result.as_deref())?;
         if let Some(after) = after {
             len = len + u64::from(after.is_some()) - u64::from(value.is_some());

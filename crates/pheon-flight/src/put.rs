@@ -16,6 +16,7 @@ use crate::command::{PutCommand, PutMode};
 use crate::exchange::decoded;
 use crate::flat::Flatten;
 use crate::intake::{Intake, Taken};
+use crate::places::Places;
 use crate::service::Caller;
 use crate::status;
 
@@ -44,13 +45,21 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// What a stream of rows may use.
+#[derive(Clone, Debug)]
+pub(crate) struct PutLimits {
+    pub(crate) decompressed_bytes_max: u64,
+    pub(crate) delete_bytes_max: u64,
+    pub(crate) places: Places,
+}
+
 /// Serves one stream of rows.
 pub(crate) async fn put(
     caller: Caller,
     store: Store,
     first: FlightData,
     rest: Streaming<FlightData>,
-    bytes_max: u64,
+    limits: &PutLimits,
 ) -> Result<PutResult, Status> {
     let descriptor = first.flight_descriptor.as_ref();
     let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message has no descriptor"))?;
@@ -59,13 +68,18 @@ pub(crate) async fn put(
     caller.record().action(command.mode.name());
     // A new version has the columns as they come; else they become what is there.
     let flatten = if command.mode == PutMode::Publish { Flatten::ButDictionaries } else { Flatten::All };
-    let mut stream = decoded(first, rest, bytes_max, flatten, &caller);
+    let mut stream = decoded(first, rest, limits.decompressed_bytes_max, flatten, &caller);
     let schema = schema_of(&mut stream).await?;
+    let place = limits.places.writer()?;
+    let delete_bytes_max = limits.delete_bytes_max;
     let stop = Arc::new(AtomicBool::new(false));
     let _stop_on_drop = StopOnDrop(stop.clone());
     let (told, hears) = mpsc::channel(BATCHES_WAITING_MAX);
     let name = command.put.clone();
-    let mut writer = tokio::task::spawn_blocking(move || write(&store, &command, schema, hears, &stop));
+    let mut writer = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        write(&store, &command, schema, hears, &stop, delete_bytes_max)
+    });
     let fed = async {
         while let Some(next) = stream.next().await {
             match next? {
@@ -110,17 +124,28 @@ fn write(
     schema: SchemaRef,
     mut hears: mpsc::Receiver<Told>,
     stop: &Arc<AtomicBool>,
+    delete_bytes_max: u64,
 ) -> Result<Published, Status> {
     let of_write = |e| status::of_write(&e);
     let broken = || Status::cancelled("the stream broke; nothing was published");
     if command.mode == PutMode::Delete {
-        let mut batches = Vec::new();
+        let (mut batches, mut bytes) = (Vec::new(), 0u64);
         while let Told::Rows(batch) = hears.blocking_recv().ok_or_else(broken)? {
+            bytes = bytes.saturating_add(batch.get_array_memory_size() as u64);
+            if bytes > delete_bytes_max {
+                return Err(Status::resource_exhausted(format!(
+                    "keys of more than {delete_bytes_max} bytes (delete_bytes_max): delete them in several steps"
+                )));
+            }
             batches.push(batch);
         }
         let keys = arrow_select::concat::concat_batches(&schema, &batches).map_err(|e| status::of_arrow(&e))?;
         let keys = delete_keys(store, command, keys)?;
-        let (version, rows) = store.delete(&command.put, &keys, ChangeOptions::default()).map_err(of_write)?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(broken());
+        }
+        let options = ChangeOptions::default().compact(command.compact.unwrap_or(true));
+        let (version, rows) = store.delete(&command.put, &keys, options).map_err(of_write)?;
         return Ok(Published { version, rows });
     }
     let (mut writer, columns) = open_writer(store, command, &schema, stop)?;

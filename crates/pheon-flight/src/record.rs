@@ -19,6 +19,11 @@ use crate::metrics::{CallGuard, Metrics};
 
 /// Datasets of one call that are told by name.
 const DATASETS_MAX: usize = 16;
+/// The longest name that is told whole, in bytes: a dataset's may have 128, and what a client made up may have any.
+const NAME_BYTES_MAX: usize = 128;
+/// The longest message of a status, in bytes as it stands in a header: clients bound their headers, mostly to 8 KiB.
+const MESSAGE_BYTES_MAX: usize = 6 << 10;
+const MESSAGE_HEADER: &str = "grpc-message";
 
 const FLIGHT_PREFIX: &str = "/arrow.flight.protocol.FlightService/";
 const HEALTH_PREFIX: &str = "/grpc.health.";
@@ -101,6 +106,7 @@ impl CallRecord {
 
     /// A dataset that it is about; of a live map `live/NAME`.
     pub fn dataset(&self, name: &str) {
+        let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
         if let Some(mut state) = self.state()
             && state.datasets.len() < DATASETS_MAX
             && !state.datasets.iter().any(|known| known == name)
@@ -270,7 +276,8 @@ where
         let call = span.in_scope(|| self.inner.call(request));
         let call = tracing::Instrument::instrument(call, span);
         Box::pin(async move {
-            let response = call.await?;
+            let mut response = call.await?;
+            cut_message(response.headers_mut());
             if let Some(code) = code_in(response.headers()) {
                 running.0.end(Some(code));
             }
@@ -282,6 +289,30 @@ where
 /// The status in headers or trailers.
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// Cuts the message of a status that is longer than clients take: it may quote what they sent.
+fn cut_message(headers: &mut HeaderMap) {
+    let Some(message) = headers.get(MESSAGE_HEADER) else { return };
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return;
+    }
+    let Ok(text) = message.to_str() else { return };
+    // Not within a character: one is up to four bytes, each of them `%` and two digits.
+    let mut end = MESSAGE_BYTES_MAX;
+    while text.as_bytes()[end - 1] == b'%' || text.as_bytes()[end - 2] == b'%' {
+        end -= 1;
+    }
+    let continues = |at: usize| {
+        let byte = text.get(at..at + 3).and_then(|escape| u8::from_str_radix(escape.strip_prefix('%')?, 16).ok());
+        byte.is_some_and(|byte| byte & 0xC0 == 0x80)
+    };
+    while continues(end) && end > 3 {
+        end -= 3;
+    }
+    if let Ok(cut) = http::HeaderValue::from_str(&format!("{}...", &text[..end])) {
+        headers.insert(MESSAGE_HEADER, cut);
+    }
 }
 
 /// What a service answers; its end is the end of the call.
@@ -301,7 +332,10 @@ impl<R: Body + Unpin> Body for RecordedBody<R> {
         let this = &mut *self;
         let span = this.running.as_ref().and_then(|running| running.0.0.as_ref()).map(|inner| inner.span.clone());
         let _within = span.as_ref().map(Span::enter);
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            cut_message(trailers);
+        }
         if let (Some(Ok(frame)), Some(running)) = (&frame, &this.running)
             && let Some(code) = frame.trailers_ref().and_then(code_in)
         {
@@ -345,6 +379,28 @@ mod tests {
         assert_eq!(method_of("/grpc.health.v1.Health/Check"), HEALTH);
         assert_eq!(method_of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"), "Reflection");
         assert_eq!(method_of("/"), "unknown");
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        for text in
+            ["x".repeat(100_000), format!("x{}", "ä\u{1F600}".repeat(10_000)), "€".repeat(10_000), "%".repeat(9000)]
+        {
+            let mut headers = HeaderMap::new();
+            tonic::Status::not_found(text.as_str()).add_header(&mut headers).unwrap();
+            let before = headers[MESSAGE_HEADER].clone();
+            cut_message(&mut headers);
+            assert!(
+                headers[MESSAGE_HEADER].len() < before.len() && headers[MESSAGE_HEADER].len() < MESSAGE_BYTES_MAX + 8
+            );
+            let status = tonic::Status::from_header_map(&headers).unwrap();
+            let cut = status.message().strip_suffix("...").unwrap();
+            assert!(text.starts_with(cut) && !cut.is_empty(), "{cut:?}");
+        }
+        let mut headers = HeaderMap::new();
+        tonic::Status::not_found("ä").add_header(&mut headers).unwrap();
+        cut_message(&mut headers);
+        assert_eq!(tonic::Status::from_header_map(&headers).unwrap().message(), "ä");
     }
 
     #[test]

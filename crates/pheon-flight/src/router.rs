@@ -1,6 +1,7 @@
 //! Which service a call goes to: plain Flight or Flight SQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
@@ -32,6 +33,7 @@ pub struct FlightRouter {
     #[cfg(feature = "sql")]
     sql: SqlPart,
     authenticator: Arc<Authenticator>,
+    handshake_timeout: Duration,
 }
 
 #[cfg(feature = "sql")]
@@ -47,10 +49,11 @@ impl FlightRouter {
         plain: PlainService,
         #[cfg(feature = "sql")] sql: crate::sql::SqlService,
         authenticator: Arc<Authenticator>,
-        #[cfg_attr(not(feature = "sql"), expect(unused_variables, reason = "limits of SQL"))] limits: &crate::Limits,
+        limits: &crate::Limits,
     ) -> Self {
         Self {
             plain,
+            handshake_timeout: limits.handshake_timeout,
             #[cfg(feature = "sql")]
             sql: SqlPart { service: sql, message_bytes_max: limits.message_bytes_max },
             authenticator,
@@ -67,6 +70,14 @@ impl std::fmt::Debug for FlightRouter {
 /// Whether a descriptor is Flight SQL's.
 fn is_sql(descriptor: &FlightDescriptor) -> bool {
     descriptor.r#type() == DescriptorType::Cmd && !is_json(&descriptor.cmd)
+}
+
+/// Whether a descriptor of Flight SQL announces the rows of a bulk ingest.
+#[cfg(feature = "sql")]
+fn is_ingest(descriptor: &FlightDescriptor) -> bool {
+    use prost::Message as _;
+
+    prost_types::Any::decode(&*descriptor.cmd).is_ok_and(|any| any.type_url.ends_with(".CommandStatementIngest"))
 }
 
 /// The stream as it was before its first message was taken from it.
@@ -103,7 +114,11 @@ impl FlightService for FlightRouter {
         let record = CallRecord::of(request.extensions());
         let peer = request.extensions().get::<Peer>().map(Peer::address);
         let headers = request.metadata().clone().into_headers();
-        let payload = request.into_inner().message().await?.unwrap_or_default().payload;
+        // Who has shown no credentials does not keep a call open.
+        let mut messages = request.into_inner();
+        let first = tokio::time::timeout(self.handshake_timeout, messages.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the handshake took too long"))?;
+        let payload = first?.unwrap_or_default().payload;
         let (name, token) = self.authenticator.login(&headers, &payload).inspect_err(|status| {
             audit::refused(peer, HANDSHAKE_PATH, status.message());
         })?;
@@ -166,6 +181,9 @@ impl FlightService for FlightRouter {
         }
         #[cfg(feature = "sql")]
         {
+            // Rows of a bulk ingest go to a writer, which keeps a thread.
+            let is_ingest = first.flight_descriptor.as_ref().is_some_and(is_ingest);
+            let _place = if is_ingest { Some(self.plain.places().writer()?) } else { None };
             let whole = whole(first, rest, self.sql.message_bytes_max);
             FlightService::do_put(&self.sql.service, Request::from_parts(metadata, extensions, whole)).await
         }

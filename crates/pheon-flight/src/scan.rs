@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use pheon::{KeyRef, OwnedKey, Store, Table, parse_bytes, parse_key};
+use pheon::{Info, KeyRef, OwnedKey, Store, Table, parse_bytes, parse_key};
 use tonic::Status;
 
 use crate::command::{KeyScalar, KeyValue, ScanCommand, dataset_and_version};
@@ -27,6 +27,21 @@ pub(crate) fn open(store: &Store, text: &str) -> Result<Table, Status> {
         None => store.table(name),
     }
     .map_err(|e| status::of_read(&e))
+}
+
+/// Refuses a version that is another than the one that was opened: versions of a dataset that is dropped and made anew begin
+/// with 1 again.
+pub(crate) fn check_created(created: Option<u64>, info: impl FnOnce() -> Info) -> Result<(), Status> {
+    let Some(created) = created else { return Ok(()) };
+    let info = info();
+    if created == info.created_unix_ms {
+        return Ok(());
+    }
+    let problem = format!(
+        "{:?} was replaced: version {} is no longer the one that was opened; open it anew",
+        info.name, info.version
+    );
+    Err(status::with_detail(Status::not_found(problem), "not-found"))
 }
 
 /// The rows and columns that a command selects of a table.
@@ -135,7 +150,24 @@ pub(crate) struct Batches {
     selection: Selection,
     /// The next row, or the next piece.
     next: usize,
+    /// How many rows of middling size make a message.
     step: usize,
+}
+
+/// Rows of one message are as long as so many bytes at most, where one row is not longer.
+const STEP_BYTES_MAX: u64 = 2 * MESSAGE_BYTES_MAX as u64;
+
+/// As many rows from the first of `rows` on as have about `bytes_max` bytes, but at least one; and their bytes.
+fn fitting(table: &Table, mut rows: Range<usize>, bytes_max: u64) -> Result<(Range<usize>, u64), Status> {
+    loop {
+        let bytes = table.bytes_of(rows.clone()).map_err(|e| status::of_read(&e))?;
+        if bytes <= bytes_max || rows.len() <= 1 {
+            return Ok((rows, bytes));
+        }
+        // In proportion, and at most half of them.
+        let share = (rows.len() as u128 * u128::from(bytes_max) / u128::from(bytes)) as usize;
+        rows.end = rows.start + share.clamp(1, rows.len() / 2);
+    }
 }
 
 impl Iterator for Batches {
@@ -146,19 +178,28 @@ impl Iterator for Batches {
         let found = match pieces {
             None if self.next >= table.num_rows() => return None,
             None => {
-                let window = table.slice(self.next, self.step);
-                self.next += window.num_rows();
-                window.to_batches()
+                let end = self.next.saturating_add(self.step).min(table.num_rows());
+                let (rows, _) = match fitting(table, self.next..end, STEP_BYTES_MAX) {
+                    Ok(found) => found,
+                    Err(status) => return Some(Err(status)),
+                };
+                self.next = rows.end;
+                table.slice(rows.start, rows.len()).to_batches()
             }
             Some(pieces) if self.next >= pieces.len() => return None,
             Some(pieces) => {
-                let (mut picked, mut room) = (Vec::new(), self.step);
-                while room > 0 && self.next < pieces.len() {
+                let (mut picked, mut room, mut bytes_left) = (Vec::new(), self.step, STEP_BYTES_MAX);
+                while room > 0 && bytes_left > 0 && self.next < pieces.len() {
                     let piece = &mut pieces[self.next];
-                    let taken = piece.len().min(room);
-                    picked.push(piece.start..piece.start + taken);
-                    piece.start += taken;
-                    room -= taken;
+                    let end = piece.start + piece.len().min(room);
+                    let (taken, bytes) = match fitting(table, piece.start..end, bytes_left) {
+                        Ok(found) => found,
+                        Err(status) => return Some(Err(status)),
+                    };
+                    piece.start = taken.end;
+                    room -= taken.len();
+                    bytes_left = bytes_left.saturating_sub(bytes);
+                    picked.push(taken);
                     if piece.start == piece.end {
                         self.next += 1;
                     }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use pheon::{ReadError, Store, WriteError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower::Layer;
 
 use crate::auth::{Authenticator, Signer};
 use crate::config::{ServeConfig, read_credentials};
 use crate::connection::{Acceptor, CallLayer, Connections, Protocol, Tls, TlsError, serve};
-use crate::drain::DrainStart;
+use crate::drain::{DrainLayer, DrainStart};
 use crate::http::Page;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
@@ -152,6 +152,15 @@ impl Server {
     /// # Errors
     /// [`ServeError`].
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        let hangup = signal(SignalKind::hangup()).map_err(start("listen for SIGHUP"))?;
+        self.run_until(shutdown, hangup).await
+    }
+
+    async fn run_until(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        hangup: Signal,
+    ) -> Result<(), ServeError> {
         let location = self.location();
         let Self { config, store, listener, http, .. } = self;
         let limits = &config.limits;
@@ -172,6 +181,8 @@ impl Server {
         #[cfg(feature = "sql")]
         let sql = sql_service(store.clone(), &config, authenticator.signer(), queries.clone())?;
         let (drain_start, draining) = DrainStart::new();
+        // The page goes on for as long as calls do: it tells that they are ending.
+        let (page_stop, page_stops) = DrainStart::new();
         let ready = Arc::new(AtomicBool::new(true));
         let page = match http {
             Some((listener, _)) => {
@@ -187,13 +198,14 @@ impl Server {
                     ready: ready.clone(),
                     tls: tls.is_some(),
                 };
-                Some(tokio::spawn(page.serve(accept(listener, Protocol::Http1)?)))
+                Some(tokio::spawn(page.serve(accept(listener, Protocol::Http1)?, page_stops)))
             }
             None => None,
         };
-        let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone()));
+        let reload = tokio::spawn(reload(config.clone(), authenticator.clone(), tls.clone(), hangup));
         let tickets = Arc::new(authenticator.signer().clone());
-        let plain = PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining);
+        let plain =
+            PlainService::new(store, config.read_only, cfg!(feature = "sql"), tickets, limits, draining.clone());
         #[cfg(feature = "sql")]
         let router = FlightRouter::new(plain, sql, authenticator.clone(), limits);
         #[cfg(not(feature = "sql"))]
@@ -214,6 +226,7 @@ impl Server {
         // Clients of both ages ask.
         let reflection = describe().build_v1().map_err(failed)?;
         let reflection_alpha = describe().build_v1alpha().map_err(failed)?;
+        let ends = DrainLayer(draining);
         let (told, drain) = tokio::sync::oneshot::channel();
         let stop = async move {
             shutdown.await;
@@ -224,24 +237,33 @@ impl Server {
             let _ = told.send(());
         };
         let routes = tonic::service::Routes::new(ZeroCopyLayer.layer(flight))
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(reflection_alpha)
+            .add_service(ends.layer(health_service))
+            .add_service(ends.layer(reflection))
+            .add_service(ends.layer(reflection_alpha))
             .prepare();
         let service = (CallLayer, RecordLayer::new(metrics.clone()), authenticator.layer()).layer(routes);
-        let serving = serve(acceptor, limits, service, stop);
         let overdue = async {
             if drain.await.is_err() {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(limits.drain_timeout).await;
         };
+        let (mut page, served) = (page, async {
+            serve(acceptor, limits, service, stop).await;
+            page_stop.begin();
+        });
+        let calls_and_page = async {
+            served.await;
+            if let Some(page) = &mut page {
+                let _ = page.await;
+            }
+        };
         tokio::select! {
-            () = serving => {}
+            () = calls_and_page => {}
             () = overdue => {}
         }
         reload.abort();
-        if let Some(page) = page {
+        if let Some(page) = &page {
             page.abort();
         }
         connections.end_all();
@@ -262,14 +284,15 @@ impl Server {
         let done = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(start("listen for SIGTERM"))?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(start("listen for SIGINT"))?;
+            let hangup = signal(SignalKind::hangup()).map_err(start("listen for SIGHUP"))?;
             ready();
-            self.run(async move {
+            let shutdown = async move {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-            })
-            .await
+            };
+            self.run_until(shutdown, hangup).await
         });
         // Work that still blocks belongs to calls whose time is over.
         runtime.shutdown_background();
@@ -278,8 +301,7 @@ impl Server {
 }
 
 /// Reads token file and certificates again at each SIGHUP. What is wrong with them is logged, and nothing changes.
-async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload(config: ServeConfig, authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         if let Some(path) = &config.token_file {
             let mut warnings = Vec::new();

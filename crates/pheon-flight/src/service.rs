@@ -20,12 +20,15 @@ use crate::auth::{Principal, Signer};
 use crate::command::{ScanCommand, dataset_and_version};
 use crate::drain::Drain;
 use crate::encode::Message;
+use crate::exchange::LookupLimits;
 use crate::limits::Limits;
+use crate::places::Places;
+use crate::put::PutLimits;
 use crate::record::CallRecord;
 use crate::scan::Selection;
 use crate::ticket::ScanTicket;
 use crate::wire::{FlightDataStream, response};
-use crate::{action, exchange, live, put, scan, status};
+use crate::{action, exchange, live, live_action, put, scan, status};
 
 /// Runs work that may block on a thread that may.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -75,11 +78,14 @@ impl Caller {
     }
 
     pub(crate) fn check_admin(&self, dataset: &str) -> Result<(), Status> {
-        self.record.dataset(dataset);
-        if !self.principal.may_admin(dataset) {
-            return Err(self.refuse("administrate", dataset));
-        }
+        self.check_admin_right(dataset)?;
         self.check_writable()
+    }
+
+    /// For what changes nothing: also on a server that is read-only.
+    pub(crate) fn check_admin_right(&self, dataset: &str) -> Result<(), Status> {
+        self.record.dataset(dataset);
+        if self.principal.may_admin(dataset) { Ok(()) } else { Err(self.refuse("administrate", dataset)) }
     }
 
     fn check_writable(&self) -> Result<(), Status> {
@@ -98,15 +104,23 @@ pub struct PlainService {
     sql: bool,
     signer: Arc<Signer>,
     ticket_age_max: Duration,
-    decompressed_bytes_max: u64,
+    lookups: LookupLimits,
+    puts: PutLimits,
     drain: Drain,
 }
 
 impl PlainService {
     /// Serves a store; `sql`: whether Flight SQL is served beside it. Exchanges that are open end when `drain` begins.
     pub fn new(store: Store, read_only: bool, sql: bool, signer: Arc<Signer>, limits: &Limits, drain: Drain) -> Self {
-        let (ticket_age_max, decompressed_bytes_max) = (limits.ticket_age_max, limits.decompressed_bytes_max);
-        Self { store, read_only, sql, signer, ticket_age_max, decompressed_bytes_max, drain }
+        let Limits { ticket_age_max, decompressed_bytes_max, answer_bytes_max, delete_bytes_max, .. } = *limits;
+        let lookups = LookupLimits { decompressed_bytes_max, answer_bytes_max };
+        let puts = PutLimits { decompressed_bytes_max, delete_bytes_max, places: Places::new(limits) };
+        Self { store, read_only, sql, signer, ticket_age_max, lookups, puts, drain }
+    }
+
+    /// For work that keeps a thread.
+    pub(crate) fn places(&self) -> &Places {
+        &self.puts.places
     }
 
     pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -134,7 +148,9 @@ impl PlainService {
     fn select(&self, caller: &Caller, command: &ScanCommand) -> Result<Selection, Status> {
         let text = command.dataset.as_deref().unwrap_or_default();
         caller.check_read(text)?;
-        Selection::new(scan::open(&self.store, text)?, command)
+        let table = scan::open(&self.store, text)?;
+        scan::check_created(command.created, || table.info())?;
+        Selection::new(table, command)
     }
 
     fn info(&self, caller: &Caller, command: ScanCommand, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
@@ -150,8 +166,9 @@ impl PlainService {
                 let selection = self.select(caller, &command)?;
                 let table = selection.table();
                 let dataset = Some(format!("{}@{}", table.name(), table.version()));
+                let created = Some(table.info().created_unix_ms);
                 let (rows, bytes) = (selection.rows() as u64, selection.bytes()?);
-                (selection.schema(), Some(rows), Some(bytes), ScanCommand { dataset, ..command })
+                (selection.schema(), Some(rows), Some(bytes), ScanCommand { dataset, created, ..command })
             }
         };
         let known = |number: Option<u64>| number.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1);
@@ -202,7 +219,7 @@ impl PlainService {
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<Response<BoxStream<'static, Result<PutResult, Status>>>, Status> {
-        let result = put::put(caller, self.store.clone(), first, rest, self.decompressed_bytes_max).await?;
+        let result = put::put(caller, self.store.clone(), first, rest, &self.puts).await?;
         Ok(Response::new(stream::iter([Ok(result)]).boxed()))
     }
 }
@@ -307,8 +324,7 @@ impl FlightService for PlainService {
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         let caller = self.caller(&request)?;
         caller.record().action("lookup");
-        let (bytes_max, drain) = (self.decompressed_bytes_max, self.drain.clone());
-        exchange::lookup(caller, self.store.clone(), request.into_inner(), bytes_max, drain).await
+        exchange::lookup(caller, self.store.clone(), request.into_inner(), self.lookups, self.drain.clone()).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
@@ -319,7 +335,17 @@ impl FlightService for PlainService {
             return Err(Status::invalid_argument(problem));
         };
         caller.record().action(known);
-        let results = blocking(move || action::run(&caller, &store, sql, &action)).await?;
+        let results = if known == action::LIVE {
+            let bytes_max = self.lookups.answer_bytes_max;
+            vec![live_action::serve(caller, store, action.body, bytes_max, self.places()).await?.into()]
+        } else {
+            let place = if action::takes_long(known) { Some(self.places().action()?) } else { None };
+            blocking(move || {
+                let _place = place;
+                action::run(&caller, &store, sql, &action)
+            })
+            .await?
+        };
         Ok(Response::new(stream::iter(results.into_iter().map(|body| Ok(arrow_flight::Result { body }))).boxed()))
     }
 

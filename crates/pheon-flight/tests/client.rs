@@ -1,9 +1,10 @@
 //! The client with the real server, mostly by its blocking calls.
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
@@ -270,4 +271,45 @@ fn waiting_ends() {
     let nobody = Client::connect(&uri, ClientOptions::default(), None).unwrap_err();
     assert!(nobody.is_connection(), "{nobody}");
     assert!(matches!(Client::connect("nonsense", ClientOptions::default(), None), Err(ClientError::Options { .. })));
+}
+
+/// Waits for a call on each connection, and closes it in place of an answer. Counts the calls.
+fn breaks_off() -> (SocketAddr, Arc<AtomicUsize>) {
+    const PREFACE_BYTES: usize = 24;
+    const FRAME_HEAD_BYTES: usize = 9;
+    const HEADERS: u8 = 1;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut bytes = vec![0; PREFACE_BYTES];
+            stream.read_exact(&mut bytes).unwrap();
+            loop {
+                let mut head = [0; FRAME_HEAD_BYTES];
+                stream.read_exact(&mut head).unwrap();
+                if head[3] == HEADERS {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                bytes.resize(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize, 0);
+                stream.read_exact(&mut bytes).unwrap();
+            }
+        }
+    });
+    (address, calls)
+}
+
+#[test]
+fn only_what_reads_is_asked_for_again() {
+    for (sql, expected) in [("select 1", 2), ("insert into t values (1)", 1), ("with a as (select 1) select 1", 1)] {
+        let (address, calls) = breaks_off();
+        let client = Client::connect(&format!("grpc://{address}"), ClientOptions::default(), None).unwrap();
+        let failed = client.query(sql, None).unwrap_err();
+        assert!(failed.is_connection(), "{failed}");
+        assert_eq!(calls.load(Ordering::SeqCst), expected, "{sql}");
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) struct BuildOptions {
     /// "put", "append" or "upsert"; not used for what takes no rows.
     mode: String,
     /// Whether small segments are merged after a change.
-    compact: bool,
+    pub(crate) compact: bool,
     /// How many of the newest versions stay after a change; None: all.
     keep: Option<u64>,
     /// How long ago a version may have been current to stay all the same, in seconds.

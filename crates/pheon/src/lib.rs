@@ -64,6 +64,7 @@ pub use memory::{DatasetMemory, MemoryScope, WarmOptions, WarmReport};
 pub use probe::Probe;
 pub use store::Store;
 pub use table::Table;
+pub use table_lookup::FoundRows;
 pub use value::Value;
 pub use verify::VerifyReport;
 pub use version::{Info, composite_key};

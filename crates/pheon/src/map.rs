@@ -220,6 +220,15 @@ impl Map {
         }
     }
 
+    /// Bytes that [`Map::take`] would copy of rows that [`Map::find_many`] found, without validity; of a dictionary column
+    /// only the keys. Cheap: nothing is read but offsets.
+    pub fn bytes_of(&self, rows: &UInt64Array, column: usize) -> Result<u64, ReadError> {
+        match self.value_columns.get(column) {
+            Some(&c) => self.version.row_bytes(c, rows),
+            None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
+        }
+    }
+
     /// Whether each of many keys is there, aligned with them; false for nulls.
     pub fn contains_many(&self, keys: &dyn Array) -> Result<BooleanArray, ReadError> {
         let rows = self.find_many(keys, None)?;

@@ -313,7 +313,7 @@ impl Table {
         self.version.info()
     }
 
-    fn num_columns(&self) -> usize {
+    pub(crate) fn num_columns(&self) -> usize {
         self.projection.as_ref().map_or(self.version.model().columns.len(), |p| p.columns.len())
     }
 

@@ -12,6 +12,7 @@ use crate::version::find::row_id;
 use crate::version::gather::batch_of;
 
 /// The rows of a key within a segment.
+#[derive(Debug)]
 struct Found {
     /// Which of the keys asked for.
     position: u64,
@@ -29,16 +30,7 @@ impl Table {
     /// # Errors
     /// [`ReadError::KeyType`] if the keys do not fit, [`ReadError::WrongShape`] if there is no key.
     pub fn lookup(&self, keys: &dyn Array, threads: Option<usize>) -> Result<(UInt64Array, RecordBatch), ReadError> {
-        let found = self.find_all(keys, threads)?;
-        let total = found.iter().map(|f| (f.end - f.start) as usize).sum();
-        let (mut positions, mut rows) = (Vec::with_capacity(total), Vec::with_capacity(total));
-        for f in &found {
-            for row in f.start..f.end {
-                positions.push(f.position);
-                rows.push(row_id(f.part as usize, row));
-            }
-        }
-        Ok((UInt64Array::from(positions), self.batch_of_rows(&UInt64Array::from(rows))?))
+        self.find_rows(keys, threads)?.gather()
     }
 
     /// How many rows [`Table::lookup`] finds for each key.
@@ -47,14 +39,17 @@ impl Table {
     /// As there.
     pub fn lookup_counts(&self, keys: &dyn Array) -> Result<Vec<usize>, ReadError> {
         let mut counts = vec![0; keys.len()];
-        for f in self.find_all(keys, None)? {
+        for f in self.find_rows(keys, None)?.found {
             counts[f.position as usize] += (f.end - f.start) as usize;
         }
         Ok(counts)
     }
 
-    /// In the order of `keys`.
-    fn find_all(&self, keys: &dyn Array, threads: Option<usize>) -> Result<Vec<Found>, ReadError> {
+    /// [`Table::lookup`] before anything is copied: how much it would be can be asked for.
+    ///
+    /// # Errors
+    /// As [`Table::lookup`].
+    pub fn find_rows(&self, keys: &dyn Array, threads: Option<usize>) -> Result<FoundRows<'_>, ReadError> {
         let keys = make_array(keys.to_data());
         let ranges = self.row_ranges()?;
         let mut found: Vec<Found> = Vec::new();
@@ -75,7 +70,7 @@ impl Table {
         if self.version.parts.len() > 1 {
             found.sort_unstable_by_key(|f| (f.position, f.part));
         }
-        Ok(found)
+        Ok(FoundRows { table: self, found })
     }
 
     /// Rows of several places of this table, one after the other, as a copy: for many short pieces, which would be a
@@ -92,12 +87,76 @@ impl Table {
         self.batch_of_rows(&UInt64Array::from(rows))
     }
 
+    /// Bytes that a copy of these rows has, without validity; of dictionary columns only the keys. Cheap: nothing is read
+    /// but offsets. Ends beyond the table are cut.
+    pub fn bytes_of(&self, rows: Range<usize>) -> Result<u64, ReadError> {
+        let window = self.slice(rows.start, rows.len());
+        let mut bytes = 0u64;
+        for run in self.list()?.window(window.start, window.len) {
+            bytes = bytes.saturating_add(self.bytes_in(run.part as usize, run.start..run.start + run.len)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Of rows of one segment.
+    fn bytes_in(&self, part: usize, rows: Range<u32>) -> Result<u64, ReadError> {
+        let segment = &self.version.parts[part].segment;
+        let mut bytes = 0u64;
+        for i in 0..self.num_columns() {
+            let column = &segment.columns[self.stored_column(i)?];
+            bytes = bytes.saturating_add(column.row_bytes(&segment.data, rows.clone())?);
+        }
+        Ok(bytes)
+    }
+
     fn batch_of_rows(&self, rows: &UInt64Array) -> Result<RecordBatch, ReadError> {
         let schema = self.schema();
         let columns = (0..schema.fields().len())
             .map(|i| self.version.take(self.stored_column(i)?, rows))
             .collect::<Result<Vec<_>, ReadError>>()?;
         batch_of(&schema, columns, rows.len()).map_err(|e| ReadError::arrow("gather rows", e))
+    }
+}
+
+/// The rows that [`Table::find_rows`] has found.
+#[derive(Debug)]
+pub struct FoundRows<'a> {
+    table: &'a Table,
+    found: Vec<Found>,
+}
+
+impl FoundRows<'_> {
+    /// How many.
+    pub fn len(&self) -> u64 {
+        self.found.iter().map(|f| u64::from(f.end - f.start)).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Bytes that their copy has, as [`Table::bytes_of`] counts.
+    pub fn nbytes(&self) -> Result<u64, ReadError> {
+        let mut bytes = 0u64;
+        for f in &self.found {
+            bytes = bytes.saturating_add(self.table.bytes_in(f.part as usize, f.start..f.end)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Copies them: for each row the number of its key, and the rows.
+    pub fn gather(&self) -> Result<(UInt64Array, RecordBatch), ReadError> {
+        let Self { table, found } = self;
+        let total = found.iter().map(|f| (f.end - f.start) as usize).sum();
+        let (mut positions, mut rows) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        for f in found {
+            for row in f.start..f.end {
+                positions.push(f.position);
+                rows.push(row_id(f.part as usize, row));
+            }
+        }
+        Ok((UInt64Array::from(positions), table.batch_of_rows(&UInt64Array::from(rows))?))
     }
 }
 

@@ -102,22 +102,24 @@ impl Authenticator {
     }
 
     /// The handshake: Basic credentials, in the header or as the payload (a BasicAuth), for a bearer token. The name is a
-    /// token entry's, the password its secret. A caller who already has a bearer token gets a new one; where no
-    /// credentials are configured everybody gets one. Whose it is, and the token.
+    /// token entry's, the password its secret. A caller who already has a bearer token gets another one, which ends when
+    /// that does: only a secret makes more time. Where no credentials are configured everybody gets one. Whose it is, and the
+    /// token.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`.
     pub fn login(&self, headers: &HeaderMap, payload: &[u8]) -> Result<(String, String), Status> {
-        let issued = |name: &str, hash| Ok((name.to_owned(), self.issue(name, hash)));
-        let Some(known) = self.known() else { return issued("everyone", SecretHash::of("")) };
+        let fresh = unix_now().saturating_add(self.token_age_max.as_secs());
+        let issued = |name: &str, hash, expires| Ok((name.to_owned(), self.issue(name, hash, expires)));
+        let Some(known) = self.known() else { return issued("everyone", SecretHash::of(""), fresh) };
         let wrong = || Status::unauthenticated("the name or the secret is wrong");
         if let Some(NameAndSecret { name, secret }) = basic::basic(headers).or_else(|| basic::payload(payload)) {
             let entry = known.by_secret(&secret, &self.secrets).filter(|e| e.name == name).ok_or_else(wrong)?;
-            return issued(&entry.name, entry.hash);
+            return issued(&entry.name, entry.hash, fresh);
         }
         let token = basic::bearer(headers).ok_or_else(|| Status::unauthenticated("expected Basic credentials"))?;
-        let entry = self.entry(&known, &token).ok_or_else(wrong)?;
-        issued(&entry.name, entry.hash)
+        let (entry, expires) = self.entry(&known, &token).ok_or_else(wrong)?;
+        issued(&entry.name, entry.hash, expires.map_or(fresh, |expires| expires.min(fresh)))
     }
 
     fn known(&self) -> Option<Arc<Known>> {
@@ -125,34 +127,36 @@ impl Authenticator {
     }
 
     fn bearer(&self, known: &Known, token: &str) -> Result<Principal, Status> {
-        let entry =
-            self.entry(known, token).ok_or_else(|| Status::unauthenticated("the token is wrong or has expired"))?;
+        let found = self.entry(known, token);
+        let (entry, _) = found.ok_or_else(|| Status::unauthenticated("the token is wrong or has expired"))?;
         Ok(Principal::new(&entry.name, entry.rights.clone()))
     }
 
-    fn entry<'a>(&self, known: &'a Known, token: &str) -> Option<&'a TokenEntry> {
+    /// Whose a token is; and of one that the handshake has issued, when it ends.
+    fn entry<'a>(&self, known: &'a Known, token: &str) -> Option<(&'a TokenEntry, Option<u64>)> {
         if token.len() > BEARER_BYTES_MAX {
             return None;
         }
         let Some(encoded) = token.strip_prefix(ISSUED_PREFIX) else {
-            return known.by_secret(token, &self.secrets);
+            return Some((known.by_secret(token, &self.secrets)?, None));
         };
         let signed = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let payload = self.issued.open(&signed)?;
         let (&version, payload) = payload.split_first()?;
         let (expires, payload) = payload.split_first_chunk::<8>()?;
         let (fingerprint, name) = payload.split_first_chunk::<FINGERPRINT_BYTES>()?;
-        if version != ISSUED_VERSION || u64::from_le_bytes(*expires) <= unix_now() {
+        let expires = u64::from_le_bytes(*expires);
+        if version != ISSUED_VERSION || expires <= unix_now() {
             return None;
         }
         let is_it =
             |e: &&TokenEntry| e.name.as_bytes() == name && e.hash.bytes().starts_with(fingerprint) && !is_expired(e);
-        known.credentials.tokens.iter().find(is_it)
+        Some((known.credentials.tokens.iter().find(is_it)?, Some(expires)))
     }
 
-    fn issue(&self, name: &str, hash: SecretHash) -> String {
+    fn issue(&self, name: &str, hash: SecretHash, expires: u64) -> String {
         let mut payload = vec![ISSUED_VERSION];
-        payload.extend_from_slice(&unix_now().saturating_add(self.token_age_max.as_secs()).to_le_bytes());
+        payload.extend_from_slice(&expires.to_le_bytes());
         payload.extend_from_slice(&hash.bytes()[..FINGERPRINT_BYTES]);
         payload.extend_from_slice(name.as_bytes());
         format!("{ISSUED_PREFIX}{}", URL_SAFE_NO_PAD.encode(self.issued.sign(&payload)))
@@ -288,7 +292,12 @@ mod tests {
         let (_, mut issued) = f.authenticator.login(&basic_header("alice", f.alice.reveal()), b"").unwrap();
         let alice = f.authenticator.authenticate(&headers(&format!("Bearer {issued}")), None).unwrap();
         assert!(alice.name() == "alice" && alice.may_read("prices") && !alice.may_read("other"));
-        assert!(f.authenticator.login(&headers(&format!("Bearer {issued}")), b"").is_ok());
+        let (_, again) = f.authenticator.login(&headers(&format!("Bearer {issued}")), b"").unwrap();
+        assert_eq!(again, issued, "a token makes no more time");
+        let soon = f.authenticator.issue("alice", f.alice.hash(), unix_now() + 30);
+        assert_eq!(f.authenticator.login(&headers(&format!("Bearer {soon}")), b"").unwrap().1, soon);
+        let (_, longer) = f.authenticator.login(&headers(&format!("Bearer {}", f.alice.reveal())), b"").unwrap();
+        assert_ne!(longer, soon, "a secret does");
 
         issued.replace_range(20..21, if &issued[20..21] == "A" { "B" } else { "A" });
         refused(f.authenticator.authenticate(&headers(&format!("Bearer {issued}")), None));
@@ -305,7 +314,7 @@ mod tests {
 
         // Tickets are signed for another purpose, even with the content of a token.
         let signed = URL_SAFE_NO_PAD
-            .decode(f.authenticator.issue("alice", f.alice.hash()).strip_prefix(ISSUED_PREFIX).unwrap())
+            .decode(f.authenticator.issue("alice", f.alice.hash(), u64::MAX).strip_prefix(ISSUED_PREFIX).unwrap())
             .unwrap();
         let payload = f.authenticator.issued.open(&signed).unwrap();
         let ticket = format!("{ISSUED_PREFIX}{}", URL_SAFE_NO_PAD.encode(f.authenticator.signer().sign(payload)));

@@ -1,6 +1,6 @@
 //! Actions: facts about the store and its datasets, and their care.
 
-use arrow_flight::{Action, Criteria, FlightDescriptor, SchemaResult};
+use arrow_flight::{Action, Criteria, SchemaResult};
 use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::Client;
 use super::connection::{Stub, protocol};
 use super::error::ClientError;
+use super::scan::Scan;
 
 /// What a server says about its store.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -161,9 +162,18 @@ impl Client {
     /// # Errors
     /// As [`Client::action`].
     pub async fn schema(&self, dataset: &str) -> Result<SchemaRef, ClientError> {
+        self.scan_schema(&Scan::dataset(dataset)).await
+    }
+
+    /// The columns that a scan has.
+    ///
+    /// # Errors
+    /// As [`Client::action`].
+    pub async fn scan_schema(&self, scan: &Scan) -> Result<SchemaRef, ClientError> {
         const OPERATION: &str = "read a schema";
+        let descriptor = scan.descriptor()?;
         let attempt = |mut stub: Stub| {
-            let request = self.connection.timed(FlightDescriptor::new_path(vec![dataset.to_owned()]));
+            let request = self.connection.timed(descriptor.clone());
             async move { Ok(stub.get_schema(request).await?.into_inner()) }
         };
         let answer: SchemaResult = self.connection.call(OPERATION, true, attempt).await?;

@@ -251,6 +251,14 @@ impl Client {
         self.call("read a schema", |client| async move { client.schema(dataset).await })
     }
 
+    /// See [`Client::scan_schema`](super::Client::scan_schema).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn scan_schema(&self, scan: &Scan) -> Result<SchemaRef, ClientError> {
+        self.call("read a schema", |client| async move { client.scan_schema(scan).await })
+    }
+
     /// See [`Client::scan_info`](super::Client::scan_info).
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use arrow_flight::HandshakeRequest;
 use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::{Empty, HandshakeRequest};
 use base64::Engine;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -191,6 +191,18 @@ impl Connection {
             }
             done => done,
         }
+    }
+
+    /// Makes sure that the login is good, by a call that costs little: rows cannot be sent twice. Nothing without a login.
+    pub(super) async fn renew_login(&self, operation: &'static str) -> Result<(), ClientError> {
+        if !matches!(self.options.credentials, Credentials::Login { .. }) {
+            return Ok(());
+        }
+        let attempt = |mut stub: Stub| {
+            let request = self.timed(Empty {});
+            async move { stub.list_actions(request).await.map(drop) }
+        };
+        self.call(operation, true, attempt).await
     }
 
     /// Exchanges user and password for a token.

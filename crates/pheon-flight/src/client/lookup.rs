@@ -16,6 +16,8 @@ use super::outgoing::{MESSAGE_BYTES, Outgoing, UNCUT};
 use super::scan::Incoming;
 
 const OPERATION: &str = "look keys up";
+/// What servers call an answer that they do not put together: docs/flight.md, Errors.
+const ANSWER_TOO_LARGE: &str = "answer-too-large";
 /// Keys of the first batches, before it is known how large answers are.
 const KEYS_AT_FIRST: usize = 4096;
 /// Keys of one batch at most.
@@ -38,8 +40,8 @@ pub struct LookupOptions {
     rows: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     within: Option<(u64, u64)>,
-    #[serde(skip)]
-    tag: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -89,11 +91,11 @@ impl LookupOptions {
         self
     }
 
-    /// Tells lookups apart that ask for the same: [`blocking::Client::lookup`](super::blocking::Client::lookup) goes on with an
-    /// idle one, which stays on what it began with, also when a dataset was dropped and another one has its name since.
+    /// Only in the version that was published then, in milliseconds since 1970: of a dataset that is dropped and made anew
+    /// versions begin with 1 again.
     #[must_use]
-    pub fn tag(mut self, tag: u64) -> Self {
-        self.tag = tag;
+    pub fn created(mut self, unix_ms: u64) -> Self {
+        self.created = Some(unix_ms);
         self
     }
 
@@ -115,8 +117,7 @@ pub struct Lookup {
     under_way: VecDeque<usize>,
     /// How many keys the next batch has.
     batch_keys: usize,
-    /// Whether answers have a row a key.
-    aligned: bool,
+    options: LookupOptions,
 }
 
 impl Lookup {
@@ -143,7 +144,7 @@ impl Lookup {
             incoming,
             under_way: VecDeque::new(),
             batch_keys: KEYS_AT_FIRST,
-            aligned: !options.rows,
+            options: options.clone(),
         })
     }
 
@@ -184,7 +185,7 @@ impl Lookup {
             Ok(None) => return Err(protocol(OPERATION, "the server ended the lookup")),
             Err(e) => return Err(self.outgoing.take_failure().map_or(e, |failure| protocol(OPERATION, failure))),
         };
-        if self.aligned && answer.num_rows() != rows {
+        if !self.options.rows && answer.num_rows() != rows {
             return Err(protocol(OPERATION, format!("{} answers to {rows} keys", answer.num_rows())));
         }
         if rows > 0 {
@@ -217,11 +218,25 @@ impl Lookup {
                 self.send(batch).await?;
             }
             let of_keys = self.under_way.front().copied().unwrap_or(0);
-            let answer = self.receive().await?;
-            answers.push(if self.aligned { answer } else { moved(&answer, received as u64)? });
+            let answer = match self.receive().await {
+                Err(e) if e.detail() == Some(ANSWER_TOO_LARGE) && of_keys > 1 && self.may_begin_anew(received) => {
+                    // The server has ended this lookup: the rest is asked for in another one, less at a time.
+                    *self = Self::begin(Arc::clone(&self.connection), &self.options, Arc::clone(&self.keys)).await?;
+                    self.batch_keys = (of_keys / 8).max(1);
+                    sent = received;
+                    continue;
+                }
+                done => done?,
+            };
+            answers.push(if self.options.rows { moved(&answer, received as u64)? } else { answer });
             received += of_keys;
         }
         Ok(answers)
+    }
+
+    /// Whether another lookup answers from the same version.
+    fn may_begin_anew(&self, received: usize) -> bool {
+        received == 0 || self.options.version.is_some() || self.options.lookup_live.is_some()
     }
 
     /// The error that ended the call.

@@ -87,7 +87,7 @@ impl Client {
     /// # Errors
     /// The server refused, or the connection broke.
     pub async fn scan_info(&self, scan: &Scan) -> Result<ScanInfo, ClientError> {
-        self.connection.info("ask about rows", &scan.descriptor()?).await
+        self.connection.info("ask about rows", &scan.descriptor()?, true).await
     }
 
     /// Reads rows, all of one version.
@@ -96,7 +96,7 @@ impl Client {
     /// The server refused, or the connection broke.
     pub async fn scan(&self, scan: &Scan) -> Result<ScanStream, ClientError> {
         let info = self.scan_info(scan).await?;
-        self.connection.stream("read rows", info).await
+        self.connection.stream("read rows", info, true).await
     }
 
     /// Begins to look keys up, which have these columns: one a key column.

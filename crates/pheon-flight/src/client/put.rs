@@ -133,8 +133,10 @@ impl PutWriter {
         let command = serde_json::to_vec(put).map_err(|e| protocol(OPERATION, e))?;
         let (outgoing, messages) =
             Outgoing::new(FlightDescriptor::new_cmd(command), schema, BATCHES_AHEAD, MESSAGE_BYTES);
-        let request = connection.abortable(messages, &outgoing.abort);
+        let abort = outgoing.abort.clone();
         let reply = tokio::spawn(async move {
+            connection.renew_login(OPERATION).await?;
+            let request = connection.abortable(messages, &abort);
             let mut stub = connection.stub();
             let answer = async {
                 let mut results = stub.do_put(request).await?.into_inner();

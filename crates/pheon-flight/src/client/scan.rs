@@ -48,6 +48,8 @@ pub struct Scan {
     offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<u64>,
 }
 
 impl Scan {
@@ -125,6 +127,14 @@ impl Scan {
         self
     }
 
+    /// Only of the version that was published then, in milliseconds since 1970: of a dataset that is dropped and made anew
+    /// versions begin with 1 again.
+    #[must_use]
+    pub fn created(mut self, unix_ms: u64) -> Self {
+        self.created = Some(unix_ms);
+        self
+    }
+
     pub(super) fn descriptor(&self) -> Result<FlightDescriptor, ClientError> {
         let command = serde_json::to_vec(self).map_err(|e| protocol("describe a scan", e))?;
         Ok(FlightDescriptor::new_cmd(command))
@@ -154,22 +164,25 @@ impl ScanInfo {
 }
 
 impl Connection {
+    /// `again`: whether it may be asked twice, because asking changes nothing.
     pub(super) async fn info(
         &self,
         operation: &'static str,
         descriptor: &FlightDescriptor,
+        again: bool,
     ) -> Result<ScanInfo, ClientError> {
         let attempt = |mut stub: super::connection::Stub| async move {
             Ok(stub.get_flight_info(self.timed(descriptor.clone())).await?.into_inner())
         };
-        ScanInfo::of(operation, self.call(operation, true, attempt).await?)
+        ScanInfo::of(operation, self.call(operation, again, attempt).await?)
     }
 
-    /// The streams of all endpoints, one after the other.
+    /// The streams of all endpoints, one after the other. `again`: as of [`Connection::info`].
     pub(super) async fn stream(
         self: &Arc<Self>,
         operation: &'static str,
         info: ScanInfo,
+        again: bool,
     ) -> Result<ScanStream, ClientError> {
         let mut streams = Vec::with_capacity(info.tickets.len());
         for ticket in &info.tickets {
@@ -177,7 +190,7 @@ impl Connection {
                 let request = self.request(ticket.clone());
                 async move { Ok(stub.do_get(request).await?.into_inner()) }
             };
-            let messages = self.call(operation, true, attempt).await?;
+            let messages = self.call(operation, again, attempt).await?;
             let incoming = Incoming::begin(Arc::clone(self), operation, messages).await?;
             if incoming.schema != info.schema {
                 return Err(protocol(operation, "the stream's schema is not the one that was announced"));

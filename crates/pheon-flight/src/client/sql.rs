@@ -80,6 +80,25 @@ fn any(name: &str, message: &impl Message) -> Bytes {
     messages::Any { type_url, value: message.encode_to_vec().into() }.encode_to_vec().into()
 }
 
+/// Whether a statement's first word says that it changes nothing. `WITH` does not: what follows may.
+fn only_reads(sql: &str) -> bool {
+    let mut rest = sql.trim_start();
+    loop {
+        rest = if let Some(comment) = rest.strip_prefix("--") {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, rest)| rest)
+        } else if let Some(rest) = rest.strip_prefix('(') {
+            rest
+        } else {
+            break;
+        }
+        .trim_start();
+    }
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+    ["select", "values", "table", "show", "describe", "desc"].iter().any(|word| rest[..end].eq_ignore_ascii_case(word))
+}
+
 /// How many rows the metadata of an answer says were changed.
 fn changed(answer: Option<Bytes>) -> Result<u64, ClientError> {
     let answer = answer.ok_or_else(|| protocol(OPERATION, "the update has no result"))?;
@@ -88,7 +107,8 @@ fn changed(answer: Option<Bytes>) -> Result<u64, ClientError> {
 }
 
 impl Client {
-    /// Runs a query. `parameters` has a column for each placeholder; of several rows the answers come one after the other.
+    /// Runs a query. It is asked again after a broken connection only where its first word says that it changes nothing:
+    /// servers run other statements too when they are asked so. `parameters` has a column for each placeholder; of several rows the answers come one after the other.
     ///
     /// # Errors
     /// The server refused, has no SQL, or the connection broke.
@@ -96,11 +116,12 @@ impl Client {
         let statement = messages::CommandStatement { query: sql.to_owned(), transaction_id: None };
         let Some(parameters) = parameters else {
             let descriptor = FlightDescriptor::new_cmd(any("CommandStatementQuery", &statement));
-            let info = self.connection.info(OPERATION, &descriptor).await?;
-            return self.connection.stream(OPERATION, info).await;
+            let again = only_reads(sql);
+            let info = self.connection.info(OPERATION, &descriptor, again).await?;
+            return self.connection.stream(OPERATION, info, again).await;
         };
-        let (prepared, _) = self.prepare(&statement).await?;
-        let answer = self.query_prepared(&prepared, Some(parameters)).await;
+        let (prepared, is_query) = self.prepare(&statement).await?;
+        let answer = self.query_prepared(&prepared, Some(parameters), is_query && only_reads(sql)).await;
         self.close(&prepared).await;
         answer
     }
@@ -113,7 +134,7 @@ impl Client {
         let statement = messages::CommandStatement { query: sql.to_owned(), transaction_id: None };
         let (prepared, is_query) = self.prepare(&statement).await?;
         let answer = if is_query {
-            self.query_prepared(&prepared, parameters).await.map(SqlAnswer::Rows)
+            self.query_prepared(&prepared, parameters, only_reads(sql)).await.map(SqlAnswer::Rows)
         } else {
             let none = || RecordBatch::new_empty(Arc::new(Schema::empty()));
             let parameters = parameters.unwrap_or_else(none);
@@ -130,6 +151,7 @@ impl Client {
         &self,
         prepared: &messages::Prepared,
         parameters: Option<RecordBatch>,
+        again: bool,
     ) -> Result<ScanStream, ClientError> {
         let mut handle = prepared.handle.clone();
         if let Some(parameters) = parameters {
@@ -139,8 +161,8 @@ impl Client {
         }
         let bound = messages::Prepared { handle };
         let descriptor = FlightDescriptor::new_cmd(any("CommandPreparedStatementQuery", &bound));
-        let info = self.connection.info(OPERATION, &descriptor).await?;
-        self.connection.stream(OPERATION, info).await
+        let info = self.connection.info(OPERATION, &descriptor, again).await?;
+        self.connection.stream(OPERATION, info, again).await
     }
 
     /// Runs a statement that changes something; how many rows it changed.
@@ -218,5 +240,28 @@ impl Client {
     async fn close(&self, prepared: &messages::Prepared) {
         let body = any("ActionClosePreparedStatementRequest", prepared);
         let _ = self.action("ClosePreparedStatement", body).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_tells_what_only_reads() {
+        for sql in
+            ["select 1", " -- it's\n/* insert */ SELECT\n1", "(select 1) union values (2)", "values (1)", "show tables"]
+        {
+            assert!(only_reads(sql), "{sql}");
+        }
+        for sql in [
+            "insert into t select 1",
+            "with a as (select 1) insert into t select * from a",
+            "explain analyze insert",
+            "",
+            "--",
+        ] {
+            assert!(!only_reads(sql), "{sql}");
+        }
     }
 }

@@ -13,9 +13,17 @@ use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
 
 use super::link::{CallWaits, Link, Peer};
+use crate::auth::HANDSHAKE_PATH;
 
 /// Its client may leave an exchange open for as long as it likes: it asks when it has something to ask.
 const OPEN_ENDED: &str = "/arrow.flight.protocol.FlightService/DoExchange";
+
+/// Who exchanges credentials for a token has shown none: he needs no room.
+const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
+
+fn too_long() -> tonic::Status {
+    tonic::Status::resource_exhausted(format!("a handshake has at most {HANDSHAKE_BYTES_MAX} bytes"))
+}
 
 /// Makes [`CallService`]s. The outermost layer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,13 +57,10 @@ where
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let call = request.extensions().get::<Peer>().map(|peer| Call::begin(peer.0.clone()));
-        let request = match &call {
-            Some(call) if request.uri().path() != OPEN_ENDED => {
-                let (link, waits) = (call.link.clone(), call.waits.clone());
-                request.map(|body| tonic::body::Body::new(RequestBody { inner: body, link, waits }))
-            }
-            _ => request,
-        };
+        let path = request.uri().path();
+        let waits = call.as_ref().filter(|_| path != OPEN_ENDED).map(|call| (call.link.clone(), call.waits.clone()));
+        let left = if path == HANDSHAKE_PATH { HANDSHAKE_BYTES_MAX } else { usize::MAX };
+        let request = request.map(|body| tonic::body::Body::new(RequestBody { inner: body, waits, left }));
         self.inner.call(request).map_ok(track(call))
     }
 }
@@ -64,6 +69,15 @@ type Track<R> = Box<dyn FnOnce(Response<R>) -> Response<TrackedBody<R>> + Send>;
 
 fn track<R>(call: Option<Call>) -> Track<R> {
     Box::new(move |response| response.map(|inner| TrackedBody { inner, call }))
+}
+
+/// Notes a request of the page, and what it is answered, among the calls of its connection.
+pub(crate) async fn track_page<R>(
+    peer: Option<&Peer>,
+    answer: impl Future<Output = Response<R>>,
+) -> Response<TrackedBody<R>> {
+    let call = peer.map(|peer| Call::begin(peer.0.clone()));
+    answer.await.map(|inner| TrackedBody { inner, call })
 }
 
 /// A call that is running; ends when this is dropped.
@@ -138,10 +152,27 @@ impl<R> fmt::Debug for TrackedBody<R> {
 }
 
 /// What a client sends. While a service wants more and there is none, the call waits for the client.
+///
+/// It ends only where the client has ended it. tonic takes a request that was reset with CANCEL for one that has ended, and
+/// hyper one that was reset with NO_ERROR: what came so far would be published.
 struct RequestBody {
     inner: tonic::body::Body,
-    link: Arc<Link>,
-    waits: Arc<CallWaits>,
+    waits: Option<(Arc<Link>, Arc<CallWaits>)>,
+    /// Bytes that may still come.
+    left: usize,
+}
+
+/// What the end of a request is that its client has not ended. Not `CANCELLED`, which tonic takes for an end.
+pub(crate) fn cut_off() -> tonic::Status {
+    tonic::Status::aborted("the client gave up: its stream was cut off")
+}
+
+impl RequestBody {
+    fn waits(&self, waiting: bool) {
+        if let Some((link, waits)) = &self.waits {
+            set(&waits.to_send_ms, link, waiting);
+        }
+    }
 }
 
 impl Body for RequestBody {
@@ -153,8 +184,22 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let frame = Pin::new(&mut self.inner).poll_frame(context);
-        set(&self.waits.to_send_ms, &self.link, frame.is_pending());
-        frame
+        self.waits(frame.is_pending());
+        match frame {
+            Poll::Ready(None) if !self.inner.is_end_stream() => Poll::Ready(Some(Err(cut_off()))),
+            Poll::Ready(Some(Err(status))) if status.code() == tonic::Code::Cancelled => {
+                Poll::Ready(Some(Err(cut_off())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                match self.left.checked_sub(bytes) {
+                    Some(left) => self.left = left,
+                    None => return Poll::Ready(Some(Err(too_long()))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -168,6 +213,6 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        set(&self.waits.to_send_ms, &self.link, false);
+        self.waits(false);
     }
 }

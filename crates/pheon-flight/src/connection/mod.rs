@@ -17,6 +17,7 @@ mod table;
 mod tls;
 
 pub use acceptor::{Acceptor, Protocol};
+pub(crate) use call::track_page;
 pub use call::{CallLayer, CallService, TrackedBody};
 pub(crate) use link::Loan;
 pub use link::Peer;

@@ -24,11 +24,13 @@ use axum::routing::get;
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinSet;
 use tonic::Code;
 use tower::ServiceExt as _;
 
 use crate::auth::{Authenticator, Principal};
-use crate::connection::{Acceptor, Peer};
+use crate::connection::{Acceptor, Peer, track_page};
+use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::queries::QueryLog;
@@ -68,28 +70,48 @@ pub struct Page {
 }
 
 impl Page {
-    /// Serves the connections of a listener (`Protocol::Http1`) until it is dropped.
-    pub async fn serve(self, acceptor: Acceptor) {
+    /// Serves the connections of a listener (`Protocol::Http1`) until `stop` begins, and then what was asked before.
+    pub async fn serve(self, acceptor: Acceptor, stop: Drain) {
         let timeout = self.limits.handshake_timeout;
         let router = self.router();
         let mut incoming = acceptor.incoming();
-        while let Some(Ok(connection)) = incoming.next().await {
+        let mut stopping = Box::pin(stop.clone().begun());
+        let mut connections = JoinSet::new();
+        loop {
+            let connection = tokio::select! {
+                () = &mut stopping => break,
+                Some(_) = connections.join_next() => continue,
+                next = incoming.next() => match next {
+                    Some(Ok(connection)) => connection,
+                    _ => break,
+                },
+            };
             let peer = connection.peer();
             let service = router.clone().map_request(move |request: hyper::Request<hyper::body::Incoming>| {
                 let mut request = request.map(axum::body::Body::new);
                 request.extensions_mut().insert(peer.clone());
                 request
             });
-            tokio::spawn(async move {
+            let stop = stop.clone();
+            connections.spawn(async move {
                 let mut server = hyper::server::conn::http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(timeout).max_headers(64);
-                if let Err(e) =
-                    server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service)).await
-                {
+                let served = server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
+                let mut served = std::pin::pin!(served);
+                let done = tokio::select! {
+                    done = served.as_mut() => done,
+                    () = stop.begun() => {
+                        served.as_mut().graceful_shutdown();
+                        served.await
+                    }
+                };
+                if let Err(e) = done {
                     tracing::debug!(target: "pheon::http", error = %e, "connection");
                 }
             });
         }
+        drop(incoming);
+        while connections.join_next().await.is_some() {}
     }
 
     fn router(self) -> Router {
@@ -126,7 +148,13 @@ async fn metrics(State(page): State<Arc<Page>>, _caller: Caller) -> Response {
 }
 
 /// Refuses foreign host names, counts what the page asks, and sets the headers that every answer has.
-async fn guard(State(page): State<Arc<Page>>, mut request: Request, next: Next) -> Result<Response, Infallible> {
+async fn guard(State(page): State<Arc<Page>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let answer = async { guarded(&page, request, next).await };
+    Ok(track_page(peer.as_ref(), answer).await.map(axum::body::Body::new))
+}
+
+async fn guarded(page: &Page, mut request: Request, next: Next) -> Response {
     let mut response = if page.tls || is_our_host(request.headers()) {
         let call = request.uri().path().starts_with("/api/").then(|| {
             let peer = request.extensions().get::<Peer>().map(Peer::address);
@@ -153,7 +181,7 @@ async fn guard(State(page): State<Arc<Page>>, mut request: Request, next: Next) 
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }
 
 /// The status of gRPC that one of HTTP is counted as.

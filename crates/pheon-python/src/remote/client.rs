@@ -286,6 +286,7 @@ impl RemoteClient {
     /// Takes the rows with these keys out; (version, rows that went).
     fn delete(&self, py: Python<'_>, name: &str, keys: AnyArray, options: BuildOptions) -> PyResult<(u64, u64)> {
         options.check_remote()?;
+        let put = Put::delete(name).compact(options.compact);
         let mut chunks = Vec::new();
         for chunk in keys.into_reader()? {
             chunks.push(chunk.map_err(|e| arrow_error("read keys", &e))?);
@@ -297,7 +298,7 @@ impl RemoteClient {
         let batches = chunks.iter().map(|chunk| RecordBatch::try_new(schema.clone(), vec![chunk.clone()]));
         let batches = batches.collect::<Result<Vec<_>, _>>().map_err(|e| arrow_error("collect keys", &e))?;
         let published = self.link.call(py, |client| {
-            let mut writer = client.put(&Put::delete(name), schema)?;
+            let mut writer = client.put(&put, schema)?;
             for batch in batches {
                 writer.write(batch)?;
             }

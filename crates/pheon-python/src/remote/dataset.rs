@@ -26,6 +26,9 @@ pub(super) struct Dataset {
     pub(super) rows: usize,
     /// Whether each key occurs once.
     pub(super) distinct: bool,
+    /// When the version was published, which tells it from one of the same number of a dataset that was made anew. A server
+    /// that does not tell it is not asked for it.
+    created: Option<u64>,
     facts: Map<String, Value>,
 }
 
@@ -44,8 +47,8 @@ impl Dataset {
         let (Some(version), Some(rows)) = (number("version"), number("rows")) else {
             return Err(unexpected("the facts have no version or no rows"));
         };
-        let reference = format!("{name}@{version}");
-        let schema = link.call(py, |client| client.schema(&reference))?;
+        let created = number("created_unix_ms");
+        let schema = link.call(py, |client| client.scan_schema(&scan_of(name, version, created)))?;
         let names = facts.get("key").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let key: Vec<String> = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         let field = |column: &String| {
@@ -56,31 +59,51 @@ impl Dataset {
         let is_map = facts.get("kind").and_then(Value::as_str) == Some("map");
         let distinct = facts.get("distinct_keys").and_then(Value::as_bool).unwrap_or(is_map);
         let (name, rows) = (name.to_owned(), usize::try_from(rows).unwrap_or(usize::MAX));
-        Ok(Arc::new(Self { link: link.clone(), name, version, schema, key, key_fields, rows, distinct, facts }))
+        Ok(Arc::new(Self {
+            link: link.clone(),
+            name,
+            version,
+            schema,
+            key,
+            key_fields,
+            rows,
+            distinct,
+            created,
+            facts,
+        }))
     }
 
-    /// The newest version, if it is newer than this one.
+    /// The newest version, if it is not this one: a newer one, or one of a dataset that was made anew.
     pub(super) fn newer(&self, py: Python<'_>) -> PyResult<Option<Arc<Self>>> {
         let newest = self.link.action_one(py, "refresh", &json!({ "dataset": self.name }))?;
-        let newest = newest.get("version").and_then(Value::as_u64).ok_or_else(|| unexpected("no version"))?;
-        if newest <= self.version {
+        let number = |member: &str| newest.get(member).and_then(Value::as_u64);
+        let version = number("version").ok_or_else(|| unexpected("no version"))?;
+        let created = number("created_unix_ms").or(self.created);
+        if (version, created) == (self.version, self.created) {
             return Ok(None);
         }
-        Self::open(py, &self.link, &self.name, Some(newest)).map(Some)
-    }
-
-    /// What descriptors call it.
-    pub(super) fn reference(&self) -> String {
-        format!("{}@{}", self.name, self.version)
+        Self::open(py, &self.link, &self.name, Some(version)).map(Some)
     }
 
     pub(super) fn scan(&self) -> Scan {
-        Scan::version(&self.name, self.version)
+        scan_of(&self.name, self.version, self.created)
     }
 
     pub(super) fn lookup(&self) -> LookupOptions {
-        let created = self.facts.get("created_unix_ms").and_then(Value::as_u64).unwrap_or(0);
-        LookupOptions::dataset(&self.name).version(self.version).tag(created)
+        let lookup = LookupOptions::dataset(&self.name).version(self.version);
+        match self.created {
+            Some(created) => lookup.created(created),
+            None => lookup,
+        }
+    }
+
+    /// The body of the action `locate`.
+    pub(super) fn locate(&self, spans: &[Value]) -> Value {
+        let mut body = json!({ "dataset": format!("{}@{}", self.name, self.version), "spans": spans });
+        if let Some(created) = self.created {
+            body["created"] = json!(created);
+        }
+        body
     }
 
     /// Facts as [`crate::info::info_dict`] has them.
@@ -105,6 +128,14 @@ impl Dataset {
             facts.set_item(member, number(member))?;
         }
         Ok(facts)
+    }
+}
+
+fn scan_of(name: &str, version: u64, created: Option<u64>) -> Scan {
+    let scan = Scan::version(name, version);
+    match created {
+        Some(created) => scan.created(created),
+        None => scan,
     }
 }
 

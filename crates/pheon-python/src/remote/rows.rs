@@ -130,7 +130,7 @@ impl RemoteRows {
 
     /// The rows within this slice of each span.
     fn locate(&self, spans: &[Value]) -> PyResult<Vec<Self>> {
-        let body = json!({ "dataset": self.dataset.reference(), "spans": spans });
+        let body = self.dataset.locate(spans);
         let found = Python::attach(|py| self.dataset.link.action_one(py, "locate", &body))?;
         let unexpected = || RemoteError::new_err("find rows: unexpected answer: other numbers of rows");
         let rows = found.get("rows").and_then(Value::as_array).filter(|rows| rows.len() == spans.len());

@@ -1,5 +1,6 @@
 //! A sealed, sorted piece of a version: `data.arrow` and its `index.arrow`, mapped read-only.
 
+mod bytes;
 pub(crate) mod column;
 pub(crate) mod file;
 pub(crate) mod keys;

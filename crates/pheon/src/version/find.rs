@@ -115,6 +115,18 @@ impl Version {
         interleave(&values, &places).map_err(failed)
     }
 
+    /// Bytes that [`Version::take`] would copy, without validity.
+    pub(crate) fn row_bytes(&self, column: usize, rows: &UInt64Array) -> Result<u64, ReadError> {
+        let mut bytes = 0u64;
+        for id in rows.iter().flatten() {
+            let (part, row) = parts_of(id);
+            let part = self.parts.get(part).ok_or_else(|| self.wrong_shape(format!("there is no row {id}")))?;
+            let segment = &part.segment;
+            bytes = bytes.saturating_add(segment.columns[column].row_bytes(&segment.data, row..row + 1)?);
+        }
+        Ok(bytes)
+    }
+
     /// The rows' numbers if they all lie in one segment.
     ///
     /// # Errors
