@@ -93,8 +93,10 @@ def unchanged(service: Service, store: pheon.Store) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("reason", [NO_ERROR, INTERNAL_ERROR, CANCEL])
-@pytest.mark.parametrize("more", [b"", b"\x00\x00\x00"], ids=["between", "within"])
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [(NO_ERROR, b""), (CANCEL, b""), (CANCEL, b"\x00\x00\x00"), (INTERNAL_ERROR, b"\x00\x00\x00")],
+)
 def test_streams_that_are_reset(service: Service, store: pheon.Store, way: str, reason: int, more: bytes) -> None:
     """Between two messages, and within one."""
     with begun(service, way, more) as connection:

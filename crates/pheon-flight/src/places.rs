@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::limits::Limits;
+use crate::status;
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -56,10 +57,13 @@ impl Places {
     pub(crate) async fn lock(&self, wait: Duration) -> Result<Place, Status> {
         match tokio::time::timeout(wait, self.locks.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place { _permit: permit }),
-            _ => Err(Status::resource_exhausted(format!(
-                "too many changes wait for locks of live maps (actions_max), this one for {} s",
-                wait.as_secs()
-            ))),
+            _ => {
+                let waited = wait.as_secs();
+                let problem = format!(
+                    "so many changes wait for locks of live maps (actions_max) that this one waited {waited} s"
+                );
+                Err(status::with_detail(Status::unavailable(problem), "lock-timeout"))
+            }
         }
     }
 }
