@@ -155,7 +155,7 @@ fn interrupt_a_build(world: &World, file: &str, times: usize) -> Option<Vec<Stri
     command.args(std::iter::repeat_n(file, times)).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     let words = world.path("store/words");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(300);
     let begun =
         || std::fs::read_dir(&words).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
     while !begun() {
