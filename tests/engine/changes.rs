@@ -157,6 +157,7 @@ fn check_map(store: &Store, model: &Model, text: bool, asked: &[i64]) -> Result<
     prop_assert_eq!(got.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), want.clone());
     let rows = map.find_many(&array, None).unwrap();
     prop_assert_eq!(map.take(&rows, 0).unwrap().to_data(), got.to_data());
+    prop_assert_eq!(map.get_many_within(&array, 0, usize::MAX).unwrap().unwrap().to_data(), got.to_data());
     for (k, want) in asked.iter().zip(&want) {
         let name = name(*k);
         let key = if text { KeyRef::from(&name) } else { KeyRef::from(*k) };

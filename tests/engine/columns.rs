@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, UInt64Array};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray, UInt64Array,
+};
 use arrow_schema::DataType;
-use pheon::{Map, ReadError, Value};
+use pheon::{ChangeOptions, Map, ReadError, Value};
 
 use crate::random::Random;
 use crate::scratch::{Scratch, entries};
@@ -73,6 +75,13 @@ fn check(map: &Map, keys: &[i32], column: &ArrayRef) {
     let want: Vec<Option<String>> = asked.iter().map(|k| k.and_then(value_of)).collect();
     let asked = Int32Array::from(asked);
     let got = map.get_many(&asked).unwrap();
+    let within = map.get_many_within(&asked, 0, usize::MAX).unwrap().unwrap();
+    assert_eq!(print_all(&within), print_all(&got));
+    if !map.may_have_null_values(0).unwrap() {
+        let rows = map.find_many(&asked, None).unwrap();
+        let there = |i: usize| got.is_valid(i) == rows.is_valid(i);
+        assert!((0..asked.len()).all(there) && in_order.iter().all(Option::is_some));
+    }
     got.to_data().validate_full().unwrap();
     assert_eq!(got.data_type(), map.value_fields()[0].data_type());
     assert_eq!(print_all(&got), want);
@@ -103,6 +112,36 @@ fn check_type(data_type: &DataType) {
             }
         }
     }
+}
+
+/// Two rows, and all that they may have in bytes.
+fn check_limit(values: ArrayRef, bytes: usize) {
+    let (scratch, map) = Scratch::with_map(&entries(Arc::new(Int32Array::from(vec![0, 1])), values));
+    let asked = Int32Array::from(vec![0, 7, 1, 1]);
+    assert!(map.get_many_within(&asked, 0, bytes - 1).unwrap().is_none());
+    let got = map.get_many_within(&asked, 0, bytes).unwrap().unwrap();
+    assert_eq!(print_all(&got), print_all(&map.get_many(&asked).unwrap()));
+    // Of several segments there is another way to the same answer.
+    let more = entries(Arc::new(Int32Array::from(vec![5])), map.get_many(&Int32Array::from(vec![0])).unwrap());
+    scratch
+        .store
+        .append(
+            "m",
+            RecordBatchIterator::new([Ok(more.clone())], more.schema()),
+            ChangeOptions::default().compact(false),
+        )
+        .unwrap();
+    let changed = scratch.store.map("m").unwrap();
+    assert!(changed.get_many_within(&asked, 0, bytes / 2).unwrap().is_none());
+    assert_eq!(print_all(&changed.get_many_within(&asked, 0, 8 * bytes).unwrap().unwrap()), print_all(&got));
+}
+
+#[test]
+fn answers_have_a_limit() {
+    let long = "x".repeat(100_000);
+    check_limit(Arc::new(StringArray::from(vec!["ab", long.as_str()])), 2 + 2 * 100_000);
+    check_limit(Arc::new(Int64Array::from(vec![1, 2])), 4 * 8);
+    check_limit(Arc::new(BinaryArray::from(vec![b"abc".as_slice(), b"d"])), 5);
 }
 
 fn check_slice_of(map: &Map, keys: &[i32], column: &ArrayRef) {

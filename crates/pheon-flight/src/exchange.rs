@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow_buffer::BooleanBuffer;
 use arrow_flight::FlightData;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -128,11 +129,18 @@ impl Target {
             Self::Map { map, columns, found } => {
                 let of_read = |e| status::of_read(&e);
                 let keys = key_array(map.key_fields(), keys)?;
-                if let ([_], false, [value]) = (columns.as_slice(), *found, map.value_fields())
-                    && let Some(width) = value.data_type().primitive_width()
+                if let &[column] = columns.as_slice()
+                    && (!*found || !map.may_have_null_values(column).map_err(of_read)?)
                 {
-                    check_bytes((width as u64).saturating_mul(keys.len() as u64), bytes_max)?;
-                    vec![map.get_many(&keys).map_err(of_read)?]
+                    // Values are copied while keys are found.
+                    let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                    let values = map.get_many_within(&keys, column, room).map_err(of_read)?;
+                    let values = values.ok_or_else(|| too_large(bytes_max))?;
+                    let there = found.then(|| match values.nulls() {
+                        Some(nulls) => nulls.inner().clone(),
+                        None => BooleanBuffer::new_set(values.len()),
+                    });
+                    std::iter::once(values).chain(there.map(|there| Arc::new(BooleanArray::from(there)) as _)).collect()
                 } else {
                     let rows = map.find_many(&keys, None).map_err(of_read)?;
                     let mut bytes = 0u64;
@@ -160,9 +168,13 @@ pub(crate) fn check_bytes(bytes: u64, bytes_max: u64) -> Result<(), Status> {
     if bytes <= bytes_max {
         return Ok(());
     }
+    Err(too_large(bytes_max))
+}
+
+fn too_large(bytes_max: u64) -> Status {
     let problem =
-        format!("the answer would have {bytes} bytes or more, at most {bytes_max} are allowed: ask for less at a time");
-    Err(status::with_detail(Status::resource_exhausted(problem), "answer-too-large"))
+        format!("the answer would have more than {bytes_max} bytes (answer_bytes_max): ask for less at a time");
+    status::with_detail(Status::resource_exhausted(problem), "answer-too-large")
 }
 
 /// The keys of a batch: its column, the one that is named as the key, or its columns as a struct.

@@ -202,6 +202,29 @@ impl Map {
         self.version.get_array(&keys, column, threads.unwrap_or(1))
     }
 
+    /// One value column for many keys, aligned with them, null where missing; `None` if its values would have more than
+    /// `bytes_max` bytes. Little more than that is ever copied.
+    pub fn get_many_within(
+        &self,
+        keys: &dyn Array,
+        column: usize,
+        bytes_max: usize,
+    ) -> Result<Option<ArrayRef>, ReadError> {
+        let keys = make_array(keys.to_data());
+        self.version.get_array_within(&keys, self.value_column(column)?, bytes_max)
+    }
+
+    /// Whether stored values of a column may be null. If not, a null in an answer says that its key is missing.
+    pub fn may_have_null_values(&self, column: usize) -> Result<bool, ReadError> {
+        let column = self.value_column(column)?;
+        Ok(self.version.parts.iter().any(|part| part.segment.columns[column].may_have_nulls()))
+    }
+
+    fn value_column(&self, column: usize) -> Result<usize, ReadError> {
+        let found = self.value_columns.get(column).copied();
+        found.ok_or_else(|| self.version.wrong_shape(format!("there is no value column {column}")))
+    }
+
     /// All value columns for many keys, aligned with them; null where missing.
     pub fn get_many_columns(&self, keys: &dyn Array) -> Result<RecordBatch, ReadError> {
         let rows = self.find_many(keys, None)?;
@@ -214,19 +237,13 @@ impl Map {
 
     /// The values of rows that [`Map::find_many`] found; `column` counts the value columns from 0.
     pub fn take(&self, rows: &UInt64Array, column: usize) -> Result<ArrayRef, ReadError> {
-        match self.value_columns.get(column) {
-            Some(&c) => self.version.take(c, rows),
-            None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
-        }
+        self.version.take(self.value_column(column)?, rows)
     }
 
     /// Bytes that [`Map::take`] would copy of rows that [`Map::find_many`] found, without validity; of a dictionary column
     /// only the keys. Cheap: nothing is read but offsets.
     pub fn bytes_of(&self, rows: &UInt64Array, column: usize) -> Result<u64, ReadError> {
-        match self.value_columns.get(column) {
-            Some(&c) => self.version.row_bytes(c, rows),
-            None => Err(self.version.wrong_shape(format!("there is no value column {column}"))),
-        }
+        self.version.row_bytes(self.value_column(column)?, rows)
     }
 
     /// Whether each of many keys is there, aligned with them; false for nulls.

@@ -6,8 +6,9 @@ use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::client::{FlightSqlServiceClient, PreparedStatement};
 use arrow_flight::sql::{
-    ActionBeginSavepointRequest, ActionEndSavepointRequest, CommandGetDbSchemas, CommandGetPrimaryKeys,
-    CommandGetTables, CommandGetXdbcTypeInfo, CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
+    ActionBeginSavepointRequest, ActionCancelQueryRequest, ActionCancelQueryResult, ActionEndSavepointRequest, Any,
+    CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables, CommandGetXdbcTypeInfo,
+    CommandStatementIngest as CommandIngest, ProstMessageExt as _, SqlInfo,
 };
 use arrow_flight::{Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use arrow_schema::Schema;
@@ -100,6 +101,16 @@ impl Fixture {
         drop(self.client);
         let _ = self.stop.send(());
         self.server.await.unwrap().unwrap();
+    }
+
+    /// The result of `CancelQuery` for the bytes of a FlightInfo.
+    async fn cancel_the_old_way(&mut self, info: bytes::Bytes) -> Result<i32, Status> {
+        let body = ActionCancelQueryRequest { info }.as_any().encode_to_vec().into();
+        let action = Action { r#type: "CancelQuery".to_owned(), body };
+        let results = self.client.inner_mut().do_action(action).await?.into_inner();
+        let results: Vec<_> = results.try_collect().await?;
+        let result: Option<ActionCancelQueryResult> = Any::decode(&*results[0].body).unwrap().unpack().unwrap();
+        Ok(result.unwrap().result)
     }
 
     /// The rows of a FlightInfo, whose schema must be exactly the one announced.
@@ -354,6 +365,19 @@ async fn transactions_are_snapshots_and_statements_can_be_cancelled() {
     let results: Vec<_> = results.try_collect().await.unwrap();
     let result = CancelFlightInfoResult::decode(&*results[0].body).unwrap();
     assert_eq!(result.status(), CancelStatus::Cancelled);
+    assert_eq!(server.rows(info).await.unwrap_err().code(), Code::Cancelled);
+    server.end().await;
+}
+
+/// The action that clients called before `CancelFlightInfo` was there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_can_be_cancelled_the_old_way() {
+    const CANCELLED: i32 = 1;
+    let mut server = Fixture::new().await;
+    let nonsense = server.cancel_the_old_way(b"no information".as_slice().into()).await;
+    assert_eq!(nonsense.unwrap_err().code(), Code::InvalidArgument);
+    let info = server.client.execute("select * from numbers".to_owned(), None).await.unwrap();
+    assert_eq!(server.cancel_the_old_way(info.encode_to_vec().into()).await.unwrap(), CANCELLED);
     assert_eq!(server.rows(info).await.unwrap_err().code(), Code::Cancelled);
     server.end().await;
 }

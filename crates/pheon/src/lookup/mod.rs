@@ -127,16 +127,48 @@ impl Segment {
             return self.take(column, &rows);
         }
         let parts = self.each_part(dataset, keys, threads, &|asked: &AskedKeys<'_>, range| {
-            self.gather_part(value, range.len(), |out| match out {
-                Gather::Var(out) => asked.run(self, range.clone(), out),
-                Gather::W1(out) => asked.run(self, range.clone(), out),
-                Gather::W2(out) => asked.run(self, range.clone(), out),
-                Gather::W4(out) => asked.run(self, range.clone(), out),
-                Gather::W8(out) => asked.run(self, range.clone(), out),
-                Gather::W16(out) => asked.run(self, range.clone(), out),
-            })
+            self.get_part(value, asked, range, usize::MAX)
         })?;
-        concat(parts)
+        concat(parts.into_iter().map(whole).collect::<Result<_, _>>()?)
+    }
+
+    /// [`Segment::get_array`] with a limit to the values' bytes: `None` where there would be more.
+    pub(crate) fn get_array_within(
+        &self,
+        dataset: &str,
+        keys: &ArrayRef,
+        column: usize,
+        bytes_max: usize,
+    ) -> Result<Option<ArrayRef>, ReadError> {
+        let value = &self.columns[column];
+        if !is_gathered(value) {
+            let rows = self.find_array(dataset, keys, 1)?;
+            let mut bytes = 0u64;
+            for row in rows.iter().flatten() {
+                bytes = bytes.saturating_add(value.row_bytes(&self.data, row..row + 1)?);
+            }
+            return if bytes > bytes_max as u64 { Ok(None) } else { self.take(column, &rows).map(Some) };
+        }
+        let work = |asked: &AskedKeys<'_>, range| self.get_part(value, asked, range, bytes_max);
+        let mut parts = self.each_part(dataset, keys, 1, &work)?;
+        Ok(parts.pop().flatten())
+    }
+
+    fn get_part(
+        &self,
+        value: &Column,
+        asked: &AskedKeys<'_>,
+        range: Range<usize>,
+        bytes_max: usize,
+    ) -> Result<Option<ArrayRef>, ReadError> {
+        self.gather_part(value, range.len(), bytes_max, |out| match out {
+            Gather::Var(out) => asked.run(self, range, out),
+            Gather::W1(out) => asked.run(self, range, out),
+            Gather::W2(out) => asked.run(self, range, out),
+            Gather::W4(out) => asked.run(self, range, out),
+            Gather::W8(out) => asked.run(self, range, out),
+            Gather::W16(out) => asked.run(self, range, out),
+        })
     }
 
     /// Values of one column for rows already found; null where the row is null.
@@ -154,14 +186,15 @@ impl Segment {
             };
             return taken.map_err(|e| ReadError::arrow("gather values", e));
         }
-        self.gather_part(value, rows.len(), |out| match out {
+        let taken = self.gather_part(value, rows.len(), usize::MAX, |out| match out {
             Gather::Var(out) => self.emit_rows(rows, out),
             Gather::W1(out) => self.emit_rows(rows, out),
             Gather::W2(out) => self.emit_rows(rows, out),
             Gather::W4(out) => self.emit_rows(rows, out),
             Gather::W8(out) => self.emit_rows(rows, out),
             Gather::W16(out) => self.emit_rows(rows, out),
-        })
+        })?;
+        whole(taken)
     }
 
     /// Emits known rows, with the lines of later rows already asked for.
@@ -185,14 +218,21 @@ impl Segment {
         Ok(())
     }
 
+    /// Fills an answer; `None` if its values have more than `bytes_max` bytes.
     fn gather_part(
         &self,
         value: &Column,
         rows: usize,
+        bytes_max: usize,
         fill: impl FnOnce(&mut Gather<'_>) -> Result<(), ReadError>,
-    ) -> Result<ArrayRef, ReadError> {
+    ) -> Result<Option<ArrayRef>, ReadError> {
+        if let Raw::Fixed { width, .. } = &value.raw
+            && rows.saturating_mul(*width) > bytes_max
+        {
+            return Ok(None);
+        }
         let mut gather = match &value.raw {
-            Raw::Var { offsets, values } => Gather::Var(VarValues::new(value, offsets, values, rows)),
+            Raw::Var { offsets, values } => Gather::Var(VarValues::new(value, offsets, values, rows, bytes_max)),
             Raw::Fixed { width: 1, values } => Gather::W1(FixedValues::new(value, values, rows)),
             Raw::Fixed { width: 2, values } => Gather::W2(FixedValues::new(value, values, rows)),
             Raw::Fixed { width: 4, values } => Gather::W4(FixedValues::new(value, values, rows)),
@@ -204,11 +244,11 @@ impl Segment {
         let data_type = &value.data_type;
         match gather {
             Gather::Var(out) => out.finish(data_type),
-            Gather::W1(out) => out.finish(data_type),
-            Gather::W2(out) => out.finish(data_type),
-            Gather::W4(out) => out.finish(data_type),
-            Gather::W8(out) => out.finish(data_type),
-            Gather::W16(out) => out.finish(data_type),
+            Gather::W1(out) => out.finish(data_type).map(Some),
+            Gather::W2(out) => out.finish(data_type).map(Some),
+            Gather::W4(out) => out.finish(data_type).map(Some),
+            Gather::W8(out) => out.finish(data_type).map(Some),
+            Gather::W16(out) => out.finish(data_type).map(Some),
         }
         .map_err(|e| self.data.corrupt(format!("a value of column {:?}", value.name), e.to_string()))
     }
@@ -280,6 +320,11 @@ impl Segment {
     fn bad_value(&self, bad: BadRow) -> ReadError {
         self.data.corrupt(format!("row {}", bad.0), "its value lies outside the buffers")
     }
+}
+
+/// An answer that had no limit.
+fn whole(answer: Option<ArrayRef>) -> Result<ArrayRef, ReadError> {
+    answer.ok_or_else(|| ReadError::arrow("collect values", ArrowError::MemoryError("too many bytes".to_owned())))
 }
 
 /// The answers that are gathered while their lines arrive.

@@ -126,16 +126,20 @@ pub(crate) struct VarValues<'a> {
     /// The answer's bytes, and room behind them.
     out_values: Vec<u8>,
     used: usize,
+    /// The answer grows to about so many bytes, and no further.
+    bytes_max: usize,
+    /// It would have been longer.
+    is_cut: bool,
 }
 
 impl<'a> VarValues<'a> {
-    pub(crate) fn new(column: &'a Column, offsets: &'a [i64], values: &'a [u8], rows: usize) -> Self {
+    pub(crate) fn new(column: &'a Column, offsets: &'a [i64], values: &'a [u8], rows: usize, bytes_max: usize) -> Self {
         // The mean length of all values, with some room, saves most growing.
         let mean = values.len() / offsets.len().max(1) + 1;
         let mut out_offsets = Vec::with_capacity(rows + 1);
         out_offsets.push(0);
         // Skewed lengths must not reserve what a batch of misses never uses.
-        let expected = rows.saturating_mul(mean + mean / 8).min(RESERVE_BYTES_MAX);
+        let expected = rows.saturating_mul(mean + mean / 8).min(RESERVE_BYTES_MAX).min(bytes_max);
         Self {
             offsets,
             values,
@@ -143,19 +147,24 @@ impl<'a> VarValues<'a> {
             out_offsets,
             out_values: Vec::with_capacity(expected + GROW_BYTES),
             used: 0,
+            bytes_max,
+            is_cut: false,
         }
     }
 
-    /// The answer, checked to be valid UTF-8 if it is text.
-    pub(crate) fn finish(mut self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+    /// The answer, checked to be valid UTF-8 if it is text; `None` if it would have been too long.
+    pub(crate) fn finish(mut self, data_type: &DataType) -> Result<Option<ArrayRef>, ArrowError> {
+        if self.is_cut {
+            return Ok(None);
+        }
         self.out_values.truncate(self.used);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.out_offsets));
         let (values, nulls) = (Buffer::from_vec(self.out_values), self.nulls.finish());
-        Ok(if *data_type == DataType::LargeUtf8 {
+        Ok(Some(if *data_type == DataType::LargeUtf8 {
             Arc::new(LargeStringArray::try_new(offsets, values, nulls)?)
         } else {
             Arc::new(LargeBinaryArray::try_new(offsets, values, nulls)?)
-        })
+        }))
     }
 
     /// Appends `values[start .. end]`; `None` if that is not a part of the values.
@@ -167,21 +176,25 @@ impl<'a> VarValues<'a> {
             && let Some(to) = self.out_values.get_mut(self.used..).and_then(|v| v.first_chunk_mut::<BLOCK>())
         {
             *to = *from;
-        } else {
-            self.append_any(start, end)?;
+            self.used += len;
+            return Some(());
         }
-        self.used += len;
-        Some(())
+        self.append_any(start, end)
     }
 
     #[inline(never)]
     fn append_any(&mut self, start: usize, end: usize) -> Option<()> {
         let value = self.values.get(start..end)?;
         let needed = self.used + value.len();
+        if needed > self.bytes_max {
+            self.is_cut = true;
+            return Some(());
+        }
         if needed + BLOCK > self.out_values.len() {
             self.out_values.resize(needed + GROW_BYTES, 0);
         }
         self.out_values[self.used..needed].copy_from_slice(value);
+        self.used = needed;
         Some(())
     }
 }

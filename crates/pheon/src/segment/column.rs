@@ -86,6 +86,11 @@ impl Column {
         self.validity.is_some()
     }
 
+    /// False only where no value is null, of whatever type the column is.
+    pub(crate) fn may_have_nulls(&self) -> bool {
+        self.has_nulls() || matches!(self.raw, Raw::Other)
+    }
+
     /// The value of one row.
     pub(crate) fn value(&self, file: &ArrowFile, row: usize) -> Result<Value<'_>, ReadError> {
         if row >= self.rows {

@@ -84,6 +84,23 @@ impl Version {
         }
     }
 
+    /// [`Version::get_array`] with a limit to the values' bytes: `None` where there would be more.
+    pub(crate) fn get_array_within(
+        &self,
+        keys: &ArrayRef,
+        column: usize,
+        bytes_max: usize,
+    ) -> Result<Option<ArrayRef>, ReadError> {
+        if let Some(segment) = self.single() {
+            return segment.get_array_within(self.name(), keys, column, bytes_max);
+        }
+        let rows = self.find_array(keys, 1)?;
+        if self.row_bytes(column, &rows)? > bytes_max as u64 {
+            return Ok(None);
+        }
+        self.take(column, &rows).map(Some)
+    }
+
     /// Values of one column for rows already found; null where the row is null.
     pub(crate) fn take(&self, column: usize, rows: &UInt64Array) -> Result<ArrayRef, ReadError> {
         if let Some((part, rows)) = self.in_one_part(rows)? {
