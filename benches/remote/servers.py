@@ -135,7 +135,8 @@ def postgres(folder: Path) -> Iterator[Server]:
     cluster.mkdir()
     if user is not None:
         shutil.chown(cluster, user)
-        folder.chmod(0o755)
+        for above in (folder, folder.parent):  # the last one is a temporary folder, for its owner only
+            above.chmod(0o755)
     make = [str(bin_folder / "initdb"), "-D", str(cluster), "-A", "trust", "-U", "bench", "--no-sync"]
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL, user=user, cwd="/")
     port = free_port()
