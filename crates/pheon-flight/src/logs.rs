@@ -123,19 +123,22 @@ pub fn start(format: LogFormat, filter: &str, collector: Option<&str>) -> Result
     let registry = tracing_subscriber::registry().with(lines);
     #[cfg(feature = "traces")]
     {
-        let traces = collector.map(crate::traces::Traces::start).transpose()?;
-        let spans = traces.as_ref().map(|traces| {
-            tracing_opentelemetry::layer()
-                .with_tracer(traces.tracer())
-                .with_location(false)
-                .with_threads(false)
-                .with_target(false)
-                .with_level(false)
-                .with_tracked_inactivity(false)
-                .with_filter(filter_fn(|metadata| metadata.target() == SPANS && metadata.is_span()))
-        });
+        let Some(collector) = collector else {
+            // No layer, rather than none in its place: that would ask for every span of every library.
+            let _ = registry.try_init();
+            return Ok(Logs { _traces: None });
+        };
+        let traces = crate::traces::Traces::start(collector)?;
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer())
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_level(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(|metadata| metadata.target() == SPANS && metadata.is_span()));
         let _ = registry.with(spans).try_init();
-        Ok(Logs { _traces: traces })
+        Ok(Logs { _traces: Some(traces) })
     }
     #[cfg(not(feature = "traces"))]
     {
@@ -164,5 +167,15 @@ mod tests {
         check_filter(FILTER).unwrap();
         check_filter("pheon::audit=off,warn").unwrap();
         assert!(check_filter("pheon=loudly").is_err());
+    }
+
+    /// h2 has hundreds of spans a message; they cost nothing where nobody asks for them.
+    #[test]
+    fn spans_of_libraries_are_off() {
+        let _logs = start(LogFormat::Text, FILTER, None).unwrap();
+        assert!(tracing::enabled!(target: "pheon::server", tracing::Level::INFO));
+        assert!(!tracing::enabled!(target: "h2::proto", tracing::Level::TRACE));
+        assert!(tracing::span!(target: "h2::proto", tracing::Level::TRACE, "poll").is_disabled());
+        assert!(tracing::span!(target: SPANS, tracing::Level::INFO, "call").is_disabled());
     }
 }
