@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flight_server import FlightServer
 
 import pheon
 
@@ -50,3 +51,20 @@ def make_live() -> Iterator[Callable[..., pheon.LiveMap]]:
 @pytest.fixture
 def live(make_live: Callable[..., pheon.LiveMap]) -> pheon.LiveMap:
     return make_live()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightServer]:
+    """A server of a small store."""
+    path = tmp_path_factory.mktemp("served") / "store"
+    with pheon.open(path) as made:
+        made.put_map("words", {"quick": "fast", "lazy": "idle"})
+    with FlightServer(path) as running:
+        yield running
+
+
+@pytest.fixture
+def remote(server: FlightServer) -> Iterator[pheon.RemoteStore]:
+    """Its client, which sees no files."""
+    with pheon.connect(server.location, local=False) as connected:
+        yield connected

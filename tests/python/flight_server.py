@@ -21,6 +21,7 @@ class FlightServer:
     """A server on a free port, or on one that was free a moment ago, which ends with the block."""
 
     def __init__(self, store: Path, *options: str, port: int = 0) -> None:
+        self.path = store
         command = [*COMMAND, "serve", str(store), "--listen", f"127.0.0.1:{port}", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None

@@ -6,7 +6,6 @@ import math
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,6 @@ from service import make_token
 
 import pheon
 from pheon import _remote, _remote_live, _remote_origin
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightServer]:
-    path = tmp_path_factory.mktemp("served") / "store"
-    with pheon.open(path) as made:
-        made.put_map("words", {"quick": "fast", "lazy": "idle"})
-    with FlightServer(path) as running:
-        yield running
-
-
-@pytest.fixture
-def remote(server: FlightServer) -> Iterator[pheon.RemoteStore]:
-    with pheon.connect(server.location, local=False) as connected:
-        yield connected
-
 
 # Whose files -----------------------------------------------------------------------------------------------------
 

@@ -23,26 +23,10 @@ from pyarrow import flight
 import pheon
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlightServer]:
-    path = tmp_path_factory.mktemp("served") / "store"
-    with pheon.open(path) as made:
-        made.put_map("words", {"quick": "fast", "lazy": "idle"})
-    with FlightServer(path) as running:
-        running.path = path  # type: ignore[attr-defined]
-        yield running
-
-
-@pytest.fixture
-def remote(server: FlightServer) -> Iterator[pheon.RemoteStore]:
-    with pheon.connect(server.location, local=False) as connected:
-        yield connected
-
-
 @pytest.fixture
 def served(server: FlightServer) -> Iterator[pheon.Store]:
     """The same store, by its files."""
-    with pheon.open(server.path) as opened:  # type: ignore[attr-defined]
+    with pheon.open(server.path) as opened:
         yield opened
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -145,7 +146,8 @@ def test_nothing_secret_is_logged(service: Service, client: flight.FlightClient,
 LONG = "select count(*) from range(1, 400000) a, range(1, 400000) b where (a.value * b.value) % 7 = 3"
 
 
-def test_queries_are_seen_and_cancelled(service: Service) -> None:
+def ask_long(service: Service) -> tuple[threading.Thread, list[tuple[int, str]], list[dict[str, Any]]]:
+    """Asks for LONG in a thread: this, where its answer comes, and what runs by then."""
     ended: list[tuple[int, str]] = []
     asking = threading.Thread(target=lambda: ended.append(service.http("/api/sql", {"sql": LONG})))
     asking.start()
@@ -153,6 +155,11 @@ def test_queries_are_seen_and_cancelled(service: Service) -> None:
     while not (running := service.api("queries")["running"]):
         assert time.monotonic() < deadline
         assert not ended, ended
+    return asking, ended, running
+
+
+def test_queries_are_seen_and_cancelled(service: Service) -> None:
+    asking, ended, running = ask_long(service)
     assert running[0]["text"] == LONG
     assert service.metric("pheon_queries_running") == 1
     assert service.api(f"queries/{running[0]['id']}/cancel", {}) == {"cancelled": True}
@@ -178,13 +185,7 @@ def test_what_others_ask_is_theirs(store: pheon.Store, store_path: Path, tokens:
     bob = make_token(tokens, "bob", read="*", write="*", admin="*")
     options = ("--token-file", str(tokens), "--limit", "slow_query=1ms")
     with Service(store_path, *options, token=alice) as service:
-        ended: list[tuple[int, str]] = []
-        asking = threading.Thread(target=lambda: ended.append(service.http("/api/sql", {"sql": LONG})))
-        asking.start()
-        deadline = time.monotonic() + WATCHDOG_SECONDS
-        while not (running := service.api("queries")["running"]):
-            assert time.monotonic() < deadline
-            assert not ended, ended
+        asking, ended, running = ask_long(service)
         assert service.api("queries", token=bob) == {"running": [], "slow": []}
         assert service.api(f"queries/{running[0]['id']}/cancel", {}, token=bob) == {"cancelled": False}
         assert [q["id"] for q in service.api("queries")["running"]] == [running[0]["id"]]
