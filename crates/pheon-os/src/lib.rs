@@ -6,6 +6,7 @@
 //! | [`fs`] | the one seam through which the engine touches files, the real file system, and a fault-injecting one |
 //! | [`map`] | read-only shared mappings of published files |
 //! | [`prefetch`] | cache-line prefetch hints |
+//! | [`lanes`] | the fingerprints of an index bucket, compared at once |
 //! | [`interrupt`] | Ctrl-C as a flag |
 //! | [`lock`] | the kernel-owned writers' lock |
 //! | [`process`] | CPUs, memory, identity of this process |
@@ -33,6 +34,7 @@ mod forked_child;
 pub mod fs;
 pub mod futex;
 pub mod interrupt;
+pub mod lanes;
 pub mod lock;
 pub mod map;
 pub mod memory;

@@ -1,23 +1,20 @@
 //! Cache-line prefetch hints: they change speed, never results.
 #![allow(unsafe_code)] // the prefetch instructions are `unsafe` to call or need `asm!`
 
-/// Asks for the cache line that holds `slice[offset]`, for reading and near use. Nothing happens when `offset` is out of
-/// bounds, so that a position computed from a corrupted file is harmless, or on a CPU without such an instruction.
+/// Asks for the cache line that holds `slice[offset]`, for reading and near use. Any offset is harmless, so that one
+/// computed from a corrupted file is, too: out of bounds some other line is asked for, or none. Nothing happens on a CPU
+/// without such an instruction.
 ///
 /// The page need not be in memory: a prefetch never faults.
 #[inline(always)]
 pub fn read(slice: &[u8], offset: usize) {
-    if let Some(byte) = slice.get(offset) {
-        line(byte);
-    }
+    line(slice.as_ptr().wrapping_add(offset));
 }
 
 /// Asks for the cache line that holds the first byte of `slice[i]`; like [`read`] for slices of any type.
 #[inline(always)]
 pub fn read_at<T>(slice: &[T], i: usize) {
-    if let Some(item) = slice.get(i) {
-        line(std::ptr::from_ref(item).cast());
-    }
+    line(slice.as_ptr().wrapping_add(i).cast());
 }
 
 #[cfg(target_arch = "x86_64")]

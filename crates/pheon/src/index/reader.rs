@@ -76,13 +76,8 @@ impl Bucket<'_> {
     /// Bit i is set if slot i holds an entry with fingerprint `fp`; empty slots never match.
     #[inline]
     pub fn matches(self, fp: u16) -> u32 {
-        // LLVM turns the loop into eight 16-bit lanes and two scalar compares: 26 instructions. SSE2 intrinsics need 18 and
-        // saved 1 ns of a lookup's 15 to 24 (docs/decisions/0001-bucket-layout.md): too little for unsafe code.
-        let mut mask = 0;
-        for slot in 0..SLOTS {
-            let stored = u16::from_le_bytes([self.0[2 * slot], self.0[2 * slot + 1]]);
-            mask |= u32::from(stored == fp) << slot;
-        }
+        let fingerprints = self.0.first_chunk().expect("a bucket begins with them");
+        let mask = pheon_os::lanes::equal(fingerprints, fp);
         // Empty slots hold fingerprint 0, so only one hash in 65,536 has to look whether its match is one.
         if fp == 0 { self.without_empty(mask) } else { mask }
     }

@@ -20,7 +20,7 @@ pub(crate) enum Keys {
     /// A string or binary array, for byte keys.
     Bytes(ArrayRef),
     /// Values extended to 64 bits. Null: cannot be in the dataset.
-    Words(Vec<u64>, Option<NullBuffer>),
+    Words(ScalarBuffer<u64>, Option<NullBuffer>),
     /// Unscaled decimals.
     Wide(Vec<Option<KeyRef<'static>>>),
 }
@@ -47,7 +47,7 @@ impl Keys {
             D::Dictionary(_, values) => return Self::of(&cast(array, values)?, key_type, column_type),
             D::RunEndEncoded(_, values) => return Self::of(&cast(array, values.data_type())?, key_type, column_type),
             D::Null => {
-                let none = vec![0; array.len()];
+                let none = ScalarBuffer::from(vec![0; array.len()]);
                 return Ok(match key_type {
                     KeyType::Utf8 | KeyType::Binary | KeyType::FixedBinary(_) | KeyType::Composite => {
                         Self::Bytes(cast(array, &D::LargeBinary)?)
@@ -146,12 +146,13 @@ fn words_of_integers(array: &ArrayRef, column_signed: bool) -> Keys {
     Keys::Words(values, nulls)
 }
 
-fn extend(array: &ArrayRef) -> (Vec<u64>, bool) {
+/// The numbers of an array as 64-bit words, without a copy where they are that already, and whether they are signed.
+fn extend(array: &ArrayRef) -> (ScalarBuffer<u64>, bool) {
     let data = array.to_data();
     let width = data.data_type().primitive_width().expect("only called for primitive arrays");
     let signed = !data.data_type().is_unsigned_integer();
     if width == 8 {
-        return (data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()].to_vec(), signed);
+        return (ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len()), signed);
     }
     let bytes = &data.buffers()[0].as_slice()[data.offset() * width..(data.offset() + data.len()) * width];
     (bytes.chunks_exact(width).map(|b| crate::segment::column::fixed64(b, signed)).collect(), signed)
@@ -202,15 +203,17 @@ fn words_of_times(array: &ArrayRef, column_type: &DataType) -> Result<Keys, NotK
     let (mut values, _) = extend(array);
     let mut nulls = array.logical_nulls();
     if from_ns != to_ns {
+        let mut converted = values.to_vec();
         let narrow = column_type.primitive_width() == Some(4);
         let mut fits = Vec::with_capacity(values.len());
-        for value in &mut values {
+        for value in &mut converted {
             let nanoseconds = i128::from(value.cast_signed()) * from_ns;
             let there = i64::try_from(nanoseconds / to_ns).ok().filter(|_| nanoseconds % to_ns == 0);
             let there = there.filter(|&v| !narrow || i32::try_from(v).is_ok());
             fits.push(there.is_some());
             *value = there.unwrap_or(0).cast_unsigned();
         }
+        values = converted.into();
         nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::from(fits)));
     }
     Ok(Keys::Words(values, nulls))
@@ -231,7 +234,7 @@ fn wide(array: &ArrayRef, key_type: KeyType, column_type: &DataType) -> Result<K
         found if found.is_integer() => {
             let (values, is_signed) = extend(array);
             let widen = |v: u64| signed(if is_signed { v.cast_signed().into() } else { v.into() });
-            values.into_iter().enumerate().map(|(i, v)| array.is_valid(i).then(|| widen(v))).collect()
+            values.iter().enumerate().map(|(i, &v)| array.is_valid(i).then(|| widen(v))).collect()
         }
         _ => return Err(NotKeys::Type),
     };

@@ -108,8 +108,9 @@ where
     A: Asked<S::Key<'k>>,
     O: Output,
 {
+    let idle = Flight { hash: 0, bucket: NO_BUCKET, row: MISSING };
     let mut pipeline =
-        Pipeline { index, stored, asked, base: range.start, ring: [Flight::default(); RING], seed: index.plan().seed };
+        Pipeline { index, stored, asked, base: range.start, ring: [idle; RING], seed: index.plan().seed };
     let count = range.len();
     let filled = count.min(IN_FLIGHT);
     for i in 0..filled {
@@ -143,27 +144,17 @@ where
 }
 
 /// A key under way.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Flight {
     hash: u64,
-    /// The bucket that was asked for last.
-    bucket: u64,
+    /// The bucket that was asked for and is still to be looked at, or [`NO_BUCKET`].
+    bucket: u32,
+    /// The row whose fingerprint agrees, or [`MISSING`].
     row: u32,
-    state: State,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    /// It cannot be in the dataset.
-    #[default]
-    Absent,
-    /// Its primary bucket was asked for.
-    Primary,
-    /// Its secondary bucket was asked for.
-    Secondary,
-    /// A fingerprint agreed with the one in `row`.
-    Candidate,
-}
+/// No index has so many buckets.
+const NO_BUCKET: u32 = u32::MAX;
 
 struct Pipeline<'a, S, A> {
     index: &'a Index,
@@ -181,53 +172,51 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
         S::Key<'k>: Hashed,
         A: Asked<S::Key<'k>>,
     {
-        let flight = &mut self.ring[i % RING];
-        match self.asked.key(self.base + i) {
-            Some(key) => {
-                let hash = key.hash(self.seed);
-                let bucket = self.index.primary(hash);
-                self.index.prefetch(bucket);
-                *flight = Flight { hash, bucket, row: MISSING, state: State::Primary };
-            }
-            None => flight.state = State::Absent,
+        let mut flight = Flight { hash: 0, bucket: NO_BUCKET, row: MISSING };
+        if let Some(key) = self.asked.key(self.base + i) {
+            flight.hash = key.hash(self.seed);
+            let bucket = self.index.primary(flight.hash);
+            self.index.prefetch(bucket);
+            flight.bucket = bucket as u32;
         }
+        self.ring[i % RING] = flight;
     }
 
     #[inline(always)]
     fn probe<O: Output>(&mut self, i: usize, out: &O) {
         let flight = &mut self.ring[i % RING];
-        if flight.state == State::Absent {
+        if flight.bucket == NO_BUCKET {
             return;
         }
-        let bucket = self.index.bucket(flight.bucket);
+        let primary = u64::from(flight.bucket);
+        let bucket = self.index.bucket(primary);
         let matches = bucket.matches(fingerprint(flight.hash));
         if matches != 0 {
+            flight.bucket = NO_BUCKET;
             flight.row = bucket.row(matches.trailing_zeros());
-            flight.state = State::Candidate;
             self.stored.hint_place(flight.row as usize);
             out.hint_place(flight.row as usize);
         } else if bucket.overflowed(flight.hash) {
-            flight.bucket = self.index.secondary(flight.hash, flight.bucket);
-            flight.state = State::Secondary;
-            self.index.prefetch(flight.bucket);
+            let secondary = self.index.secondary(flight.hash, primary);
+            self.index.prefetch(secondary);
+            flight.bucket = secondary as u32;
         } else {
-            flight.state = State::Absent;
+            flight.bucket = NO_BUCKET;
         }
     }
 
     #[inline(always)]
     fn fetch<O: Output>(&mut self, i: usize, out: &O) {
         let flight = &mut self.ring[i % RING];
-        if flight.state == State::Secondary {
+        if flight.bucket != NO_BUCKET {
             // One key in ten or less: its offsets are read without having been asked for.
-            let bucket = self.index.bucket(flight.bucket);
+            let bucket = self.index.bucket(u64::from(flight.bucket));
             let matches = bucket.matches(fingerprint(flight.hash));
-            flight.state = if matches == 0 { State::Absent } else { State::Candidate };
             if matches != 0 {
                 flight.row = bucket.row(matches.trailing_zeros());
             }
         }
-        if flight.state == State::Candidate {
+        if flight.row != MISSING {
             self.stored.hint_key(flight.row as usize);
             out.hint_value(flight.row as usize);
         }
@@ -239,7 +228,7 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
         A: Asked<S::Key<'k>>,
     {
         let flight = self.ring[i % RING];
-        if flight.state == State::Candidate
+        if flight.row != MISSING
             && let Some(key) = self.asked.key(self.base + i)
         {
             let same = self.stored.equals(flight.row as usize, key).ok_or(BadRow(flight.row))?;

@@ -20,7 +20,7 @@ pub(crate) use self::batch::MISSING;
 use self::batch::{BadRow, Output};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::{KeyBound, KeySpan};
-use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, Words};
+use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, WordKeys, Words};
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::segment::column::{Column, Raw};
@@ -85,7 +85,7 @@ impl Segment {
                 run(side, &VarKeys { offsets, values }, &asked, 0..asked.len(), &mut out)
             }
             (KeyBatch::Fixed64(values), Raw::Fixed { .. }) => {
-                run(side, &fixed_keys(side, column), &Words { values, nulls: None }, 0..values.len(), &mut out)
+                run_words(side, column, &Words { values, nulls: None }, 0..values.len(), &mut out)
             }
             (keys, _) => {
                 let any: Vec<Option<KeyRef<'_>>> = match keys {
@@ -393,7 +393,7 @@ impl AskedKeys<'_> {
             Keys::Words(values, nulls) => {
                 let asked = Words { values, nulls: nulls.as_ref() };
                 if let Raw::Fixed { .. } = column.raw {
-                    run(self.side, &fixed_keys(self.side, column), &asked, range, out)
+                    run_words(self.side, column, &asked, range, out)
                 } else {
                     let any: Vec<Option<KeyRef<'_>>> = range.map(|i| asked.key(i).map(KeyRef::Fixed64)).collect();
                     self.run_any(column, &any, out)
@@ -435,10 +435,18 @@ fn bytes_of(key: Option<KeyRef<'_>>) -> Option<&[u8]> {
     }
 }
 
-fn fixed_keys<'a>(side: &SegmentKey, column: &'a Column) -> FixedKeys<'a> {
+fn run_words<O: Output>(
+    side: &SegmentKey,
+    column: &Column,
+    asked: &Words<'_>,
+    range: Range<usize>,
+    out: &mut O,
+) -> Result<(), BadRow> {
     match &column.raw {
+        Raw::Fixed { width: 8, values } => run(side, &WordKeys(values.as_chunks().0), asked, range, out),
         Raw::Fixed { width, values } => {
-            FixedKeys { values, width: *width, signed: matches!(side.key_type, KeyType::Signed(_)) }
+            let signed = matches!(side.key_type, KeyType::Signed(_));
+            run(side, &FixedKeys { values, width: *width, signed }, asked, range, out)
         }
         _ => unreachable!("only asked for fixed-width columns"),
     }

@@ -75,25 +75,25 @@ impl Output for Rows<'_> {
 struct Nulls<'a> {
     column: &'a Column,
     words: Vec<u64>,
+    /// The bits of the last rows, less than 64.
+    word: u64,
     rows: usize,
 }
 
 impl<'a> Nulls<'a> {
     fn new(column: &'a Column, rows: usize) -> Self {
-        Self { column, words: Vec::with_capacity(rows / 64 + 1), rows: 0 }
+        Self { column, words: Vec::with_capacity(rows / 64 + 1), word: 0, rows: 0 }
     }
 
     /// Notes whether the next row has a value.
     #[inline(always)]
     fn note(&mut self, valid: bool) {
-        let bit = self.rows % 64;
-        if bit == 0 {
-            self.words.push(0);
-        }
-        if let Some(word) = self.words.last_mut() {
-            *word |= u64::from(valid) << bit;
-        }
+        self.word |= u64::from(valid) << (self.rows % 64);
         self.rows += 1;
+        if self.rows.is_multiple_of(64) {
+            self.words.push(self.word);
+            self.word = 0;
+        }
     }
 
     /// Whether a stored row has a value.
@@ -102,7 +102,8 @@ impl<'a> Nulls<'a> {
         !(self.column.has_nulls() && self.column.is_null(row as usize))
     }
 
-    fn finish(self) -> Option<NullBuffer> {
+    fn finish(mut self) -> Option<NullBuffer> {
+        self.words.push(self.word);
         // Bit i of a little-endian word is bit i % 8 of byte i / 8, as Arrow wants it.
         let bytes = self.words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
         let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(bytes), 0, self.rows));
@@ -110,8 +111,8 @@ impl<'a> Nulls<'a> {
     }
 }
 
-/// Values up to this length are copied as one block of this length: two vector moves instead of a call.
-const BLOCK: usize = 32;
+/// Values up to this length are copied by a few moves instead of a call.
+const BLOCK: usize = 64;
 /// Bytes that an answer reserves at most before it holds any.
 const RESERVE_BYTES_MAX: usize = 64 << 20;
 /// Bytes by which the answer grows: little enough to be zeroed in the cache, large enough to be rare.
@@ -170,32 +171,51 @@ impl<'a> VarValues<'a> {
     /// Appends `values[start .. end]`; `None` if that is not a part of the values.
     #[inline(always)]
     fn append(&mut self, start: usize, end: usize) -> Option<()> {
-        let len = end.checked_sub(start)?;
-        if len <= BLOCK
-            && let Some(from) = self.values.get(start..).and_then(|v| v.first_chunk::<BLOCK>())
+        let value = self.values.get(start..end)?;
+        if value.len() <= BLOCK
             && let Some(to) = self.out_values.get_mut(self.used..).and_then(|v| v.first_chunk_mut::<BLOCK>())
         {
-            *to = *from;
-            self.used += len;
-            return Some(());
+            copy_short(value, to);
+            self.used += value.len();
+        } else {
+            self.append_any(value);
         }
-        self.append_any(start, end)
+        Some(())
     }
 
     #[inline(never)]
-    fn append_any(&mut self, start: usize, end: usize) -> Option<()> {
-        let value = self.values.get(start..end)?;
+    fn append_any(&mut self, value: &[u8]) {
         let needed = self.used + value.len();
         if needed > self.bytes_max {
             self.is_cut = true;
-            return Some(());
+            return;
         }
         if needed + BLOCK > self.out_values.len() {
             self.out_values.resize(needed + GROW_BYTES, 0);
         }
         self.out_values[self.used..needed].copy_from_slice(value);
         self.used = needed;
-        Some(())
+    }
+}
+
+/// Copies at most [`BLOCK`] bytes by moves that overlap, and so reads no byte beyond: it would often be in a line that
+/// nobody has asked for.
+#[inline(always)]
+fn copy_short(from: &[u8], to: &mut [u8; BLOCK]) {
+    #[inline(always)]
+    fn ends<const N: usize>(from: &[u8], to: &mut [u8]) -> bool {
+        let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+        to[..N].copy_from_slice(first);
+        to[from.len() - N..from.len()].copy_from_slice(last);
+        true
+    }
+    let len = from.len();
+    if len > 32 {
+        to[16..32].copy_from_slice(&from[16..32]);
+        to[len - 32..len - 16].copy_from_slice(&from[len - 32..len - 16]);
+    }
+    if !ends::<16>(from, to) && !ends::<8>(from, to) && !ends::<4>(from, to) && !ends::<2>(from, to) {
+        to[..len].copy_from_slice(from);
     }
 }
 

@@ -76,19 +76,57 @@ impl Stored for VarKeys<'_> {
 
     #[inline(always)]
     fn equals(&self, row: usize, key: &[u8]) -> Option<bool> {
-        Some(var_at(self.offsets, self.values, row)? == key)
+        Some(same_bytes(var_at(self.offsets, self.values, row)?, key))
     }
 }
 
-/// Asks for the first and the last line of a variable-length value, which are all lines of a value up to 65 bytes.
+/// Lines of a value that are asked for at most: longer ones are read in order, which processors foresee.
+const SPAN_LINES_MAX: usize = 8;
+
+/// Asks for the lines of a variable-length value.
 #[inline(always)]
 pub(crate) fn hint_span(offsets: &[i64], values: &[u8], row: usize) {
     if let Some(&[start, end]) = offsets.get(row..).and_then(|o| o.first_chunk::<2>()) {
         let (first, last) = (start as usize, (end as usize).wrapping_sub(1));
         prefetch::read(values, first);
-        if first / 64 != last / 64 {
+        let lines = (last / 64).wrapping_sub(first / 64);
+        if lines > 0 {
             prefetch::read(values, last);
+            if lines > 1 {
+                (1..lines.min(SPAN_LINES_MAX)).for_each(|line| prefetch::read(values, first + 64 * line));
+            }
         }
+    }
+}
+
+/// Whether two byte strings are equal. Without a call for those of up to 128 bytes: whole blocks, and the last one again so
+/// that it overlaps, for lengths differ from key to key and every branch on them may be foreseen wrongly.
+#[inline(always)]
+pub(crate) fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    const BLOCK: usize = 32;
+    #[inline(always)]
+    fn differ<const N: usize>(a: &[u8; N], b: &[u8; N]) -> u64 {
+        let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+        std::iter::zip(a, b).fold(0, |all, (a, b)| all | (u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)))
+    }
+    #[inline(always)]
+    fn same_ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+        a.first_chunk::<N>() == b.first_chunk::<N>() && a.last_chunk::<N>() == b.last_chunk::<N>()
+    }
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        129.. => a == b,
+        BLOCK.. => {
+            let blocks = std::iter::zip(a.as_chunks::<BLOCK>().0, b.as_chunks::<BLOCK>().0);
+            let difference = blocks.fold(0, |all, (a, b)| all | differ(a, b));
+            difference == 0 && a.last_chunk::<BLOCK>() == b.last_chunk::<BLOCK>()
+        }
+        16.. => same_ends::<16>(a, b),
+        8.. => same_ends::<8>(a, b),
+        4.. => same_ends::<4>(a, b),
+        _ => a == b,
     }
 }
 
@@ -113,6 +151,26 @@ impl Stored for FixedKeys<'_> {
     #[inline(always)]
     fn equals(&self, row: usize, key: u64) -> Option<bool> {
         Some(fixed64(fixed_at(self.values, self.width, row)?, self.signed) == key)
+    }
+}
+
+/// Keys of eight bytes, which are compared as they lie.
+pub(crate) struct WordKeys<'a>(pub(crate) &'a [[u8; 8]]);
+
+impl Stored for WordKeys<'_> {
+    type Key<'k> = u64;
+
+    #[inline(always)]
+    fn hint_place(&self, row: usize) {
+        prefetch::read_at(self.0, row);
+    }
+
+    #[inline(always)]
+    fn hint_key(&self, _row: usize) {}
+
+    #[inline(always)]
+    fn equals(&self, row: usize, key: u64) -> Option<bool> {
+        self.0.get(row).map(|stored| u64::from_le_bytes(*stored) == key)
     }
 }
 
@@ -226,5 +284,25 @@ impl Asked<u64> for Words<'_> {
 impl<'k> Asked<KeyRef<'k>> for &[Option<KeyRef<'k>>] {
     fn key(&self, i: usize) -> Option<KeyRef<'k>> {
         self[i]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_bytes;
+
+    #[test]
+    fn one_byte_makes_a_difference_anywhere() {
+        for len in 0..300 {
+            let mut a: Vec<u8> = (0..len).map(|i| (i * 7 % 256) as u8).collect();
+            let b = a.clone();
+            assert!(same_bytes(&a, &b), "{len}");
+            assert!(!same_bytes(&a, &[&b[..], b"x"].concat()), "{len}");
+            for at in 0..len {
+                a[at] ^= 1 << (at % 8);
+                assert!(!same_bytes(&a, &b), "{len} {at}");
+                a[at] = b[at];
+            }
+        }
     }
 }
