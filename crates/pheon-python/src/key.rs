@@ -7,7 +7,7 @@ use arrow_array::{ArrayRef, BooleanArray, make_array};
 use arrow_buffer::{Buffer, NullBuffer, i256};
 use arrow_data::ArrayData;
 use arrow_schema::{DataType, TimeUnit};
-use pheon::KeyRef;
+use pheon::{KeyRef, Map, ReadError};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDate, PyDateTime, PyDelta, PyInt, PyString, PyTime};
@@ -89,6 +89,27 @@ impl KeyKind {
             Self::Int(..) => key.is_exact_instance_of::<PyInt>(),
             _ => false,
         }
+    }
+
+    /// The row of a key for which [`KeyKind::is_plain`] holds, as [`KeyKind::read`] would read it; the inner error is the
+    /// engine's. Inlined, so that the engine's form of a key need not go through memory.
+    #[inline(always)]
+    pub(crate) fn find_plain(&self, map: &Map, key: &Bound<'_, PyAny>) -> PyResult<Result<Option<u64>, ReadError>> {
+        Ok(match self {
+            Self::Str => match text_of(key.cast::<PyString>()?)? {
+                Some(text) => map.find(KeyRef::Bytes(text.as_bytes())),
+                None => Ok(None),
+            },
+            Self::Bytes => map.find(KeyRef::Bytes(key.cast::<PyBytes>()?.as_bytes())),
+            Self::Int(min, max) => match int_of(key.cast::<PyInt>()?).filter(|v| (min..=max).contains(&v)) {
+                Some(v) => map.find(KeyRef::Fixed64(v as u64)),
+                None => Ok(None),
+            },
+            _ => match self.read(key)? {
+                Some(key) => map.find(key),
+                None => Ok(None),
+            },
+        })
     }
 
     /// The engine's form of a key. `Ok(None)`: of the right type, but no key of this column can equal it.

@@ -124,8 +124,7 @@ impl MapHandle {
             && let Keys::One(kind, _) = &guard.keys
             && kind.is_plain(key)
         {
-            let Some(key) = kind.read(key)? else { return Ok(None) };
-            let found = match guard.map.find(key) {
+            let found = match kind.find_plain(&guard.map, key)? {
                 Ok(None) => return Ok(None),
                 Ok(Some(row)) => match guard.map.value_at(row, 0) {
                     Ok(value) => return value_object(py, value, ValueCodec::Plain).map(Some),

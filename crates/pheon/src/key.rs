@@ -87,6 +87,7 @@ impl KeyType {
 
     /// Whether a key of this form can occur in a column of this type.
     #[allow(clippy::match_like_matches_macro)] // one line a pair
+    #[inline(always)]
     pub fn accepts(self, key: KeyRef<'_>) -> bool {
         match (self, key) {
             (Self::Utf8 | Self::Binary | Self::FixedBinary(_) | Self::Composite, KeyRef::Bytes(_)) => true,

@@ -85,7 +85,7 @@ impl Map {
     ///
     /// # Errors
     /// [`ReadError::KeyType`] if the key's form does not fit, [`ReadError::Corrupt`] if the index names a row that is not there.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: KeyRef<'_>) -> Result<Option<u64>, ReadError> {
         if !self.key_type.accepts(key) {
             self.version.check_key(key)?;
@@ -101,7 +101,7 @@ impl Map {
     ///
     /// # Errors
     /// As [`Map::find`]; [`ReadError::WrongShape`] if there is not exactly one value column.
-    #[inline]
+    #[inline(always)]
     pub fn get<'k>(&self, key: impl Into<KeyRef<'k>>) -> Result<Option<Value<'_>>, ReadError> {
         self.single_value()?;
         match self.find(key.into())? {

@@ -46,26 +46,57 @@ const KEYS_PER_THREAD_MIN: usize = 16_384;
 
 impl Segment {
     /// The row that holds `key`, whose form must fit the key type. `value`: the column that the caller will read next.
-    #[inline]
+    ///
+    /// Inlined into the caller, who knows the key's form: a [`KeyRef`] that goes through memory costs more than its hash.
+    #[inline(always)]
     pub(crate) fn find(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u32>, ReadError> {
+        match key {
+            KeyRef::Bytes(key) => self.find_bytes(key, value),
+            KeyRef::Fixed64(key) => self.find_word(key, value),
+            key => self.find_any(key, value),
+        }
+    }
+
+    fn find_bytes(&self, key: &[u8], value: Option<usize>) -> Result<Option<u32>, ReadError> {
         let Some(side) = &self.key else { return Ok(None) };
-        let column = &self.columns[side.column];
-        let hints = ValueOf::column(value.and_then(|i| self.columns.get(i)));
-        let hash = key.hash(side.index.plan().seed);
-        let found = match (&column.raw, key) {
-            (_, KeyRef::Bytes(key)) if side.is_composite() => {
-                batch::find(&side.index, &self.composite_keys(side), hash, key, &hints)
+        let found = match &self.columns[side.column].raw {
+            _ if side.is_composite() => {
+                let hash = key.hash(side.index.plan().seed);
+                batch::find(&side.index, &self.composite_keys(side), hash, key, &self.hints(value))
             }
-            (Raw::Var { offsets, values }, KeyRef::Bytes(key)) => {
-                batch::find(&side.index, &VarKeys { offsets, values }, hash, key, &hints)
+            Raw::Var { offsets, values } => {
+                let hash = key.hash(side.index.plan().seed);
+                batch::find(&side.index, &VarKeys { offsets, values }, hash, key, &self.hints(value))
             }
-            (Raw::Fixed { width, values }, KeyRef::Fixed64(key)) => {
-                let signed = matches!(side.key_type, KeyType::Signed(_));
-                batch::find(&side.index, &FixedKeys { values, width: *width, signed }, hash, key, &hints)
-            }
-            _ => batch::find(&side.index, &AnyKeys { column, key_type: side.key_type }, hash, key, &hints),
+            _ => return self.find_any(KeyRef::Bytes(key), value),
         };
         found.map_err(|bad| self.bad_row(side, bad))
+    }
+
+    fn find_word(&self, key: u64, value: Option<usize>) -> Result<Option<u32>, ReadError> {
+        let Some(side) = &self.key else { return Ok(None) };
+        let found = match &self.columns[side.column].raw {
+            Raw::Fixed { width, values } => {
+                let signed = matches!(side.key_type, KeyType::Signed(_));
+                let stored = FixedKeys { values, width: *width, signed };
+                batch::find(&side.index, &stored, key.hash(side.index.plan().seed), key, &self.hints(value))
+            }
+            _ => return self.find_any(KeyRef::Fixed64(key), value),
+        };
+        found.map_err(|bad| self.bad_row(side, bad))
+    }
+
+    #[inline(never)]
+    fn find_any(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u32>, ReadError> {
+        let Some(side) = &self.key else { return Ok(None) };
+        let stored = AnyKeys { column: &self.columns[side.column], key_type: side.key_type };
+        let found = batch::find(&side.index, &stored, key.hash(side.index.plan().seed), key, &self.hints(value));
+        found.map_err(|bad| self.bad_row(side, bad))
+    }
+
+    #[inline(always)]
+    fn hints(&self, value: Option<usize>) -> ValueOf<'_> {
+        ValueOf::column(value.and_then(|i| self.columns.get(i)))
     }
 
     /// Looks keys up and gives rows, [`MISSING`] where there is none.

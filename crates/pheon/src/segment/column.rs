@@ -103,7 +103,7 @@ impl Column {
         Ok(match &self.raw {
             Raw::Var { offsets, values } => {
                 let bytes = var_at(offsets, values, row).ok_or_else(|| bad("its offsets lie outside the values"))?;
-                if self.data_type == DataType::LargeUtf8 {
+                if matches!(self.data_type, DataType::LargeUtf8) {
                     Value::Str(std::str::from_utf8(bytes).map_err(|_| bad("it is not UTF-8"))?)
                 } else {
                     Value::Bytes(bytes)

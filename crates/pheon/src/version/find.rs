@@ -29,11 +29,16 @@ pub(crate) fn parts_of(id: u64) -> (usize, u32) {
 
 impl Version {
     /// The row that holds `key`, whose form must fit the key type. `value`: the column that the caller will read next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u64>, ReadError> {
-        if let Some(segment) = self.single() {
-            return Ok(segment.find(key, value)?.map(u64::from));
+        match self.single() {
+            Some(segment) => Ok(segment.find(key, value)?.map(u64::from)),
+            None => self.find_in_several(key, value),
         }
+    }
+
+    #[inline(never)]
+    fn find_in_several(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u64>, ReadError> {
         for (i, part) in self.parts.iter().enumerate().rev() {
             if let Some(row) = part.segment.find(key, value)?
                 && !part.is_hidden(row)
