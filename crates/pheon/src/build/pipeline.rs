@@ -17,6 +17,9 @@ pub(crate) const CHUNK_ROWS_MAX: usize = 1 << 16;
 /// Bytes of a chunk, roughly.
 pub(crate) const CHUNK_BYTES: u64 = 8 << 20;
 
+/// Chunks on their way for each thread: with fewer, all threads but one often wait for the oldest.
+const IN_FLIGHT_A_THREAD: usize = 3;
+
 /// Rows that follow each other in the final order.
 pub(crate) struct Chunk {
     pub(crate) blocks: Arc<[Arc<Block>]>,
@@ -91,8 +94,8 @@ pub(crate) fn run<R: std::marker::Send>(
         return produce(&mut |chunk| consume(work(chunk)?));
     }
     // Chunks in flight are bounded by the length of this queue.
-    let (order, ordered) = sync_channel::<Receiver<Result<R, WriteError>>>(threads + 1);
-    let (give, take) = sync_channel::<(Chunk, SyncSender<Result<R, WriteError>>)>(threads + 1);
+    let (order, ordered) = sync_channel::<Receiver<Result<R, WriteError>>>(IN_FLIGHT_A_THREAD * threads);
+    let (give, take) = sync_channel::<(Chunk, SyncSender<Result<R, WriteError>>)>(IN_FLIGHT_A_THREAD * threads);
     // Owned by the workers alone: if all of them panic, the queue closes and the producer stops.
     let take = Arc::new(Mutex::new(take));
     std::thread::scope(|scope| {
