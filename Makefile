@@ -14,7 +14,7 @@ CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nex
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help demo test test-long bench bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+.PHONY: help demo test test-long bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,14 +62,28 @@ test-long: python-build ## the slow versions: more kills, larger data
 	PROPTEST_CASES=2000 $(CARGO_TEST)
 	cargo test --workspace $(FEATURES) --test live -- --ignored
 
-bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md and the README's tables
-	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt \
-		-r benches/live/requirements.txt -r benches/remote/requirements.txt
-	cargo build --release --quiet -p pheon-cli
+bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables
 	$(BIN)/python -m benches.compare --readme README.md
+	$(BIN)/python -m benches.scale
 	$(BIN)/python -m benches.tables --readme README.md
 	$(BIN)/python -m benches.live --readme README.md
 	$(BIN)/python -m benches.remote --readme README.md
+
+QUICK := target/bench-quick
+bench-quick: bench-tools ## the same with small data and few peers in five minutes; reports and dated records in target/bench-quick
+	mkdir -p $(QUICK)
+	$(BIN)/python -m benches.compare --rows 500000 --questions 100000 --peers pheon,dict,lmdb,polars --repeat 1 \
+		--processes 2 --readers 0 --cache $(QUICK)/data --output $(QUICK)/compare
+	$(BIN)/python -m benches.scale --quick --output $(QUICK)/scale
+	$(BIN)/python -m benches.tables --quick --output $(QUICK)/tables
+	$(BIN)/python -m benches.live --quick --output $(QUICK)/live
+	$(BIN)/python -m benches.remote --quick --output $(QUICK)/remote
+
+.PHONY: bench-tools
+bench-tools: $(BIN)/python
+	$(BIN)/python -m pip install --quiet '.' -r benches/compare/requirements.txt -r benches/tables/requirements.txt \
+		-r benches/live/requirements.txt -r benches/remote/requirements.txt
+	cargo build --release --quiet -p pheon-cli -p pheon-bench-engine
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine

@@ -36,9 +36,11 @@ def describe(dataset: DataSet, command: str, peers: dict[str, Results]) -> Resul
 
 
 def save(results: Results, file: Path) -> None:
-    """Writes the JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    """Writes the JSON, and a copy that stays, ``records/DATE-NAME.json``, until another run of the same day."""
+    records = file.parent / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    for place in (file, records / f"{results['date']}-{file.name}"):
+        place.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def load(file: Path) -> Results:

@@ -1,9 +1,9 @@
 //! Lookups of the engine beside the memory system's own bound, on the same mapped files, in one run.
 //!
-//! `cargo run --release -p pheon-bench-engine -- [ROWS] [FILE.arrow] [--only TEXT]`
+//! `cargo run --release -p pheon-bench-engine -- [ROWS] [FILE.arrow] [--json] [--only TEXT]`
 //!
 //! FILE: an Arrow file with two string columns, key and value; without it path-like keys are made up. `--only`: cases whose
-//! name contains TEXT. For the bound see `bound.rs`. All times are of one thread, the best of several rounds.
+//! name contains TEXT. `--json`: one JSON object a line instead of a table. For the bound see `bound.rs`. All times are of one thread, the best of several rounds.
 
 mod bound;
 mod data;
@@ -33,15 +33,16 @@ fn main() -> Result<(), Failure> {
         Some(at) => args.drain(at..).nth(1).unwrap_or_default(),
         None => String::new(),
     };
+    let json = args.iter().position(|arg| arg == "--json").map(|at| args.remove(at)).is_some();
     let rows: usize = args.first().map_or(Ok(7_300_000), |a| a.parse())?;
     let file = args.get(1).map(Path::new);
     let dir = std::env::temp_dir().join(format!("pheon-bench-{}", std::process::id()));
-    let result = run(&dir, rows, file, &only);
+    let result = run(&dir, rows, file, &only, json);
     std::fs::remove_dir_all(&dir)?;
     result
 }
 
-fn run(dir: &Path, rows: usize, file: Option<&Path>, only: &str) -> Result<(), Failure> {
+fn run(dir: &Path, rows: usize, file: Option<&Path>, only: &str, json: bool) -> Result<(), Failure> {
     let store = Store::open(dir)?;
     type Make<'a> = &'a dyn Fn() -> Result<Case, Failure>;
     let makers: [(&str, Make<'_>); 4] = [
@@ -50,17 +51,19 @@ fn run(dir: &Path, rows: usize, file: Option<&Path>, only: &str) -> Result<(), F
         ("str -> str, long", &|| Case::long(rows, file)),
         ("str -> struct", &|| Case::structs(rows)),
     ];
-    println!("ns a query                      |   bound | get_many  share | find_many | single get | lines");
+    if !json {
+        println!("ns a query                      |   bound | get_many  share | find_many | single get | lines");
+    }
     for (name, make) in makers {
         if name.contains(only) {
-            measure(&store, &make()?)?;
+            measure(&store, &make()?, json)?;
             store.drop_dataset("case")?;
         }
     }
     Ok(())
 }
 
-fn measure(store: &Store, case: &Case) -> Result<(), Failure> {
+fn measure(store: &Store, case: &Case, json: bool) -> Result<(), Failure> {
     let began = Instant::now();
     let reader = arrow_array::RecordBatchIterator::new([Ok(case.rows.clone())], case.rows.schema());
     store.put("case", reader, PutOptions::map("key"))?;
@@ -68,14 +71,16 @@ fn measure(store: &Store, case: &Case) -> Result<(), Failure> {
     let map = store.map("case")?;
     let warmed = store.warm("case")?;
     let (info, rows) = (map.info(), case.rows.num_rows());
-    println!(
-        "{}, {rows} rows: built in {seconds:.2} s ({:.2} M rows/s), data {} MB, index {:.2} B/key, {} % in 2 MiB pages",
-        case.name,
-        rows as f64 / seconds / 1e6,
-        info.data_bytes / 1_000_000,
-        info.index_bytes as f64 / rows as f64,
-        100 * warmed.huge_bytes / warmed.file_bytes,
-    );
+    if !json {
+        println!(
+            "{}, {rows} rows: built in {seconds:.2} s ({:.2} M rows/s), data {} MB, index {:.2} B/key, {} % in 2 MiB pages",
+            case.name,
+            rows as f64 / seconds / 1e6,
+            info.data_bytes / 1_000_000,
+            info.index_bytes as f64 / rows as f64,
+            100 * warmed.huge_bytes / warmed.file_bytes,
+        );
+    }
     let files = Files::open(store, &map)?;
     let kinds: [(&str, &dyn Fn(usize) -> bool); 3] =
         [("hits", &|_| true), ("80 % hits", &|i| !i.is_multiple_of(MISS_EVERY)), ("misses", &|_| false)];
@@ -99,6 +104,15 @@ fn measure(store: &Store, case: &Case) -> Result<(), Failure> {
             }));
         }
         let single = (0..3).map(|_| time(|| single_gets(&map, &questions))).fold(f64::INFINITY, f64::min);
+        if json {
+            let report = serde_json::json!({
+                "case": case.name, "kind": kind, "rows": rows, "bound_ns": bound, "get_many_ns": many,
+                "find_many_ns": rows_only, "get_ns": single, "lines": lines.mean(),
+                "huge_share": warmed.huge_bytes as f64 / warmed.file_bytes as f64,
+            });
+            println!("{report}");
+            continue;
+        }
         println!(
             "  {kind:29} | {bound:7.1} | {many:8.1} {:5.0} % | {rows_only:9.1} | {single:10.1} | {:.2}",
             100.0 * bound / many,
