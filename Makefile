@@ -68,6 +68,7 @@ bench: bench-tools ## measure Pheon beside its peers, answers verified; writes d
 	$(BIN)/python -m benches.tables --readme README.md
 	$(BIN)/python -m benches.live --readme README.md
 	$(BIN)/python -m benches.remote --readme README.md
+	$(BIN)/python -m benches.cold
 
 QUICK := target/bench-quick
 bench-quick: bench-tools ## the same with small data and few peers in five minutes; reports and dated records in target/bench-quick

@@ -15,7 +15,10 @@ def _instant(unix_ms: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """Facts about one version of a dataset."""
+    """Facts about one version of a dataset.
+
+    `access`: how its newest segment is read, "memory" or "random" (see `pheon.open`).
+    """
 
     name: str
     version: int
@@ -31,6 +34,7 @@ class DatasetInfo:
     data_bytes: int
     index_bytes: int
     index_keys: int
+    access: str
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> DatasetInfo:
@@ -100,6 +104,7 @@ class DatasetMemory:
     2 MiB of addresses in which a page is mapped; `process_page_table_total_bytes` is the kernel's count of all page
     tables, whatever they map.
 
+    `access`: how this process would read the version if it opened it now, "memory" or "random" (see `pheon.open`).
     `older_on_disk_bytes` are blocks that only the `older_versions` need.
     """
 
@@ -114,6 +119,7 @@ class DatasetMemory:
     process_page_table_bytes: int | None
     process_page_table_total_bytes: int
     huge_bytes: int
+    access: str
     older_versions: int
     older_on_disk_bytes: int
 
@@ -139,7 +145,8 @@ class WarmReport:
     """What `Store.warm` achieved, in bytes.
 
     `huge_refusal` and `lock_refusal` say in the kernel's words why not more is in 2 MiB pages, or nothing is locked.
-    `resident_bytes` are in the page cache afterwards, of `file_bytes`; None as in `DatasetMemory`.
+    `resident_bytes` are in the page cache afterwards, of `file_bytes`; None as in `DatasetMemory`. `access` is "random"
+    where a version that is opened now would not be taken to fit into memory (see `pheon.open`).
     """
 
     version: int
@@ -150,6 +157,7 @@ class WarmReport:
     huge_refusal: str | None
     locked_bytes: int
     lock_refusal: str | None
+    access: str
     seconds: float
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from pheon._progress import bar_if_terminal
 if TYPE_CHECKING:
     from pheon._native import Progress
 
+Access: TypeAlias = Literal["auto", "memory", "random"]
 Mode: TypeAlias = Literal["put", "append", "upsert"]
 OnDuplicate: TypeAlias = Literal["error", "first", "last"]
 ProgressOption: TypeAlias = "bool | Callable[[Progress], object] | None"

@@ -12,6 +12,7 @@ from pheon._native import StoreHandle
 
 if TYPE_CHECKING:
     from pheon._map import Map
+    from pheon._options import Access
     from pheon._store import Store
     from pheon._table import Table
 
@@ -21,9 +22,10 @@ _LIKE_SHM = re.compile("shm:/", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The store that a handle was opened from: an absolute path, or ``shm://name``."""
+    """The store that a handle was opened from: an absolute path, or ``shm://name``; and how it is read."""
 
     path: str
+    access: str = "auto"
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -46,24 +48,24 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _reader(path: str, pid: int) -> StoreHandle:
+def _reader(path: str, access: str, pid: int) -> StoreHandle:
     # `pid` keeps a forked child from sharing what its parent cached.
     del pid
-    return StoreHandle(path, True)
+    return StoreHandle(path, True, access)
 
 
-def reopen_store(path: str, read_only: bool) -> Store:
+def reopen_store(path: str, read_only: bool, access: Access = "auto") -> Store:
     """Unpickle a `Store`."""
     from pheon._store import Store
 
-    return Store(path, read_only=read_only)
+    return Store(path, read_only=read_only, access=access)
 
 
 def reopen_map(origin: Origin, name: str, version: int, allow_pickle: bool) -> Map:
     """Unpickle a `Map`, on the version that it was on."""
     from pheon._map import Map
 
-    return Map(_reader(origin.path, os.getpid()).map(name, version, allow_pickle), origin)
+    return Map(_reader(origin.path, origin.access, os.getpid()).map(name, version, allow_pickle), origin)
 
 
 def reopen_table(
@@ -72,5 +74,5 @@ def reopen_table(
     """Unpickle a `Table`, with the rows (the first, and how many) and columns that it had."""
     from pheon._table import Table
 
-    handle = _reader(origin.path, os.getpid()).table(name, version).slice(*rows)
+    handle = _reader(origin.path, origin.access, os.getpid()).table(name, version).slice(*rows)
     return Table(handle if columns is None else handle.select(columns), origin)

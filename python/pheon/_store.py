@@ -15,6 +15,7 @@ from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, Warm
 from pheon._map import Map, MapFace
 from pheon._native import Batch, LiveHandle, RemoteTableHandle, StoreHandle, TableHandle
 from pheon._options import (
+    Access,
     BuildKeywords,
     BuildOptions,
     ChangeKeywords,
@@ -58,9 +59,9 @@ class Store:
 
     __slots__ = ("__weakref__", "_handle", "_origin")
 
-    def __init__(self, path: StrPath, *, read_only: bool = False) -> None:
-        self._origin = Origin(absolute(path))
-        self._handle = StoreHandle(self._origin.path, read_only)
+    def __init__(self, path: StrPath, *, read_only: bool = False, access: Access = "auto") -> None:
+        self._origin = Origin(absolute(path), access)
+        self._handle = StoreHandle(self._origin.path, read_only, access)
 
     @property
     def path(self) -> str:
@@ -76,6 +77,11 @@ class Store:
     def read_only(self) -> bool:
         """Whether it was opened read-only."""
         return self._handle.read_only
+
+    @property
+    def access(self) -> str:
+        """How maps and tables are read that are opened from it: see `pheon.open`."""
+        return self._handle.access
 
     @property
     def closed(self) -> bool:
@@ -433,7 +439,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reopen_store, (self._origin.path, self.read_only)
+        return reopen_store, (self._origin.path, self.read_only, self._origin.access)
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ", read-only" if self.read_only else ""
@@ -454,12 +460,17 @@ def published(name: str, version: int) -> Generator[None]:
         raise
 
 
-def open(path: StrPath, *, read_only: bool = False) -> Store:  # noqa: A001 - `pheon.open` is the interface
+def open(path: StrPath, *, read_only: bool = False, access: Access = "auto") -> Store:  # noqa: A001 - `pheon.open` is the interface
     """Open a store; unless `read_only`, create the directory if it is not there.
 
     ``shm://name`` is a private directory in memory. With `read_only` a missing store is a `FileNotFoundError`.
+
+    `access` says how maps and tables read their files: "memory", as if all of it fitted into memory, by 2 MiB pages
+    and 2 MiB at a time from the disk, or "random", only the pages that are asked for, many at once for a batch of
+    keys. "auto" decides when a version is opened, by its size and the memory that this process can get; `info` of a
+    map or table tells.
     """
-    return Store(path, read_only=read_only)
+    return Store(path, read_only=read_only, access=access)
 
 
 def _is_tabular(data: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -185,3 +186,26 @@ def test_another_user_is_not_told_what_is_resident() -> None:
         assert store.memory()["m"].resident_bytes == store.memory()["m"].file_bytes
     finally:
         shutil.rmtree(folder)
+
+
+def test_access_is_decided_at_opening_or_by_the_caller(tmp_path: Path) -> None:
+    store = pheon.open(tmp_path / "store")
+    numbers = {f"key {i}": f"value {i}" for i in range(5_000)}
+    assert store.put_map("m", numbers).info().access == "memory"  # it fits
+    assert store.access == "auto"
+    random = pheon.open(tmp_path / "store", access="random")
+    m = random.map("m")
+    assert (random.access, m.info().access) == ("random", "random")
+    assert pickle.loads(pickle.dumps(m)).info().access == "random"
+    assert pickle.loads(pickle.dumps(random)).access == "random"
+    assert dict(m) == numbers
+    assert m.get_many([*numbers, "absent"]) == [*numbers.values(), None]
+    assert m.range("key 10", "key 100").num_rows == 1  # "key 10" itself; "key 100" is the stop
+    assert m.range("key 1000", "key 2").num_rows == sum("key 1000" <= key < "key 2" for key in numbers)
+    assert m.range("absent", "key 3").num_rows == sum(key < "key 3" for key in numbers)
+    assert m.prefix("key 49").num_rows == 111
+    assert random.memory()["m"].access == "random"
+    assert random.warm("m").access == "random"
+    assert store.warm("m").access == "memory"
+    with pytest.raises(ValueError, match='access: expected "auto", "memory" or "random", got "fast"'):
+        pheon.open(tmp_path / "store", access="fast")  # type: ignore[arg-type]

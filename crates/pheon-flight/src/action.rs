@@ -111,7 +111,8 @@ pub(crate) fn facts(info: &Info) -> Value {
         "created_unix_ms": info.created_unix_ms, "origin": info.origin, "rows": info.rows, "key": info.key,
         "columns": info.schema.fields().iter().map(column).collect::<Vec<_>>(), "segments": info.segments,
         "hidden_rows": info.hidden_rows, "data_bytes": info.data_bytes, "index_bytes": info.index_bytes,
-        "index_keys": info.index_keys, "index_bytes_per_key": per_key, "path": info.path.to_string_lossy(),
+        "index_keys": info.index_keys, "index_bytes_per_key": per_key, "access": info.access.to_string(),
+        "path": info.path.to_string_lossy(),
     })
 }
 
@@ -229,7 +230,8 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
                 "pss_bytes": m.process_pss_bytes, "private_bytes": m.process_private_bytes,
                 "page_table_bytes": m.process_page_table_bytes,
                 "page_table_total_bytes": m.process_page_table_total_bytes, "huge_bytes": m.huge_bytes,
-                "older_versions": m.older_versions, "older_on_disk_bytes": m.older_on_disk_bytes,
+                "access": m.access.to_string(), "older_versions": m.older_versions,
+                "older_on_disk_bytes": m.older_on_disk_bytes,
             })]
         }
         "warm" => {
@@ -237,7 +239,8 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
             vec![json!({
                 "name": name, "version": r.version, "file_bytes": r.file_bytes,
                 "resident_before_bytes": r.resident_before_bytes, "resident_bytes": r.resident_bytes,
-                "huge_bytes": r.huge_bytes, "huge_refusal": r.huge_refusal, "seconds": r.elapsed.as_secs_f64(),
+                "huge_bytes": r.huge_bytes, "huge_refusal": r.huge_refusal, "access": r.access.to_string(),
+                "seconds": r.elapsed.as_secs_f64(),
             })]
         }
         "rollback" => {

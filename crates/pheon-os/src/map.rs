@@ -40,7 +40,9 @@ const STEP_BYTES: usize = 16 << 20;
 ///
 /// # Memory
 /// Mapping costs address space only (it counts towards `RLIMIT_AS`), not committed memory, and so works with
-/// `vm.overcommit_memory=2`. Files of 2 MiB or more are placed at a multiple of 2 MiB and large pages are asked for.
+/// `vm.overcommit_memory=2`. Files of 2 MiB or more are placed at a multiple of 2 MiB, so that they can have large pages;
+/// whoever maps one says how it will be read ([`advise_huge`](ReadMap::advise_huge) or
+/// [`advise_random`](ReadMap::advise_random)) before reading it.
 /// After a `fork` the child has the mapping too, at the same address.
 #[derive(Debug)]
 pub struct ReadMap {
@@ -80,12 +82,7 @@ pub(crate) fn map_file(file: &File, len: u64) -> io::Result<ReadMap> {
     } else {
         map_anywhere(file, len_bytes, ProtFlags::READ)?
     };
-    let map = ReadMap { start, len_bytes };
-    if len_bytes >= HUGE_PAGE_BYTES {
-        // Before the first fault: on ext4 this is what brings large pages back after the cache was dropped.
-        let _ = map.advise(0..len_bytes, Advice::LinuxHugepage);
-    }
-    Ok(map)
+    Ok(ReadMap { start, len_bytes })
 }
 
 fn map_anywhere(file: &File, len_bytes: usize, rights: ProtFlags) -> io::Result<NonNull<u8>> {
@@ -130,8 +127,9 @@ pub(crate) fn map_aligned(file: &File, len_bytes: usize, rights: ProtFlags) -> i
 }
 
 impl ReadMap {
-    /// Tells the kernel that reads will jump about: no read-ahead around a fault. Good for cold lookups on a disk, bad
-    /// for scans.
+    /// Tells the kernel that reads will jump about: a fault brings in one page and nothing around it. Good for lookups in
+    /// files larger than memory, bad for scans. Large pages that are in the page cache already are mapped as such. Has no
+    /// effect after [`advise_huge`](Self::advise_huge)`(true)`.
     pub fn advise_random(&self) {
         let _ = self.advise(0..self.len_bytes, Advice::Random);
     }
@@ -174,8 +172,9 @@ impl ReadMap {
         report
     }
 
-    /// Says whether the kernel may use large pages for this mapping, wherever it can (`MADV_HUGEPAGE`, what a new mapping of
-    /// 2 MiB or more has) or never (`MADV_NOHUGEPAGE`). For pages that are brought in later.
+    /// Says whether the kernel may use large pages for this mapping, wherever it can (`MADV_HUGEPAGE`) or never
+    /// (`MADV_NOHUGEPAGE`). For pages that are brought in later: on ext4 it brings large pages back after the cache was
+    /// dropped. A fault then reads 2 MiB from the disk and asks for 2 MiB more, whatever else was advised.
     ///
     /// # Errors
     /// `EINVAL` where the kernel was built without large pages.
@@ -321,6 +320,17 @@ impl Drop for ReadMap {
     }
 }
 
+/// How often this thread has waited for a page to come from a disk so far.
+pub fn disk_faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes one `rusage`, for which `usage` has room, and nothing else.
+    if unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: the call succeeded, and so has filled it in.
+    u64::try_from(unsafe { usage.assume_init() }.ru_majflt).unwrap_or(0)
+}
+
 /// Asks the kernel to begin writing dirty pages of a file to its disk (`sync_file_range`); errors are ignored.
 pub(crate) fn start_writeback(file: &File, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
@@ -371,6 +381,28 @@ mod tests {
             assert_eq!(map.resident_bytes().unwrap(), len as u64);
             assert!(map.as_ref() == &bytes[..]);
         }
+    }
+
+    #[test]
+    fn pages_that_come_from_a_disk_are_counted() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap(); // not in memory
+        let path = dir.path().join("file");
+        fs::write(&path, pattern(1 << 20)).unwrap();
+        let file = fs::File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let map = crate::fs::real().map(&path).unwrap();
+        map.advise_random();
+        if map.resident_bytes().unwrap() != 0 {
+            return; // a file system that keeps what it has
+        }
+        let before = disk_faults();
+        let sum: u32 = (0..8).map(|i| u32::from(map[i * 65536])).sum();
+        assert!((1..=8).contains(&(disk_faults() - before)), "{sum}");
+        assert!(map.resident_bytes().unwrap() <= 8 * 4096); // nothing around them
+        let before = disk_faults();
+        assert_eq!((0..8).map(|i| u32::from(map[i * 65536])).sum::<u32>(), sum);
+        assert_eq!(disk_faults(), before);
     }
 
     #[test]

@@ -57,6 +57,12 @@ pub fn create_store_dir(name: &str) -> io::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Whether what lies in a folder is memory and not on a disk: `tmpfs`, as `/dev/shm` is. False where there is no such folder.
+pub fn is_memory(dir: &Path) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|found| found.f_type as u64 == TMPFS_MAGIC)
+}
+
 /// The folder of a store in memory that must exist.
 ///
 /// # Errors

@@ -25,5 +25,6 @@ pub(crate) fn info_dict<'py>(py: Python<'py>, info: &Info) -> PyResult<Bound<'py
     facts.set_item("data_bytes", info.data_bytes)?;
     facts.set_item("index_bytes", info.index_bytes)?;
     facts.set_item("index_keys", info.index_keys)?;
+    facts.set_item("access", info.access.to_string())?;
     Ok(facts)
 }

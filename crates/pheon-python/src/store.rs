@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, RecordBatch, RecordBatchIterator, RecordBatchReader};
 use pheon::input::{self, InputOptions};
-use pheon::{DatasetMemory, MemoryScope, ReadError, Store, WarmOptions, WriteError};
+use pheon::{Access, DatasetMemory, MemoryScope, ReadError, Store, WarmOptions, WriteError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::input::{AnyArray, AnyRecordBatch};
@@ -89,13 +90,15 @@ impl StoreHandle {
 #[pymethods]
 impl StoreHandle {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf, read_only: bool) -> PyResult<Self> {
+    #[pyo3(signature = (path, read_only, access = "auto"))]
+    fn new(py: Python<'_>, path: PathBuf, read_only: bool, access: &str) -> PyResult<Self> {
+        let access: Access = access.parse().map_err(|problem| PyValueError::new_err(format!("access: {problem}")))?;
         let store = if read_only {
             py.detach(|| Store::open_read_only(&path)).map_err(|e| read_error(py, &e))?
         } else {
             py.detach(|| Store::open(&path)).map_err(|e| write_error(py, &e))?
         };
-        Ok(Self { store, closed: AtomicBool::new(false) })
+        Ok(Self { store: store.with_access(access), closed: AtomicBool::new(false) })
     }
 
     #[getter]
@@ -111,6 +114,11 @@ impl StoreHandle {
     #[getter]
     fn read_only(&self) -> bool {
         self.store.is_read_only()
+    }
+
+    #[getter]
+    fn access(&self) -> String {
+        self.store.access().to_string()
     }
 
     #[getter]
@@ -344,6 +352,7 @@ impl StoreHandle {
             facts.set_item("process_page_table_bytes", memory.process_page_table_bytes)?;
             facts.set_item("process_page_table_total_bytes", memory.process_page_table_total_bytes)?;
             facts.set_item("huge_bytes", memory.huge_bytes)?;
+            facts.set_item("access", memory.access.to_string())?;
             facts.set_item("older_versions", memory.older_versions)?;
             facts.set_item("older_on_disk_bytes", memory.older_on_disk_bytes)?;
             Ok(facts)
@@ -367,6 +376,7 @@ impl StoreHandle {
         facts.set_item("huge_refusal", warm.huge_refusal)?;
         facts.set_item("locked_bytes", warm.locked_bytes)?;
         facts.set_item("lock_refusal", warm.lock_refusal)?;
+        facts.set_item("access", warm.access.to_string())?;
         facts.set_item("seconds", warm.elapsed.as_secs_f64())?;
         Ok(facts)
     }

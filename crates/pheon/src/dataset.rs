@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pheon_os::fs::FileSystem;
 
+use crate::access::Access;
 use crate::error::ReadError;
 use crate::manifest::{self, FORMAT_VERSION, Manifest};
 use crate::version::Version;
@@ -29,6 +30,7 @@ pub(crate) struct Dataset {
     fs: Arc<dyn FileSystem>,
     name: Arc<str>,
     dir: Arc<Path>,
+    access: Access,
 }
 
 /// One published version of a dataset.
@@ -70,7 +72,18 @@ impl Dataset {
         if !is_name(name) {
             return Err(ReadError::InvalidName { name: name.to_owned() });
         }
-        Ok(Self { fs, name: name.into(), dir: store_dir.join(name).into() })
+        Ok(Self { fs, name: name.into(), dir: store_dir.join(name).into(), access: Access::Auto })
+    }
+
+    /// The same dataset, read in this way by whatever is opened from now on.
+    #[must_use]
+    pub(crate) fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.access
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -212,7 +225,7 @@ impl Dataset {
         let mut infos = Vec::new();
         for number in self.version_numbers()? {
             if let Some(m) = self.manifest(number)? {
-                let bytes = m.segments.iter().flat_map(|s| s.files()).map(|f| f.size_bytes).sum();
+                let bytes = m.file_bytes();
                 infos.push(VersionInfo {
                     version: m.version,
                     created_unix_ms: m.created_unix_ms,

@@ -28,6 +28,7 @@
 //! What it guarantees and what it does not is in docs/safety.md, the files' bytes in docs/format.md, the code map in
 //! docs/architecture.md. The engine is synchronous and has no thread that outlives a call.
 
+mod access;
 mod build;
 mod dataset;
 mod error;
@@ -52,6 +53,7 @@ mod verify;
 mod version;
 mod writer;
 
+pub use access::Access;
 pub use build::{OnDuplicate, Phase, Progress, PutOptions};
 pub use dataset::VersionInfo;
 pub use error::{ReadError, WriteError};

@@ -87,7 +87,19 @@ pub(crate) struct BufferRecord {
     pub(crate) xxh3_64: u64,
 }
 
+impl SegmentRecord {
+    /// Bytes of its files.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.files().map(|file| file.size_bytes).sum()
+    }
+}
+
 impl Manifest {
+    /// Bytes of the version's files.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.segments.iter().map(SegmentRecord::file_bytes).sum()
+    }
+
     /// The format version that a reader of such a version needs: 2 for a key of several columns, several segments or
     /// hidden rows, else 1.
     pub(crate) fn format_version_for(key: &[String], segments: &[SegmentRecord]) -> u32 {

@@ -10,6 +10,7 @@ use pheon_os::map::ReadMap;
 use pheon_os::memory::{self, FileMemory, Survey};
 use pheon_os::process;
 
+use crate::access::Access;
 use crate::build::CancelFn;
 use crate::dataset::Dataset;
 use crate::error::ReadError;
@@ -52,6 +53,8 @@ pub struct DatasetMemory {
     pub process_page_table_total_bytes: u64,
     /// Bytes mapped by 2 MiB pages.
     pub huge_bytes: u64,
+    /// How this process would read the newest version if it opened it now: [`Access::Memory`] or [`Access::Random`].
+    pub access: Access,
     /// How many older versions are published.
     pub older_versions: u64,
     /// Blocks on disk in bytes that only older versions need: files shared with the newest are not counted, files shared
@@ -126,6 +129,9 @@ pub struct WarmReport {
     pub locked_bytes: u64,
     /// Why nothing is locked although it was asked for.
     pub lock_refusal: Option<String>,
+    /// How this process reads the version if it opens it now: [`Access::Memory`], or [`Access::Random`] where there is not
+    /// enough memory to keep what was read.
+    pub access: Access,
     /// Whether `cancel` ended it early.
     pub interrupted: bool,
     /// How long it took.
@@ -207,6 +213,7 @@ fn report(found: &[(&Dataset, Files)], survey: &Survey) -> Result<Vec<DatasetMem
             process_page_table_bytes: parts.iter().map(|p| p.page_table_bytes).sum(),
             process_page_table_total_bytes: survey.page_table_bytes,
             huge_bytes: sum(|p| p.huge_bytes),
+            access: files.access,
             older_versions: files.older_versions,
             older_on_disk_bytes,
         });
@@ -217,6 +224,7 @@ fn report(found: &[(&Dataset, Files)], survey: &Survey) -> Result<Vec<DatasetMem
 /// The files of a dataset's published versions.
 struct Files {
     version: u64,
+    access: Access,
     newest: Vec<PathBuf>,
     older_versions: u64,
     older: Vec<PathBuf>,
@@ -228,6 +236,7 @@ impl Files {
         let version = dataset.open(None)?;
         let newest: Vec<PathBuf> = version.files().into_iter().map(ToOwned::to_owned).collect();
         let number = version.manifest.version;
+        let access = version.info().access;
         drop(version);
         let mut older_versions = 0;
         let mut ids = BTreeSet::new();
@@ -253,7 +262,7 @@ impl Files {
         // Versions may share lists of hidden rows, too.
         older.sort_unstable();
         older.dedup();
-        Ok(Self { version: number, newest, older_versions, older })
+        Ok(Self { version: number, access, newest, older_versions, older })
     }
 }
 
@@ -266,7 +275,8 @@ fn maps(version: &Version) -> Vec<(&Path, &ReadMap)> {
 /// Brings the newest version of a dataset into memory. One that is locked is kept in `locked`, in the place of an older one.
 pub(crate) fn warm(dataset: &Dataset, options: &WarmOptions, locked: &Locked) -> Result<WarmReport, ReadError> {
     let start = Instant::now();
-    let opened = dataset.open(None)?;
+    // Whoever warms it wants it in memory, whether it can stay there or not.
+    let opened = dataset.clone().with_access(Access::Memory).open(None)?;
     let held = locked.versions().get(dataset.name()).filter(|held| held.manifest == opened.manifest).cloned();
     let is_locked = held.is_some();
     if options.lock && !is_locked {
@@ -279,6 +289,7 @@ pub(crate) fn warm(dataset: &Dataset, options: &WarmOptions, locked: &Locked) ->
     if report.locked_bytes > 0 {
         locked.versions().insert(dataset.name().to_owned(), version);
     }
+    report.access = dataset.access().decide(report.file_bytes, dataset.dir());
     report.elapsed = start.elapsed();
     Ok(report)
 }

@@ -10,6 +10,7 @@ use arrow_schema::SchemaRef;
 use pheon_os::fs::FileSystem;
 use pheon_os::{process, shm};
 
+use crate::access::Access;
 use crate::build::PutOptions;
 use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
 use crate::error::{ReadError, WriteError};
@@ -32,6 +33,7 @@ pub struct Store {
     uuid: Arc<str>,
     read_only: bool,
     locked: Arc<Locked>,
+    access: Access,
 }
 
 impl Store {
@@ -99,7 +101,14 @@ impl Store {
             return Err(ReadError::corrupt(marker_path, "member \"format_version\"", problem));
         }
         let path = std::path::absolute(&path).map_err(|e| ReadError::io("find", &path, e))?;
-        Ok(Self { fs, path: path.into(), uuid: marker.uuid.into(), read_only, locked: Arc::default() })
+        Ok(Self {
+            fs,
+            path: path.into(),
+            uuid: marker.uuid.into(),
+            read_only,
+            locked: Arc::default(),
+            access: Access::Auto,
+        })
     }
 
     fn create(path: PathBuf, fs: Arc<dyn FileSystem>) -> Result<Self, WriteError> {
@@ -137,6 +146,19 @@ impl Store {
     /// Whether it was opened read-only.
     pub fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// How versions are read that are opened from now on, by maps and tables and what they refresh to; at first
+    /// [`Access::Auto`]. Of a segment that is open already, a newer version keeps the way it has.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// As [`Store::with_access`] said.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Names of the datasets that have a published version, ascending.
@@ -331,7 +353,7 @@ impl Store {
     }
 
     fn dataset(&self, name: &str) -> Result<Dataset, ReadError> {
-        Dataset::new(self.fs.clone(), &self.path, name)
+        Ok(Dataset::new(self.fs.clone(), &self.path, name)?.with_access(self.access))
     }
 
     /// A dataset that has a published version.

@@ -6,6 +6,7 @@ use std::path::Path;
 use arrow_array::Array as _;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::Access;
 use crate::dataset::Dataset;
 use crate::error::ReadError;
 use crate::index::EMPTY_ROW;
@@ -87,7 +88,7 @@ fn verify_version(dataset: &Dataset, manifest: &Manifest, report: &mut VerifyRep
         if let Some(hidden) = &record.hidden {
             verify_file(dataset, &hidden_path(dataset.dir(), &hidden.id), &hidden.file, report);
         }
-        match Segment::open(dataset.fs().as_ref(), dataset.dir(), record, &manifest.key) {
+        match Segment::open(dataset.fs().as_ref(), dataset.dir(), record, &manifest.key, Access::Memory) {
             Err(e) => report.note(e),
             // Buffers that are not what was published say nothing more when they are read as rows.
             Ok(segment) if sound => verify_segment(&segment, manifest, report),

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             "origin": info.origin, "rows": info.rows, "key": info.key, "columns": columns, "segments": info.segments,
             "hidden_rows": info.hidden_rows,
             "data_bytes": info.data_bytes, "index_bytes": info.index_bytes, "index_keys": info.index_keys,
-            "index_bytes_per_key": index_bytes_per_key, "path": info.path.to_string_lossy(),
+            "index_bytes_per_key": index_bytes_per_key, "access": info.access.to_string(), "path": info.path.to_string_lossy(),
         });
         write_json(out, &facts)?;
         return Ok(());

@@ -97,6 +97,7 @@ fn to_json(m: &DatasetMemory) -> serde_json::Value {
         "resident_bytes": m.resident_bytes, "mapped_by_processes": m.mapped_by_processes,
         "pss_bytes": m.process_pss_bytes, "private_bytes": m.process_private_bytes,
         "page_table_bytes": m.process_page_table_bytes, "page_table_total_bytes": m.process_page_table_total_bytes,
-        "huge_bytes": m.huge_bytes, "older_versions": m.older_versions, "older_on_disk_bytes": m.older_on_disk_bytes,
+        "huge_bytes": m.huge_bytes, "access": m.access.to_string(),
+        "older_versions": m.older_versions, "older_on_disk_bytes": m.older_on_disk_bytes,
     })
 }

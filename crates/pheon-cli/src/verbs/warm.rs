@@ -82,7 +82,7 @@ fn write_reports(args: &Args, reports: &[(String, WarmReport)], out: &mut dyn Wr
                     "name": name, "version": r.version, "file_bytes": r.file_bytes,
                     "resident_before_bytes": r.resident_before_bytes, "resident_bytes": r.resident_bytes,
                     "huge_bytes": r.huge_bytes, "huge_refusal": r.huge_refusal, "locked_bytes": r.locked_bytes,
-                    "lock_refusal": r.lock_refusal, "seconds": r.elapsed.as_secs_f64(),
+                    "lock_refusal": r.lock_refusal, "access": r.access.to_string(), "seconds": r.elapsed.as_secs_f64(),
                 })
             })
             .collect();

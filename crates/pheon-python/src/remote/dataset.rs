@@ -127,6 +127,7 @@ impl Dataset {
         for member in ["segments", "hidden_rows", "data_bytes", "index_bytes", "index_keys"] {
             facts.set_item(member, number(member))?;
         }
+        facts.set_item("access", text("access"))?;
         Ok(facts)
     }
 }

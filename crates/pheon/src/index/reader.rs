@@ -72,7 +72,13 @@ impl Index {
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket<'a>(&'a [u8; BUCKET_BYTES]);
 
-impl Bucket<'_> {
+impl<'a> Bucket<'a> {
+    /// All of it.
+    #[inline]
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Bit i is set if slot i holds an entry with fingerprint `fp`; empty slots never match.
     #[inline]
     pub fn matches(self, fp: u16) -> u32 {

@@ -2,6 +2,7 @@
 
 mod asked;
 mod batch;
+mod cold;
 mod output;
 mod range;
 mod stored;
@@ -18,9 +19,10 @@ use arrow_schema::{ArrowError, DataType};
 use self::asked::{AskedColumn, Keys, NotKeys};
 pub(crate) use self::batch::MISSING;
 use self::batch::{BadRow, Output};
+use self::cold::{How, Paged, is_cold, put_back, put_rows_back, touch};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::{KeyBound, KeySpan};
-use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, WordKeys, Words};
+use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, VarKeys, WordKeys, Words};
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::segment::column::{Column, Raw};
@@ -103,20 +105,23 @@ impl Segment {
     pub(crate) fn find_batch(&self, keys: KeyBatch<'_>, rows: &mut Vec<u32>) -> Result<(), ReadError> {
         let Some(side) = &self.key else { return Ok(()) };
         let column = &self.columns[side.column];
-        let mut out = Rows(rows);
         match (keys, &column.raw) {
             (KeyBatch::Bytes(asked), _) if side.is_composite() => {
-                run(side, &self.composite_keys(side), &asked, 0..asked.len(), &mut out)
+                self.find_rows(side, &self.composite_keys(side), &asked, asked.len(), rows)
             }
             (KeyBatch::Any(any), _) if side.is_composite() => {
                 let asked: Vec<Option<&[u8]>> = any.iter().map(|key| bytes_of(*key)).collect();
-                run(side, &self.composite_keys(side), &asked.as_slice(), 0..asked.len(), &mut out)
+                self.find_rows(side, &self.composite_keys(side), &asked.as_slice(), asked.len(), rows)
             }
             (KeyBatch::Bytes(asked), Raw::Var { offsets, values }) => {
-                run(side, &VarKeys { offsets, values }, &asked, 0..asked.len(), &mut out)
+                self.find_rows(side, &VarKeys { offsets, values }, &asked, asked.len(), rows)
             }
             (KeyBatch::Fixed64(values), Raw::Fixed { .. }) => {
-                run_words(side, column, &Words { values, nulls: None }, 0..values.len(), &mut out)
+                let asked = Words { values, nulls: None };
+                match column.raw.words() {
+                    Some(keys) => self.find_rows(side, &WordKeys(keys), &asked, values.len(), rows),
+                    None => self.find_rows(side, &fixed_keys(side, column), &asked, values.len(), rows),
+                }
             }
             (keys, _) => {
                 let any: Vec<Option<KeyRef<'_>>> = match keys {
@@ -125,7 +130,7 @@ impl Segment {
                     KeyBatch::Any(keys) => keys.to_vec(),
                 };
                 let asked = any.as_slice();
-                run(side, &AnyKeys { column, key_type: side.key_type }, &asked, 0..asked.len(), &mut out)
+                self.find_rows(side, &AnyKeys { column, key_type: side.key_type }, &asked, asked.len(), rows)
             }
         }
         .map_err(|bad| self.bad_row(side, bad))
@@ -133,9 +138,16 @@ impl Segment {
 
     /// Rows of an Arrow array of keys; null where missing.
     pub(crate) fn find_array(&self, dataset: &str, keys: &ArrayRef, threads: usize) -> Result<UInt32Array, ReadError> {
-        let parts = self.each_part(dataset, keys, threads, &|asked: &AskedKeys<'_>, range| {
+        let parts = self.each_part(dataset, keys, None, threads, &|asked: &AskedKeys<'_>, range| {
             let mut rows = Vec::with_capacity(range.len());
-            asked.run(self, range, &mut Rows(&mut rows))?;
+            if asked.is_cold {
+                let (len, mut found, mut order) = (range.len(), Vec::new(), Vec::new());
+                let how = How::Cold { segment: self, value: None, order: &mut order };
+                asked.run(self, range, how, &mut Rows(&mut found))?;
+                put_rows_back(&found, &order, len, &mut rows);
+            } else {
+                asked.run(self, range, How::Warm, &mut Rows(&mut rows))?;
+            }
             Ok(rows)
         })?;
         let rows = parts.concat();
@@ -157,7 +169,7 @@ impl Segment {
             let rows = self.find_array(dataset, keys, threads)?;
             return self.take(column, &rows);
         }
-        let parts = self.each_part(dataset, keys, threads, &|asked: &AskedKeys<'_>, range| {
+        let parts = self.each_part(dataset, keys, Some(value), threads, &|asked: &AskedKeys<'_>, range| {
             self.get_part(value, asked, range, usize::MAX)
         })?;
         concat(parts.into_iter().map(whole).collect::<Result<_, _>>()?)
@@ -181,7 +193,7 @@ impl Segment {
             return if bytes > bytes_max as u64 { Ok(None) } else { self.take(column, &rows).map(Some) };
         }
         let work = |asked: &AskedKeys<'_>, range| self.get_part(value, asked, range, bytes_max);
-        let mut parts = self.each_part(dataset, keys, 1, &work)?;
+        let mut parts = self.each_part(dataset, keys, Some(value), 1, &work)?;
         Ok(parts.pop().flatten())
     }
 
@@ -192,14 +204,23 @@ impl Segment {
         range: Range<usize>,
         bytes_max: usize,
     ) -> Result<Option<ArrayRef>, ReadError> {
-        self.gather_part(value, range.len(), bytes_max, |out| match out {
-            Gather::Var(out) => asked.run(self, range, out),
-            Gather::W1(out) => asked.run(self, range, out),
-            Gather::W2(out) => asked.run(self, range, out),
-            Gather::W4(out) => asked.run(self, range, out),
-            Gather::W8(out) => asked.run(self, range, out),
-            Gather::W16(out) => asked.run(self, range, out),
-        })
+        let (len, mut order) = (range.len(), Vec::new());
+        let how = match asked.is_cold {
+            true => How::Cold { segment: self, value: Some(value), order: &mut order },
+            false => How::Warm,
+        };
+        let found = self.gather_part(value, len, bytes_max, |out| match out {
+            Gather::Var(out) => asked.run(self, range, how, out),
+            Gather::W1(out) => asked.run(self, range, how, out),
+            Gather::W2(out) => asked.run(self, range, how, out),
+            Gather::W4(out) => asked.run(self, range, how, out),
+            Gather::W8(out) => asked.run(self, range, how, out),
+            Gather::W16(out) => asked.run(self, range, how, out),
+        })?;
+        match found {
+            Some(found) if asked.is_cold => put_back(&found, &order, len).map(Some),
+            found => Ok(found),
+        }
     }
 
     /// Values of one column for rows already found; null where the row is null.
@@ -216,6 +237,13 @@ impl Segment {
                 arrow_select::take::take(&whole, rows, None)
             };
             return taken.map_err(|e| ReadError::arrow("gather values", e));
+        }
+        if is_cold(self.data.access, rows.len(), |i| {
+            if rows.is_valid(i) {
+                touch(value, rows.value(i))
+            }
+        }) {
+            return self.take_cold(value, rows);
         }
         let taken = self.gather_part(value, rows.len(), usize::MAX, |out| match out {
             Gather::Var(out) => self.emit_rows(rows, out),
@@ -284,11 +312,13 @@ impl Segment {
         .map_err(|e| self.data.corrupt(format!("a value of column {:?}", value.name), e.to_string()))
     }
 
-    /// Splits a batch over scoped threads; the calling thread takes the first part.
+    /// Splits a batch over scoped threads; the calling thread takes the first part. One that waits for a disk is not split:
+    /// the disk gets more pages to read at once from one that knows all of them. `value`: the column that will be read.
     fn each_part<T: Send>(
         &self,
         dataset: &str,
         keys: &ArrayRef,
+        value: Option<&Column>,
         threads: usize,
         work: &Work<'_, T>,
     ) -> Result<Vec<T>, ReadError> {
@@ -315,9 +345,10 @@ impl Segment {
             },
             NotKeys::Arrow(e) => ReadError::arrow("convert the keys", e),
         })?;
-        let asked = AskedKeys { side, keys: converted };
         let len = keys.len();
-        let parts = threads.min(len / KEYS_PER_THREAD_MIN).max(1);
+        let mut asked = AskedKeys { side, keys: converted, is_cold: false };
+        asked.is_cold = is_cold(self.data.access, len, |i| asked.look_up(self, i, value));
+        let parts = if asked.is_cold { 1 } else { threads.min(len / KEYS_PER_THREAD_MIN).max(1) };
         if parts == 1 {
             return Ok(vec![work(&asked, 0..len)?]);
         }
@@ -335,6 +366,35 @@ impl Segment {
             }
             Ok(results)
         })
+    }
+
+    /// Adds the row of each key to `rows`.
+    fn find_rows<'k, S, A>(
+        &self,
+        side: &SegmentKey,
+        stored: &S,
+        asked: &A,
+        len: usize,
+        rows: &mut Vec<u32>,
+    ) -> Result<(), BadRow>
+    where
+        S: Paged,
+        S::Key<'k>: Hashed,
+        A: Asked<S::Key<'k>>,
+    {
+        let mut tried = Vec::new();
+        let look_up = |i| {
+            // An error comes again with the whole batch.
+            let _ = run(side, stored, asked, i..i + 1, How::Warm, &mut Rows(&mut tried));
+        };
+        if !is_cold(self.data.access, len, look_up) {
+            return run(side, stored, asked, 0..len, How::Warm, &mut Rows(rows));
+        }
+        let (mut found, mut order) = (Vec::new(), Vec::new());
+        let how = How::Cold { segment: self, value: None, order: &mut order };
+        run(side, stored, asked, 0..len, how, &mut Rows(&mut found))?;
+        put_rows_back(&found, &order, len, rows);
+        Ok(())
     }
 
     fn composite_keys<'a>(&'a self, side: &'a SegmentKey) -> CompositeKeys<'a> {
@@ -405,32 +465,54 @@ fn take_row_by_row(whole: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef, Arr
 struct AskedKeys<'a> {
     side: &'a SegmentKey,
     keys: Keys,
+    /// Whether most of them would wait for a disk.
+    is_cold: bool,
 }
 
 impl AskedKeys<'_> {
-    fn run<O: Output>(&self, segment: &Segment, range: Range<usize>, out: &mut O) -> Result<(), ReadError> {
+    /// Reads all that one key needs.
+    fn look_up(&self, segment: &Segment, i: usize, value: Option<&Column>) {
+        let mut rows = Vec::new();
+        // An error comes again when the whole batch is looked up.
+        if self.run(segment, i..i + 1, How::Warm, &mut Rows(&mut rows)).is_ok()
+            && let (Some(value), Some(&row)) = (value, rows.first())
+        {
+            touch(value, row);
+        }
+    }
+
+    fn run<O: Output>(
+        &self,
+        segment: &Segment,
+        range: Range<usize>,
+        how: How<'_>,
+        out: &mut O,
+    ) -> Result<(), ReadError> {
         let column = &segment.columns[self.side.column];
         match &self.keys {
             Keys::Bytes(array) => match array.data_type() {
                 _ if self.side.is_composite() => {
                     let asked = array.as_binary::<i64>();
-                    run(self.side, &segment.composite_keys(self.side), &asked, range, out)
+                    run(self.side, &segment.composite_keys(self.side), &asked, range, how, out)
                 }
-                DataType::Utf8 => self.run_bytes::<GenericStringType<i32>, O>(column, array, range, out),
-                DataType::LargeUtf8 => self.run_bytes::<GenericStringType<i64>, O>(column, array, range, out),
-                DataType::Binary => self.run_bytes::<GenericBinaryType<i32>, O>(column, array, range, out),
-                _ => self.run_bytes::<GenericBinaryType<i64>, O>(column, array, range, out),
+                DataType::Utf8 => self.run_bytes::<GenericStringType<i32>, O>(column, array, range, how, out),
+                DataType::LargeUtf8 => self.run_bytes::<GenericStringType<i64>, O>(column, array, range, how, out),
+                DataType::Binary => self.run_bytes::<GenericBinaryType<i32>, O>(column, array, range, how, out),
+                _ => self.run_bytes::<GenericBinaryType<i64>, O>(column, array, range, how, out),
             },
             Keys::Words(values, nulls) => {
                 let asked = Words { values, nulls: nulls.as_ref() };
                 if let Raw::Fixed { .. } = column.raw {
-                    run_words(self.side, column, &asked, range, out)
+                    match column.raw.words() {
+                        Some(keys) => run(self.side, &WordKeys(keys), &asked, range, how, out),
+                        None => run(self.side, &fixed_keys(self.side, column), &asked, range, how, out),
+                    }
                 } else {
                     let any: Vec<Option<KeyRef<'_>>> = range.map(|i| asked.key(i).map(KeyRef::Fixed64)).collect();
-                    self.run_any(column, &any, out)
+                    self.run_any(column, &any, how, out)
                 }
             }
-            Keys::Wide(keys) => self.run_any(column, &keys[range], out),
+            Keys::Wide(keys) => self.run_any(column, &keys[range], how, out),
         }
         .map_err(|bad| segment.bad_row(self.side, bad))
     }
@@ -440,6 +522,7 @@ impl AskedKeys<'_> {
         column: &Column,
         array: &ArrayRef,
         range: Range<usize>,
+        how: How<'_>,
         out: &mut O,
     ) -> Result<(), BadRow>
     where
@@ -447,15 +530,21 @@ impl AskedKeys<'_> {
     {
         let asked: &GenericByteArray<T> = array.as_any().downcast_ref().expect("the type was just matched");
         if let Raw::Var { offsets, values } = &column.raw {
-            return run(self.side, &VarKeys { offsets, values }, &asked, range, out);
+            return run(self.side, &VarKeys { offsets, values }, &asked, range, how, out);
         }
         let any: Vec<Option<KeyRef<'_>>> = range.map(|i| asked.key(i).map(KeyRef::Bytes)).collect();
-        self.run_any(column, &any, out)
+        self.run_any(column, &any, how, out)
     }
 
-    fn run_any<O: Output>(&self, column: &Column, keys: &[Option<KeyRef<'_>>], out: &mut O) -> Result<(), BadRow> {
+    fn run_any<O: Output>(
+        &self,
+        column: &Column,
+        keys: &[Option<KeyRef<'_>>],
+        how: How<'_>,
+        out: &mut O,
+    ) -> Result<(), BadRow> {
         let stored = AnyKeys { column, key_type: self.side.key_type };
-        run(self.side, &stored, &keys, 0..keys.len(), out)
+        run(self.side, &stored, &keys, 0..keys.len(), how, out)
     }
 }
 
@@ -466,31 +555,36 @@ fn bytes_of(key: Option<KeyRef<'_>>) -> Option<&[u8]> {
     }
 }
 
-fn run_words<O: Output>(
-    side: &SegmentKey,
-    column: &Column,
-    asked: &Words<'_>,
-    range: Range<usize>,
-    out: &mut O,
-) -> Result<(), BadRow> {
+fn fixed_keys<'a>(side: &SegmentKey, column: &'a Column) -> FixedKeys<'a> {
     match &column.raw {
-        Raw::Fixed { width: 8, values } => run(side, &WordKeys(values.as_chunks().0), asked, range, out),
         Raw::Fixed { width, values } => {
-            let signed = matches!(side.key_type, KeyType::Signed(_));
-            run(side, &FixedKeys { values, width: *width, signed }, asked, range, out)
+            FixedKeys { values, width: *width, signed: matches!(side.key_type, KeyType::Signed(_)) }
         }
         _ => unreachable!("only asked for fixed-width columns"),
     }
 }
 
-fn run<'k, S, A, O>(side: &SegmentKey, stored: &S, asked: &A, range: Range<usize>, out: &mut O) -> Result<(), BadRow>
+fn run<'k, S, A, O>(
+    side: &SegmentKey,
+    stored: &S,
+    asked: &A,
+    range: Range<usize>,
+    how: How<'_>,
+    out: &mut O,
+) -> Result<(), BadRow>
 where
-    S: Stored,
+    S: Paged,
     S::Key<'k>: Hashed,
     A: Asked<S::Key<'k>>,
     O: Output,
 {
-    batch::find_many(&side.index, stored, asked, range, out)
+    match how {
+        How::Warm => batch::find_many(&side.index, stored, asked, range, out),
+        How::Cold { segment, value, order } => {
+            let files = (side.index_file.map.as_ref(), segment.data.map.as_ref());
+            cold::find_many(files, &side.index, (stored, value), asked, range, order, out)
+        }
+    }
 }
 
 fn concat(mut parts: Vec<ArrayRef>) -> Result<ArrayRef, ReadError> {

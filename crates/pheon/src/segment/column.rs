@@ -12,9 +12,15 @@ use arrow_schema::DataType;
 
 use super::file::{ArrowFile, layout_of};
 use super::slice::var_slice;
+use crate::access::Access;
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::value::Value;
+
+/// From so many bytes on, rows of a file that is read at random are read in order.
+const IN_ORDER_BYTES_MIN: usize = 4 << 20;
+/// Fewer lie in one or two pages, which come when they are read.
+const ASKED_BYTES_MIN: usize = 8 << 10;
 
 /// A column of a segment.
 #[derive(Debug)]
@@ -150,7 +156,18 @@ impl Column {
         if let Some(whole) = self.whole.get() {
             return Ok(whole.slice(start, len));
         }
-        let array = match &self.raw {
+        let moved;
+        let mut raw = &self.raw;
+        if file.access == Access::Random {
+            let bytes = raw.bytes_of(start, len);
+            if bytes >= IN_ORDER_BYTES_MIN {
+                moved = raw.in_order(file);
+                raw = &moved;
+            } else if bytes >= ASKED_BYTES_MIN {
+                raw.each_span(start, len, |bytes| file.ask(bytes));
+            }
+        }
+        let array = match raw {
             Raw::Other => {
                 let whole = file.decode_column(self.position)?;
                 if whole.len() != self.rows {
@@ -194,6 +211,49 @@ impl Column {
 }
 
 impl Raw {
+    /// The values of a column of eight bytes each.
+    pub(crate) fn words(&self) -> Option<&[[u8; 8]]> {
+        match self {
+            Self::Fixed { width: 8, values } => Some(values.as_chunks().0),
+            _ => None,
+        }
+    }
+
+    /// Calls `take` with the bytes of some rows: where their values are, then the values. Damaged offsets give none.
+    pub(crate) fn each_span(&self, start: usize, len: usize, mut take: impl FnMut(&[u8])) {
+        match self {
+            Self::Var { offsets, values } => {
+                let Some(here) = offsets.get(start..).and_then(|o| o.get(..=len)) else { return };
+                take(offsets.inner().get(8 * start..8 * (start + len + 1)).unwrap_or_default());
+                let (from, to) = (here[0] as usize, here[len] as usize);
+                take(values.get(from..to).unwrap_or_default());
+            }
+            Self::Fixed { width, values } => take(values.get(start * width..(start + len) * width).unwrap_or_default()),
+            Self::Bool { values } => take(values.get(start / 8..(start + len).div_ceil(8)).unwrap_or_default()),
+            Self::Other => {}
+        }
+    }
+
+    /// How many bytes [`Raw::each_span`] finds.
+    fn bytes_of(&self, start: usize, len: usize) -> usize {
+        let mut bytes = 0;
+        self.each_span(start, len, |span| bytes += span.len());
+        bytes
+    }
+
+    /// The same buffers where reading them in order is best.
+    fn in_order(&self, file: &ArrowFile) -> Self {
+        match self {
+            Self::Var { offsets, values } => Self::Var {
+                offsets: ScalarBuffer::new(file.in_order(offsets.inner()), 0, offsets.len()),
+                values: file.in_order(values),
+            },
+            Self::Fixed { width, values } => Self::Fixed { width: *width, values: file.in_order(values) },
+            Self::Bool { values } => Self::Bool { values: file.in_order(values) },
+            Self::Other => Self::Other,
+        }
+    }
+
     fn of(data_type: &DataType, rows: usize, buffers: &[Buffer]) -> Result<Self, String> {
         let need = |buffer: &Buffer, bytes: Option<usize>, what: &str| match bytes {
             Some(bytes) if buffer.len() >= bytes => Ok(()),

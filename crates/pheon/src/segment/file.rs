@@ -11,9 +11,10 @@ use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, MetadataVersion};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use pheon_os::fs::FileSystem;
-use pheon_os::map::ReadMap;
+use pheon_os::map::{HUGE_PAGE_BYTES, ReadMap};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::access::Access;
 use crate::error::ReadError;
 use crate::manifest::FileRecord;
 
@@ -30,7 +31,11 @@ pub(crate) struct ArrowFile {
     /// The record batch's buffers in order, each a view of the mapping.
     pub(crate) buffers: Vec<Buffer>,
     pub(crate) map: Arc<ReadMap>,
+    /// How it is read: never [`Access::Auto`].
+    pub(crate) access: Access,
     whole: Buffer,
+    /// Of a file that is read at random: the same bytes once more, for who reads many of them in order.
+    in_order: Option<Buffer>,
     batch_block: Block,
     dictionary_blocks: Vec<Block>,
 }
@@ -46,14 +51,25 @@ impl AsRef<[u8]> for SharedMap {
 
 impl ArrowFile {
     /// Maps `path` and checks everything but the contents of its buffers.
-    pub(crate) fn open(fs: &dyn FileSystem, path: PathBuf, record: &FileRecord) -> Result<Self, ReadError> {
-        let map = Arc::new(fs.map(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData => ReadError::corrupt(&path, "its kind", e.to_string()),
-            _ => ReadError::io("map", &path, e),
-        })?);
+    pub(crate) fn open(
+        fs: &dyn FileSystem,
+        path: PathBuf,
+        record: &FileRecord,
+        access: Access,
+    ) -> Result<Self, ReadError> {
+        let map = Arc::new(map(fs, &path)?);
+        // Before the first byte is read.
+        match access {
+            Access::Random => map.advise_random(),
+            Access::Memory | Access::Auto if map.len() >= HUGE_PAGE_BYTES => {
+                // A kernel without large pages refuses, and means what was asked for.
+                let _ = map.advise_huge(true);
+            }
+            Access::Memory | Access::Auto => {}
+        }
         let parsed =
             Parsed::parse(&map, record).map_err(|(place, problem)| ReadError::corrupt(&path, place, problem))?;
-        let whole = Buffer::from(bytes::Bytes::from_owner(SharedMap(map.clone())));
+        let whole = buffer_of(map.clone());
         let buffers =
             record.buffers.iter().map(|b| whole.slice_with_length(b.offset as usize, b.length as usize)).collect();
         Ok(Self {
@@ -62,10 +78,41 @@ impl ArrowFile {
             rows: parsed.rows,
             buffers,
             map,
+            access,
             whole,
+            in_order: None,
             batch_block: parsed.batch_block,
             dictionary_blocks: parsed.dictionary_blocks,
         })
+    }
+
+    /// Maps the file once more if it is read at random, for [`ArrowFile::in_order`].
+    pub(crate) fn map_in_order(&mut self, fs: &dyn FileSystem) -> Result<(), ReadError> {
+        if self.access == Access::Random {
+            // Without advice, the kernel reads ahead of who reads in order, and around others.
+            self.in_order = Some(buffer_of(Arc::new(map(fs, &self.path)?)));
+        }
+        Ok(())
+    }
+
+    /// The same bytes as `buffer`, which is one of this file, where reading them in order is best.
+    pub(crate) fn in_order(&self, buffer: &Buffer) -> Buffer {
+        let offset = buffer.as_ptr().addr().wrapping_sub(self.whole.as_ptr().addr());
+        match &self.in_order {
+            // Of an empty buffer the address may be anywhere.
+            Some(file) if offset.checked_add(buffer.len()).is_some_and(|end| end <= file.len()) => {
+                file.slice_with_length(offset, buffer.len())
+            }
+            _ => buffer.clone(),
+        }
+    }
+
+    /// Asks for bytes that are about to be read, which lie in a buffer of this file, if it is read at random.
+    pub(crate) fn ask(&self, bytes: &[u8]) {
+        if self.access == Access::Random {
+            let from = bytes.as_ptr().addr().wrapping_sub(self.map.as_ptr().addr());
+            self.map.advise_willneed(from..from.saturating_add(bytes.len()));
+        }
     }
 
     pub(crate) fn corrupt(&self, place: impl Into<String>, problem: impl Into<String>) -> ReadError {
@@ -92,13 +139,24 @@ impl ArrowFile {
     }
 
     fn block(&self, block: &Block) -> Buffer {
-        self.whole
-            .slice_with_length(block.offset() as usize, block.metaDataLength() as usize + block.bodyLength() as usize)
+        let length = block.metaDataLength() as usize + block.bodyLength() as usize;
+        self.in_order(&self.whole.slice_with_length(block.offset() as usize, length))
     }
 
     pub(crate) fn metadata(&self) -> &HashMap<String, String> {
         &self.schema.metadata
     }
+}
+
+fn map(fs: &dyn FileSystem, path: &Path) -> Result<ReadMap, ReadError> {
+    fs.map(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => ReadError::corrupt(path, "its kind", e.to_string()),
+        _ => ReadError::io("map", path, e),
+    })
+}
+
+fn buffer_of(map: Arc<ReadMap>) -> Buffer {
+    Buffer::from(bytes::Bytes::from_owner(SharedMap(map)))
 }
 
 struct Parsed {

@@ -15,6 +15,7 @@ use pheon_os::fs::FileSystem;
 use self::column::Column;
 use self::file::{ArrowFile, segment_dir};
 use self::keys::KeyPart;
+use crate::access::Access;
 use crate::error::ReadError;
 use crate::index::Index;
 use crate::key::KeyType;
@@ -49,9 +50,11 @@ impl Segment {
         dataset_dir: &Path,
         record: &SegmentRecord,
         key: &[String],
+        access: Access,
     ) -> Result<Self, ReadError> {
         let dir = segment_dir(dataset_dir, &record.id);
-        let data = ArrowFile::open(fs, dir.join("data.arrow"), &record.data)?;
+        let mut data = ArrowFile::open(fs, dir.join("data.arrow"), &record.data, access)?;
+        data.map_in_order(fs)?;
         if data.rows != record.rows {
             return Err(data.corrupt("its record batch", format!("expected {} rows, found {}", record.rows, data.rows)));
         }
@@ -62,7 +65,7 @@ impl Segment {
         let key = match (key, &record.index) {
             ([], None) => None,
             ([_, ..], Some(index)) => {
-                let index = ArrowFile::open(fs, dir.join("index.arrow"), index)?;
+                let index = ArrowFile::open(fs, dir.join("index.arrow"), index, access)?;
                 Some(SegmentKey::new(&data, &columns, key, index)?)
             }
             _ => return Err(data.corrupt("its manifest", "the key columns and the index do not fit this version")),

@@ -11,6 +11,7 @@ use arrow_schema::{DataType, Field, Schema};
 use pheon_os::fs::FileSystem;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::Access;
 use crate::error::ReadError;
 use crate::manifest::HiddenRecord;
 use crate::segment::file::ArrowFile;
@@ -40,7 +41,7 @@ pub(crate) fn hidden_path(dataset_dir: &Path, id: &str) -> PathBuf {
 impl Hidden {
     /// Maps the list and checks its checksum: O(hidden rows).
     pub(crate) fn open(fs: &dyn FileSystem, dataset_dir: &Path, record: &HiddenRecord) -> Result<Self, ReadError> {
-        let file = ArrowFile::open(fs, hidden_path(dataset_dir, &record.id), &record.file)?;
+        let file = ArrowFile::open(fs, hidden_path(dataset_dir, &record.id), &record.file, Access::Memory)?;
         if file.schema.fields() != schema().fields() || file.rows != record.rows {
             let problem = format!("expected {} rows of one column {COLUMN:?} of UInt32", record.rows);
             return Err(file.corrupt("its schema", problem));

@@ -15,6 +15,7 @@ use pheon_os::fs::FileSystem;
 
 use self::hidden::Hidden;
 use self::merge::RunList;
+use crate::access::Access;
 use crate::dataset::{Dataset, Stamp};
 use crate::error::ReadError;
 use crate::key::composite::NoPart;
@@ -75,6 +76,8 @@ pub struct Info {
     pub index_bytes: u64,
     /// Distinct keys that the indexes hold; a key in two segments counts twice.
     pub index_keys: u64,
+    /// How its newest segment is read, as it was decided when that was opened: [`Access::Memory`] or [`Access::Random`].
+    pub access: Access,
 }
 
 impl Part {
@@ -84,6 +87,7 @@ impl Part {
         manifest: &Manifest,
         record: &SegmentRecord,
         reuse: Option<&Version>,
+        access: Access,
     ) -> Result<Self, ReadError> {
         let same = |old: &Version| old.manifest.key == manifest.key && old.dataset.dir() == dataset.dir();
         let old = reuse.filter(|old| same(old)).and_then(|old| {
@@ -92,7 +96,7 @@ impl Part {
         });
         let segment = match old {
             Some((_, part)) => part.segment.clone(),
-            None => Arc::new(Segment::open(fs, dataset.dir(), record, &manifest.key)?),
+            None => Arc::new(Segment::open(fs, dataset.dir(), record, &manifest.key, access)?),
         };
         let hidden = match (&record.hidden, old) {
             (None, _) => None,
@@ -146,9 +150,10 @@ impl Version {
         let corrupt = |problem: String| {
             Err(ReadError::corrupt(dataset.manifest_path(manifest.version), "member \"segments\"", problem))
         };
+        let access = dataset.access().decide(manifest.file_bytes(), dataset.dir());
         let mut parts: Vec<Part> = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
-            let part = Part::open(fs, &dataset, &manifest, record, reuse)?;
+            let part = Part::open(fs, &dataset, &manifest, record, reuse, access)?;
             if let Some(first) = parts.first()
                 && first.segment.schema() != part.segment.schema()
             {
@@ -288,6 +293,7 @@ impl Version {
             data_bytes: m.segments.iter().map(|s| s.data.size_bytes).sum(),
             index_bytes: m.segments.iter().filter_map(|s| s.index.as_ref()).map(|i| i.size_bytes).sum(),
             index_keys: self.parts.iter().filter_map(|p| p.segment.key.as_ref()).map(|k| k.index.plan().keys).sum(),
+            access: self.parts.last().map_or(Access::Auto, |part| part.segment.data.access),
         }
     }
 

@@ -210,7 +210,8 @@ impl Writer {
         let unique = base.manifest.unique;
         let has_dictionary = base.schema().fields().iter().any(|field| has_dictionary(field.data_type()));
         if unique || has_dictionary || addition.change == Change::Upsert {
-            let new = Segment::open(dataset.fs().as_ref(), dataset.dir(), &record, &base.manifest.key)?;
+            let access = dataset.access().decide(record.file_bytes(), dataset.dir());
+            let new = Segment::open(dataset.fs().as_ref(), dataset.dir(), &record, &base.manifest.key, access)?;
             base.check_dictionaries(&new)?;
             match addition.change {
                 Change::Append if unique => base.check_new_keys(&new)?,
