@@ -87,6 +87,7 @@ impl Opened {
 
 fn is_direct(data_type: &DataType) -> bool {
     matches!(data_type, DataType::LargeUtf8 | DataType::LargeBinary | DataType::Boolean)
+        || matches!(data_type, DataType::Dictionary(_, values) if **values == DataType::LargeUtf8)
         || data_type.is_integer()
         || data_type.is_floating()
 }

@@ -8,10 +8,11 @@ mod range;
 mod stored;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{GenericBinaryType, GenericStringType};
-use arrow_array::{Array, ArrayRef, GenericByteArray, UInt32Array, make_array};
+use arrow_array::{Array, ArrayRef, DictionaryArray, GenericByteArray, UInt32Array, downcast_integer, make_array};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
@@ -165,14 +166,44 @@ impl Segment {
         threads: usize,
     ) -> Result<ArrayRef, ReadError> {
         let value = &self.columns[column];
+        if let Some(codes) = &value.codes {
+            let whole = value.slice(&self.data, 0, self.rows)?;
+            return self.with_values(&whole, &self.get_column(dataset, keys, codes, threads)?);
+        }
         if !is_gathered(value) {
             let rows = self.find_array(dataset, keys, threads)?;
             return self.take(column, &rows);
         }
+        self.get_column(dataset, keys, value, threads)
+    }
+
+    fn get_column(
+        &self,
+        dataset: &str,
+        keys: &ArrayRef,
+        value: &Column,
+        threads: usize,
+    ) -> Result<ArrayRef, ReadError> {
         let parts = self.each_part(dataset, keys, Some(value), threads, &|asked: &AskedKeys<'_>, range| {
             self.get_part(value, asked, range, usize::MAX)
         })?;
         concat(parts.into_iter().map(whole).collect::<Result<_, _>>()?)
+    }
+
+    /// Codes with the values of the column that they come from.
+    fn with_values(&self, whole: &ArrayRef, codes: &ArrayRef) -> Result<ArrayRef, ReadError> {
+        macro_rules! join {
+            ($codes:ty, $whole:expr, $array:expr) => {{
+                let values = $whole.as_any_dictionary().values().clone();
+                let codes = $array.as_primitive::<$codes>().clone();
+                DictionaryArray::<$codes>::try_new(codes, values).map(|joined| Arc::new(joined) as ArrayRef)
+            }};
+        }
+        let joined = downcast_integer! {
+            codes.data_type() => (join, whole, codes),
+            other => Err(ArrowError::SchemaError(format!("a dictionary with codes of type {other}")))
+        };
+        joined.map_err(|e| ReadError::arrow("gather values", e))
     }
 
     /// [`Segment::get_array`] with a limit to the values' bytes: `None` where there would be more.
@@ -229,6 +260,10 @@ impl Segment {
         if let Some(row) = rows.iter().flatten().find(|&row| row as usize >= self.rows) {
             return Err(value.corrupt_at(&self.data, row as usize, format!("there are {} rows", self.rows)));
         }
+        if let Some(codes) = &value.codes {
+            let whole = value.slice(&self.data, 0, self.rows)?;
+            return self.with_values(&whole, &self.take_column(codes, rows)?);
+        }
         if !is_gathered(value) {
             let whole = value.slice(&self.data, 0, self.rows)?;
             let taken = if takes_wrongly(&value.data_type) {
@@ -238,6 +273,10 @@ impl Segment {
             };
             return taken.map_err(|e| ReadError::arrow("gather values", e));
         }
+        self.take_column(value, rows)
+    }
+
+    fn take_column(&self, value: &Column, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
         if is_cold(self.data.access, rows.len(), |i| {
             if rows.is_valid(i) {
                 touch(value, rows.value(i))

@@ -5,6 +5,7 @@
 
 use std::sync::OnceLock;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, make_array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
@@ -32,6 +33,9 @@ pub(crate) struct Column {
     validity: Option<Buffer>,
     rows: usize,
     whole: OnceLock<ArrayRef>,
+    /// Of a dictionary-encoded column, its codes: which value each row has. Whether there are such values is known only
+    /// once the whole column is validated.
+    pub(crate) codes: Option<Box<Column>>,
 }
 
 /// The buffers of a column whose values can be read one at a time.
@@ -61,25 +65,32 @@ impl Column {
             let (_, count) = layout_of(field.data_type());
             let buffers = &file.buffers[next..next + count];
             next += count;
-            let wrong = |problem: String| file.corrupt(format!("column {:?}", field.name()), problem);
-            let raw = Raw::of(field.data_type(), rows, buffers).map_err(&wrong)?;
-            let validity = match (&raw, buffers.first()) {
-                (Raw::Other, _) | (_, None) => None,
-                (_, Some(b)) if b.is_empty() => None,
-                (_, Some(b)) if b.len() >= rows.div_ceil(8) => Some(b.clone()),
-                (_, Some(b)) => return Err(wrong(format!("validity has {} bytes for {rows} rows", b.len()))),
-            };
-            columns.push(Self {
-                position,
-                name: field.name().clone(),
-                data_type: field.data_type().clone(),
-                raw,
-                validity,
-                rows,
-                whole: OnceLock::new(),
-            });
+            let column = Self::of_buffers(position, field.name(), field.data_type(), rows, buffers);
+            columns.push(column.map_err(|problem| file.corrupt(format!("column {:?}", field.name()), problem))?);
         }
         Ok(columns)
+    }
+
+    fn of_buffers(
+        position: usize,
+        name: &str,
+        data_type: &DataType,
+        rows: usize,
+        buffers: &[Buffer],
+    ) -> Result<Self, String> {
+        let raw = Raw::of(data_type, rows, buffers)?;
+        let validity = match (&raw, buffers.first()) {
+            (Raw::Other, _) | (_, None) => None,
+            (_, Some(b)) if b.is_empty() => None,
+            (_, Some(b)) if b.len() >= rows.div_ceil(8) => Some(b.clone()),
+            (_, Some(b)) => return Err(format!("validity has {} bytes for {rows} rows", b.len())),
+        };
+        let codes = match data_type {
+            DataType::Dictionary(codes, _) => Some(Box::new(Self::of_buffers(position, name, codes, rows, buffers)?)),
+            _ => None,
+        };
+        let (name, data_type) = (name.to_owned(), data_type.clone());
+        Ok(Self { position, name, data_type, raw, validity, rows, whole: OnceLock::new(), codes })
     }
 
     /// Whether the value of `row` is null. Only for columns with raw buffers.
@@ -123,8 +134,36 @@ impl Column {
                     None => Value::Array(self.slice(file, row, 1)?),
                 }
             }
-            Raw::Other => Value::Array(self.slice(file, row, 1)?),
+            Raw::Other => match &self.codes {
+                Some(codes) if matches!(&self.data_type, DataType::Dictionary(_, v) if **v == DataType::LargeUtf8) => {
+                    self.text_of_dictionary(file, codes, row)?
+                }
+                _ => Value::Array(self.slice(file, row, 1)?),
+            },
         })
+    }
+
+    /// The string that a row of a dictionary-encoded column stands for.
+    fn text_of_dictionary(&self, file: &ArrowFile, codes: &Self, row: usize) -> Result<Value<'_>, ReadError> {
+        let whole = match self.whole.get() {
+            Some(whole) => whole,
+            None => {
+                self.slice(file, 0, self.rows)?;
+                self.whole.get().ok_or_else(|| self.corrupt_at(file, row, "it was not kept"))?
+            }
+        };
+        let code = match codes.value(file, row)? {
+            Value::Null => return Ok(Value::Null),
+            Value::Int(code) => usize::try_from(code).ok(),
+            Value::UInt(code) => usize::try_from(code).ok(),
+            _ => None,
+        };
+        let texts = whole.as_any_dictionary().values().as_string::<i64>();
+        match code.filter(|&code| code < texts.len()) {
+            Some(code) if texts.is_valid(code) => Ok(Value::Str(texts.value(code))),
+            Some(_) => Ok(Value::Null),
+            None => Err(self.corrupt_at(file, row, "its dictionary has no such value")),
+        }
     }
 
     /// The key of one row, or `None` if the buffers do not hold it.
