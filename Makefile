@@ -70,6 +70,7 @@ bench: $(BIN)/python ## measure Pheon beside its peers, answers verified; writes
 	$(BIN)/python -m benches.tables --readme README.md
 	$(BIN)/python -m benches.live --readme README.md
 	$(BIN)/python -m benches.remote --readme README.md
+	$(BIN)/python -m benches.cold
 
 bench-engine: ## the engine beside the memory system's own bound
 	cargo run --release --quiet -p pheon-bench-engine
