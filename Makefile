@@ -79,6 +79,7 @@ bench-quick: bench-tools ## the same with small data and few peers in five minut
 	$(BIN)/python -m benches.tables --quick --output $(QUICK)/tables
 	$(BIN)/python -m benches.live --quick --output $(QUICK)/live
 	$(BIN)/python -m benches.remote --quick --output $(QUICK)/remote
+	$(BIN)/python -m benches.cold --quick --cache $(QUICK)/data --output $(QUICK)/cold
 
 .PHONY: bench-tools
 bench-tools: $(BIN)/python
