@@ -487,3 +487,29 @@ fn a_failing_part_is_not_finished() {
         }
     }
 }
+
+/// A power cut at any moment leaves a part that is whole or none.
+#[test]
+fn a_part_of_a_build_that_can_be_resumed_is_synced_before_it_has_its_name() {
+    let scratch = Scratch::new();
+    let faulty = FaultFs::new(pheon_os::fs::real());
+    let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
+    let synced = |resume: Option<Resume>| {
+        let mut writer = store.writer_of_parts("m", options(), resume).unwrap();
+        let part = writer.part(Some("a")).unwrap();
+        let begun = faulty.log().len();
+        let mut rows = part.writer(PartOptions::default()).unwrap();
+        rows.write(&numbered(30, 0)).unwrap();
+        rows.finish().unwrap();
+        let log = faulty.log().split_off(begun);
+        let what = |(op, path): &(Op, PathBuf)| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let kind = ["run", "part.json", "resume"].into_iter().find(|kind| name.contains(kind)).unwrap_or("folder");
+            matches!(op, Op::Sync | Op::SyncDir | Op::Rename).then(|| format!("{op:?} {kind}"))
+        };
+        log.iter().filter_map(what).collect::<Vec<_>>()
+    };
+    let want = ["Sync run", "Sync part.json", "SyncDir folder", "Rename folder", "SyncDir resume"];
+    assert_eq!(synced(Some(Resume::default())), want);
+    assert_eq!(synced(None), ["Rename folder"], "nothing of it survives a power cut");
+}

@@ -158,7 +158,8 @@ def test_every_kind_of_key(store: pheon.Store, keys: list[Any]) -> None:
 def test_dictionaries_and_nested_columns(store: pheon.Store) -> None:
     def rows(*numbers: int) -> pa.Table:
         words = pa.array([f"word {n % 3}" for n in numbers]).dictionary_encode()
-        nested = pa.array([[{"n": n, "t": f"{n}"}] * (n % 3) for n in numbers])
+        item = pa.struct({"n": pa.int64(), "t": pa.string()})
+        nested = pa.array([[{"n": n, "t": f"{n}"}] * (n % 3) for n in numbers], pa.list_(item))
         return pa.table({"key": list(numbers), "word": words, "nested": nested})
 
     with store.map_writer("m") as w:
