@@ -68,10 +68,10 @@ impl Adapter {
 
 /// A column in shape with its dictionary indices replaced, wherever they are in it; `maps` in the order in which a schema
 /// numbers its dictionaries.
-fn reindexed<'a>(
+fn reindexed(
     array: &ArrayRef,
     stored: &DataType,
-    maps: &mut dyn Iterator<Item = &'a [u32]>,
+    maps: &mut dyn Iterator<Item = &[u32]>,
 ) -> Result<ArrayRef, ArrowError> {
     use DataType as D;
     if !has_dictionary(stored) {

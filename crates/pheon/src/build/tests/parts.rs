@@ -88,7 +88,7 @@ fn numbers(keys: &[i64]) -> RecordBatch {
 
 fn parts_of(dir: &Path, batches: &[RecordBatch], options: &PutOptions) -> Vec<FinishedPart> {
     let parts = batches.iter().enumerate();
-    parts.map(|(i, b)| part(&format!("p{i}"), dir, &[b.clone()], &b.schema(), options, &tiny).unwrap()).collect()
+    parts.map(|(i, b)| part(&format!("p{i}"), dir, from_ref(b), &b.schema(), options, &tiny).unwrap()).collect()
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn parts_that_disagree_are_named_with_both_types() {
         e.contains("part \"p1\"") && e.contains("part \"p0\"") && e.contains("LargeUtf8") && e.contains("Int64"),
         "{e}"
     );
-    let e = problem(Some(numbers(&[1])), &[strings.clone()]);
+    let e = problem(Some(numbers(&[1])), from_ref(&strings));
     assert!(e.contains("part \"p0\"") && e.contains("own rows") && e.contains("LargeUtf8"), "{e}");
     let e = problem(Some(numbers(&[1])), &[entries(&[2], Arc::new(Int32Array::from(vec![2])))]);
     assert!(e.contains("Int32") && e.contains("Int64"), "{e}");
@@ -199,7 +199,7 @@ fn long_blocks_of_parts_are_merged_few_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let batches: Vec<_> = (0..5).map(|i| numbers(&(0..900).map(|k| 5 * k + i).collect::<Vec<_>>())).collect();
     let parts: Vec<_> = (batches.iter().enumerate())
-        .map(|(i, b)| part(&format!("p{i}"), dir.path(), &[b.clone()], &b.schema(), &options, &|_| {}).unwrap())
+        .map(|(i, b)| part(&format!("p{i}"), dir.path(), from_ref(b), &b.schema(), &options, &|_| {}).unwrap())
         .collect();
     // Each part is one block of some 14 kB; three of them are more than half of this memory.
     let little = |tuning: &mut Tuning| tuning.buffer_bytes = 60_000;
