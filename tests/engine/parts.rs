@@ -335,7 +335,8 @@ fn another_build_than_the_interrupted_one_is_refused() {
 fn what_an_interrupted_build_left_goes_in_many_ways() {
     let left = |scratch: &Scratch| scratch.path().join("m/resume").exists();
     let old = Retention::newest(1).max_age(Duration::ZERO);
-    let ways: [(&str, &dyn Fn(&Store)); 4] = [
+    type Way<'a> = (&'a str, &'a dyn Fn(&Store));
+    let ways: [Way<'_>; 4] = [
         ("a build that starts again", &|store| drop(store.writer_of_parts("m", options(), None).unwrap())),
         ("a put", &|store| assert!(store.put("m", reader(&numbered(2, 0)), options()).is_ok())),
         ("gc of what is old", &|store| drop(store.gc_with("m", old).unwrap())),
