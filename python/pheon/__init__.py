@@ -44,7 +44,7 @@ from pheon._remote_map import RemoteMap
 from pheon._remote_table import RemoteTable
 from pheon._store import Store, open  # noqa: A004 - the interface
 from pheon._table import Table
-from pheon._writer import MapWriter
+from pheon._writer import MapPart, MapWriter
 from pheon._zero_copy import ColumnVerdict, ZeroCopyReport
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "LiveSnapshot",
     "LockTimeout",
     "Map",
+    "MapPart",
     "MapWriter",
     "NotFoundError",
     "Progress",

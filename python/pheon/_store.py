@@ -202,6 +202,7 @@ class Store:
         value: str = "value",
         codec: Codec | None = None,
         on_duplicate: OnDuplicate = "error",
+        resume: bool = False,
         **build: Unpack[BuildKeywords],
     ) -> MapWriter:
         """A writer that takes a map piece by piece and publishes it at the end of its ``with`` block.
@@ -209,9 +210,18 @@ class Store:
         `key` and `value` name the columns of pairs; `key` also names the key column of Arrow data. The first 65,536
         pairs, or the first Arrow data if it comes before, set the column types; a later pair that does not fit is a
         `SchemaError`. ``codec="msgpack"`` takes mixed values.
+
+        Other processes write parts of it, see `MapWriter.part`. With `resume`, a part that is finished survives
+        whatever ends this build before it is published, even a power cut: call this again with the same arguments, and
+        parts of the same names are `finished` already. Rows put into the writer itself are not kept. Without `resume`,
+        such a build starts anew, and what was kept is removed (as by `drop`, and by `gc` when it is 7 days old or older
+        than `max_age`).
+
+        Raises:
+            ValueError: with `resume`, the interrupted build had another key, value, codec or `on_duplicate`.
         """
         options = build_options(on_duplicate, **build)
-        return MapWriter(self._handle.map_writer(name, (key, value), codec, options))
+        return MapWriter(self._handle.map_writer(name, (key, value), codec, bool(resume), options))
 
     def put(
         self,
@@ -391,11 +401,13 @@ class Store:
         """Remove old versions, of one dataset or of all, and what killed writers left.
 
         The newest `keep` versions stay. If `max_age` is given (seconds or a timedelta), so do those that were still
-        current less than so long ago.
+        current less than so long ago. What an interrupted build with ``resume=True`` has finished goes when it is older
+        than `max_age`, or than 7 days.
         """
         age = check_seconds(max_age, "max_age")
         if name is not None:
             return GcReport(*self._handle.gc(name, keep, age))
+        self._handle.gc_unfinished(age)
         return {each: GcReport(*self._handle.gc(each, keep, age)) for each in self}
 
     def verify(self, name: str) -> VerifyReport:

@@ -14,6 +14,7 @@ mod locks;
 mod lookups;
 mod memory;
 mod names;
+mod parts;
 #[cfg(feature = "polars")]
 mod polars;
 mod random;

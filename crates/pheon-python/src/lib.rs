@@ -22,6 +22,7 @@ mod lossless;
 mod map;
 mod msgpack;
 mod options;
+mod part;
 mod progress;
 mod remote;
 mod sink;
@@ -52,6 +53,8 @@ mod _native {
     use super::live::{live_decode, live_encode, live_encode_key, live_is_container};
     #[pymodule_export]
     use super::map::MapHandle;
+    #[pymodule_export]
+    use super::part::PartHandle;
     #[pymodule_export]
     use super::progress::Progress;
     #[pymodule_export]

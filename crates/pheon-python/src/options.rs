@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_schema::SchemaRef;
-use pheon::{ChangeOptions, OnDuplicate, PutOptions, Retention, Store, WriteError, Writer};
+use pheon::{ChangeOptions, OnDuplicate, PartOptions, PutOptions, Retention, Store, WriteError, Writer};
 use pheon_flight::client::Put;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -73,6 +73,16 @@ impl Job {
             OnDuplicate::Last => "last",
             _ => "error",
         })
+    }
+
+    /// The same for a part, which has the rest from its writer.
+    pub(crate) fn part(&self) -> PartOptions {
+        let mut part = PartOptions::default();
+        part.memory_limit_bytes = self.options.memory_limit_bytes;
+        part.threads = self.options.threads;
+        part.progress.clone_from(&self.options.progress);
+        part.cancel.clone_from(&self.options.cancel);
+        part
     }
 
     pub(crate) fn change(&self) -> ChangeOptions {

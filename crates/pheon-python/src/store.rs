@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, RecordBatch, RecordBatchIterator, RecordBatchReader};
 use pheon::input::{self, InputOptions};
-use pheon::{Access, DatasetMemory, MemoryScope, ReadError, Store, WarmOptions, WriteError};
+use pheon::{Access, DatasetMemory, MemoryScope, ReadError, Resume, Store, WarmOptions, WriteError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -246,14 +246,15 @@ impl StoreHandle {
         self.put_reader(py, name, opened.reader, key, value, &job)
     }
 
-    /// A writer of a map.
-    #[pyo3(signature = (name, columns, codec, options))]
+    /// A writer of a map. `resume`: it takes up the parts that an interrupted one has finished.
+    #[pyo3(signature = (name, columns, codec, resume, options))]
     fn map_writer(
         &self,
         py: Python<'_>,
         name: &str,
         columns: (String, String),
         codec: Option<&str>,
+        resume: bool,
         options: BuildOptions,
     ) -> PyResult<WriterHandle> {
         self.check_name(py, name)?;
@@ -262,8 +263,14 @@ impl StoreHandle {
         if store.is_read_only() {
             return Err(write_error(py, &WriteError::ReadOnly { path: store.path().to_owned() }));
         }
-        let destination = Destination::Local(store);
-        let target = Target { destination, name: name.to_owned(), job, columns, codec: Codec::parse(codec)? };
+        let parsed = Codec::parse(codec)?;
+        let destination = if resume {
+            let facts = Resume::default().fact("codec", codec.unwrap_or("none")).fact("value", columns.1.as_str());
+            Destination::Resumed(store, facts)
+        } else {
+            Destination::Local(store)
+        };
+        let target = Target { destination, name: name.to_owned(), job, columns, codec: parsed };
         Ok(WriterHandle::new(target))
     }
 
@@ -321,6 +328,12 @@ impl StoreHandle {
         let retention = retention(keep, max_age)?;
         let report = self.write(py, |s| s.gc_with(name, retention))?;
         Ok((report.versions_removed, report.segments_removed, report.leftovers_removed, report.bytes_freed))
+    }
+
+    /// Removes what first builds left that never finished.
+    fn gc_unfinished(&self, py: Python<'_>, max_age: Option<f64>) -> PyResult<()> {
+        let retention = retention(1, max_age)?;
+        self.write(py, |s| s.gc_unfinished(retention))
     }
 
     fn compact(&self, py: Python<'_>, name: &str, options: BuildOptions) -> PyResult<u64> {

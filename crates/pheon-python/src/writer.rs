@@ -2,11 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use pheon::Unfinished;
 use pyo3::prelude::*;
 use pyo3_arrow::input::AnyRecordBatch;
 
 use crate::errors::ClosedError;
 use crate::ingest::{PairWriter, PushError, Source, Target};
+use crate::part::PartHandle;
 use crate::store::select;
 use crate::table::TableHandle;
 
@@ -22,6 +24,13 @@ impl WriterHandle {
     pub(crate) fn new(target: Target) -> Self {
         let key = target.columns.0.clone();
         Self { writer: Mutex::new(Some(PairWriter::new(target))), key }
+    }
+
+    /// One whose destination is open already.
+    pub(crate) fn open(py: Python<'_>, target: Target) -> PyResult<Self> {
+        let handle = Self::new(target);
+        handle.with(|writer| writer.open(py))?;
+        Ok(handle)
     }
 
     fn take(&self) -> PyResult<PairWriter> {
@@ -69,10 +78,25 @@ impl WriterHandle {
         self.with(|w| w.write_arrow(py, reader, &schema))
     }
 
-    /// Publishes; the version.
-    fn commit(&self, py: Python<'_>) -> PyResult<u64> {
+    /// Hands out a part for another process.
+    fn part(&self, py: Python<'_>, name: Option<&str>) -> PyResult<PartHandle> {
+        self.with(|w| {
+            let (part, target) = w.part(py, name)?;
+            Ok(PartHandle::new(part, target.columns.clone(), target.codec))
+        })
+    }
+
+    /// Fails if a part that was handed out is not finished; the writer stays usable.
+    fn check_parts(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(|w| w.check_parts(py))
+    }
+
+    /// Publishes; the version. Of a part: finishes it; how many rows it has. `skip_unfinished`: parts that were handed
+    /// out and never finished are left out instead of being an error.
+    fn commit(&self, py: Python<'_>, skip_unfinished: bool) -> PyResult<u64> {
         let mut writer = self.take()?;
-        let done = writer.commit(py).map_err(PushError::into_exception);
+        let unfinished = if skip_unfinished { Unfinished::Skip } else { Unfinished::Error };
+        let done = writer.commit(py, unfinished).map_err(PushError::into_exception);
         if done.is_err() {
             writer.abort(py);
         }

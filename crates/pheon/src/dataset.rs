@@ -14,6 +14,8 @@ use crate::version::Version;
 
 /// The writers' lock file of a dataset.
 pub(crate) const LOCK_NAME: &str = "LOCK";
+/// What a build that can be resumed has finished.
+pub(crate) const RESUME_NAME: &str = "resume";
 /// Names of work in progress begin with this.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// Names of segments begin with this.

@@ -135,8 +135,21 @@ pub enum WriteError {
         dataset: String,
         /// The key, printed.
         key: String,
-        /// Rows of the input, counted from 0 in the order in which they were written.
+        /// Rows of the input, counted from 0 in the order in which they were written: of the writer's own rows, or of
+        /// those of the part that has them.
         rows: (u64, u64),
+        /// The parts that the rows are in; `None`: the writer's own rows.
+        parts: (Option<String>, Option<String>),
+    },
+    /// A part of a build is not in the state that the call needs: not finished, finished already, being written by
+    /// another process, or its build is gone.
+    Part {
+        /// The dataset's name.
+        dataset: String,
+        /// The part's name.
+        part: String,
+        /// Its state, and what to do.
+        problem: String,
     },
     /// A key that is appended is in the dataset already, where keys are unique.
     KeyExists {
@@ -212,11 +225,24 @@ impl std::fmt::Display for WriteError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Read(e) => e.fmt(f),
-            Self::DuplicateKey { dataset, key, rows } => write!(
+            Self::DuplicateKey { dataset, key, rows, parts: (None, None) } => write!(
                 f,
                 "{dataset:?}: key {key} occurs in input rows {} and {}; remove one or choose on_duplicate=\"first\" or \"last\"",
                 rows.0, rows.1
             ),
+            Self::DuplicateKey { dataset, key, rows, parts } => {
+                let place = |row: u64, part: &Option<String>| match part {
+                    Some(name) => format!("row {row} of part {name:?}"),
+                    None => format!("row {row} of the writer's own rows"),
+                };
+                write!(
+                    f,
+                    "{dataset:?}: key {key} occurs in {} and in {}; remove one or choose on_duplicate=\"first\" or \"last\"",
+                    place(rows.0, &parts.0),
+                    place(rows.1, &parts.1)
+                )
+            }
+            Self::Part { dataset, part, problem } => write!(f, "{dataset:?}: part {part:?} {problem}"),
             Self::KeyExists { dataset, key } => {
                 write!(f, "{dataset:?}: key {key} is there already; replace its row with upsert, or leave it out")
             }

@@ -70,4 +70,4 @@ pub use table_lookup::FoundRows;
 pub use value::Value;
 pub use verify::VerifyReport;
 pub use version::{Info, composite_key};
-pub use writer::{ChangeOptions, GcReport, Retention, Writer};
+pub use writer::{ChangeOptions, GcReport, Part, PartOptions, PartWriter, Resume, Retention, Unfinished, Writer};

@@ -19,7 +19,7 @@ use crate::map::Map;
 use crate::memory::{DatasetMemory, Locked, MemoryScope, WarmOptions, WarmReport};
 use crate::table::Table;
 use crate::verify::VerifyReport;
-use crate::writer::{self, Change, ChangeOptions, Exclusive, GcReport, Retention, Writer, publish_document};
+use crate::writer::{self, Change, ChangeOptions, Exclusive, GcReport, Resume, Retention, Writer, publish_document};
 
 const MARKER_NAME: &str = "pheon.json";
 const MARKER_BYTES_MAX: u64 = 64 << 10;
@@ -217,6 +217,56 @@ impl Store {
         Writer::new(&self.dataset(name)?, schema, options)
     }
 
+    /// Starts a new version that other processes help to write: see [`Writer::part`]. The columns are those of the first
+    /// rows. Holds the dataset's writers' lock until the writer is gone; writers of parts do not take it.
+    ///
+    /// With `resume`, parts that are finished stay until a commit, whatever becomes of this writer and its process, and
+    /// those that an earlier such writer has left are finished already ([`Part::finished_rows`](crate::Part)). They go
+    /// with the next new version of the dataset, with [`Store::gc`] when they are old, and with
+    /// [`Store::drop_dataset`]. Rows that were written to the earlier writer itself must be written again.
+    ///
+    /// # Errors
+    /// [`WriteError::Options`] if the interrupted build had other options or facts.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+    /// use pheon::{OnDuplicate, Part, PartOptions, PutOptions, Store, Value};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Store::open(dir.path().join("store"))?;
+    /// let squares = |range: std::ops::Range<i64>| {
+    ///     let n: ArrayRef = Arc::new(Int64Array::from_iter_values(range.clone()));
+    ///     let square: ArrayRef = Arc::new(Int64Array::from_iter_values(range.map(|n| n * n)));
+    ///     RecordBatch::try_from_iter([("n", n), ("square", square)])
+    /// };
+    /// let mut writer = store.writer_of_parts("squares", PutOptions::map("n").on_duplicate(OnDuplicate::Last), None)?;
+    /// let parts = [writer.part(None)?.to_text()?, writer.part(None)?.to_text()?];
+    ///
+    /// for (text, range) in parts.iter().zip([0..500, 400..900]) {
+    ///     // In any process:
+    ///     let mut part = Part::from_text(text)?.writer(PartOptions::default())?;
+    ///     part.write(&squares(range)?)?;
+    ///     part.finish()?;
+    /// }
+    /// writer.commit()?;
+    /// let map = store.map("squares")?;
+    /// assert_eq!(map.len(), 900);
+    /// assert!(matches!(map.get(401)?, Some(Value::Int(160_801))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn writer_of_parts(
+        &self,
+        name: &str,
+        options: PutOptions,
+        resume: Option<Resume>,
+    ) -> Result<Writer, WriteError> {
+        self.check_writable()?;
+        Writer::of_parts(&self.dataset(name)?, options, resume.as_ref())
+    }
+
     /// All published versions of a dataset, ascending.
     pub fn versions(&self, name: &str) -> Result<Vec<VersionInfo>, ReadError> {
         self.dataset(name)?.versions()
@@ -290,7 +340,7 @@ impl Store {
     }
 
     /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets
-    /// whose first build never finished.
+    /// whose first build never finished. What a build that can be resumed has finished goes when it is 7 days old.
     pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
         self.gc_with(name, Retention::newest(keep))
     }
@@ -301,9 +351,16 @@ impl Store {
         let report = exclusive.collect(retention)?;
         exclusive.remove_if_empty();
         drop(exclusive);
-        self.remove_graves()?;
-        self.remove_unfinished()?;
+        self.gc_unfinished(retention)?;
         Ok(report)
+    }
+
+    /// What [`Store::gc_with`] does beside its dataset: removes what first builds left that never finished, unless one is
+    /// under way or can be resumed and is younger than `retention` says.
+    pub fn gc_unfinished(&self, retention: Retention) -> Result<(), WriteError> {
+        self.check_writable()?;
+        self.remove_graves()?;
+        self.remove_unfinished(retention)
     }
 
     /// Merges a dataset's segments into one without hidden rows; returns the number of the version that has it, which is
@@ -377,13 +434,14 @@ impl Store {
     }
 
     /// Clears the folders of datasets whose first writer was killed. One that is being written is left alone.
-    fn remove_unfinished(&self) -> Result<(), WriteError> {
+    fn remove_unfinished(&self, retention: Retention) -> Result<(), WriteError> {
         let entries = self.fs.read_dir(&self.path).map_err(|e| WriteError::io("list", self.path.as_ref(), e))?;
         for entry in entries.iter().filter(|e| e.is_dir && is_name(&e.name)) {
             let dataset = self.dataset(&entry.name)?;
             if dataset.version_numbers()?.is_empty()
                 && let Ok(exclusive) = Exclusive::acquire(&dataset, false, Some(Duration::ZERO), &|| false)
             {
+                exclusive.remove_old_resumable(retention)?;
                 exclusive.remove_if_empty();
             }
         }

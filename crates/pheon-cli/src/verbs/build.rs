@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use pheon::input::{self, Format, InputOptions};
-use pheon::{ChangeOptions, OnDuplicate, PutOptions, Store};
+use pheon::input::{self, Format, Input, InputOptions};
+use pheon::{ChangeOptions, OnDuplicate, PartOptions, PutOptions, Resume, Store, WriteError};
 use pheon_os::interrupt;
 use serde_json::json;
 
@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// Like --append, but rows that are there with a key of the files are replaced.
     #[arg(long)]
     upsert: bool,
+    /// Keep what each file became: if this is interrupted, the same command goes on with the files that are left. A file
+    /// that was changed since is read again.
+    #[arg(long, conflicts_with_all = ["append", "upsert"])]
+    resume: bool,
     /// What to do when a key occurs again in the files. Default: error; with --upsert: last.
     #[arg(long, value_enum, conflicts_with = "table")]
     on_duplicate: Option<Duplicate>,
@@ -142,14 +146,18 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::Usage("a map has one key column; choose one, or build a --table".into()));
     }
     let start = Instant::now();
-    let files = input::open_all(&args.files, &input_options(args))?;
+    let input = input_options(args);
+    // Files are looked at before anything is written.
+    let source = match args.resume {
+        true => Source::Each(files_of(args, &input)?),
+        false => Source::All(input::open_all(&args.files, &input)?),
+    };
 
     // From here on Ctrl-C stops the build in good order; before, nothing has been written. Another thread of a host
     // program may have taken Ctrl-C over already; then the host decides.
     let guard = interrupt::Guard::install().ok();
     let bar = (!args.quiet).then(Bar::on_terminal).flatten();
     let mut options = put_options(args);
-    options.expected_rows = files.rows_estimate;
     if guard.is_some() {
         options = options.cancel(interrupt::interrupted);
     }
@@ -158,12 +166,21 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
 
     let store = if args.append || args.upsert { write_store(&args.store)? } else { Store::open(&args.store)? };
-    let mut change = ChangeOptions::default();
-    change.build = options;
-    let result = match (args.append, args.upsert) {
-        (true, _) => store.append(&args.name, files.reader, change),
-        (_, true) => store.upsert(&args.name, files.reader, change),
-        _ => store.put(&args.name, files.reader, change.build),
+    let result = match source {
+        Source::Each(files) => {
+            let resume = Resume::default().fact("the reading of files", format!("{input:?}"));
+            build_each(&store, args, files, options, resume)
+        }
+        Source::All(files) => {
+            options.expected_rows = files.rows_estimate;
+            let mut change = ChangeOptions::default();
+            change.build = options;
+            match (args.append, args.upsert) {
+                (true, _) => store.append(&args.name, files.reader, change),
+                (_, true) => store.upsert(&args.name, files.reader, change),
+                _ => store.put(&args.name, files.reader, change.build),
+            }
+        }
     };
     if let Some(bar) = bar {
         bar.clear();
@@ -190,6 +207,60 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         write_json(out, &result)?;
     }
     Ok(())
+}
+
+/// What is built of.
+enum Source {
+    /// All files as one stream.
+    All(Input),
+    /// Each file as a part that is kept, with the part's name.
+    Each(Vec<(String, Input)>),
+}
+
+/// The files, each with the name of its part: one that was changed since is another.
+fn files_of(args: &Args, options: &InputOptions) -> Result<Vec<(String, Input)>, Failure> {
+    let inputs = input::open_each(&args.files, options)?;
+    let mut named: Vec<(String, Input)> = Vec::with_capacity(inputs.len());
+    for (path, input) in args.files.iter().zip(inputs) {
+        let identity = input::identity(path)?;
+        let again = named.iter().filter(|(name, _)| name.starts_with(&identity)).count();
+        let name = if again == 0 { identity } else { format!("{identity}, again {again}") };
+        named.push((name, input));
+    }
+    Ok(named)
+}
+
+/// Builds of files one after the other; those that an interrupted build has finished are not read again.
+fn build_each(
+    store: &Store,
+    args: &Args,
+    files: Vec<(String, Input)>,
+    options: PutOptions,
+    resume: Resume,
+) -> Result<u64, WriteError> {
+    let (progress, cancel) = (options.progress.clone(), options.cancel.clone());
+    let mut writer = store.writer_of_parts(&args.name, options, Some(resume))?;
+    let count = files.len();
+    for (number, (name, file)) in files.into_iter().enumerate() {
+        let part = writer.part(Some(&name))?;
+        if let Some(rows) = part.finished_rows()? {
+            if !args.quiet {
+                let number = number + 1;
+                say(&format!("file {number} of {count} was finished before: {name}, {} rows", show_count(rows)));
+            }
+            continue;
+        }
+        let mut options = PartOptions::default().alone();
+        options.progress.clone_from(&progress);
+        options.cancel.clone_from(&cancel);
+        options.expected_rows = file.rows_estimate;
+        let mut rows = part.writer(options)?;
+        for batch in file.reader {
+            rows.write(&batch.map_err(input::write_error)?)?;
+        }
+        rows.finish()?;
+    }
+    writer.commit()
 }
 
 fn input_options(args: &Args) -> InputOptions {

@@ -38,6 +38,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let report = store.gc_with(&name, retention)?;
         reports.push((name, report));
     }
+    // Where no dataset has a version yet, nothing else does.
+    store.gc_unfinished(retention)?;
     if args.json {
         let all: Vec<_> = reports
             .iter()

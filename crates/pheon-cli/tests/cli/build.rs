@@ -35,6 +35,50 @@ fn duplicates() {
 }
 
 #[test]
+fn an_interrupted_build_goes_on_with_the_files_that_are_left() {
+    let world = World::new();
+    let store = world.store();
+    let rows = |of: &str| (0..500).map(|i| format!("{of}{i},{i}\n")).collect::<String>();
+    let a = world.file("a.csv", format!("k,v\n{}", rows("a")));
+    let b = world.file("b.csv", format!("k,v\n{}b,oops\n", rows("b")));
+    let args = ["build", &store, "t", &a, &b, "--key", "k", "--infer-rows", "10", "--resume"];
+    world.fails(args, 1, &["b.csv", "line 502", "oops"]);
+    world.fails(["info", &store, "t"], 1, &["\"t\""]);
+    let other = [&args[..], &["--no-quotes"]].concat();
+    world.fails(other, 2, &["interrupted build had", "the reading of files", "without resume"]);
+    world.fails([&args[..], &["--on-duplicate", "last"]].concat(), 2, &["interrupted build had", "on_duplicate"]);
+
+    world.file("b.csv", format!("k,v\n{}", rows("b")));
+    let again = world.run(args);
+    assert_eq!(again.code, 0, "{again:?}");
+    let said: Vec<_> = again.err.lines().collect();
+    assert!(said[0].starts_with("file 1 of 2 was finished before: ") && said[0].contains("a.csv"), "{said:?}");
+    assert!(said.len() == 2 && said[1].starts_with("t: version 1, 1,000 rows"), "{said:?}");
+    assert_eq!(world.ok(["get", &store, "t", "a7", "b499"]), "a7\t7\nb499\t499\n");
+    world.ok(["verify", &store, "t"]);
+    // It is done: the next build of the kind reads everything.
+    assert_eq!(world.run(args).err.lines().count(), 1);
+}
+
+#[test]
+fn a_file_that_was_changed_is_read_again_and_order_is_that_of_the_arguments() {
+    let world = World::new();
+    let store = world.store();
+    let a = world.file("a.csv", "v\n1\n2\n");
+    let b = world.file("b.csv", "v\n3\noops\n");
+    let build = |files: &[&str], more: &[&str]| {
+        world.run([&["build", &store, "t", "--table", "--infer-rows", "1", "--resume"], files, more].concat())
+    };
+    assert_eq!(build(&[&a, &b], &[]).code, 1);
+    world.file("a.csv", "v\n10\n20\n30\n");
+    world.file("b.csv", "v\n3\n");
+    let run = build(&[&b, &a, &b], &["--quiet"]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert_eq!(world.ok(["scan", &store, "t", "--format", "csv"]), "v\n3\n10\n20\n30\n3\n");
+    world.fails(["build", &store, "t", &a, "--append", "--resume"], 2, &["--append"]);
+}
+
+#[test]
 fn null_keys_and_missing_columns() {
     let world = World::new();
     let file = world.file("t.csv", "k,v\na,1\n,2\n");

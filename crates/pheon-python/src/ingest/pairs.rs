@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
-use pheon::WriteError;
+use pheon::{Part, Unfinished, WriteError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -44,6 +44,15 @@ impl Codec {
             Some(other) => {
                 Err(PyValueError::new_err(format!("codec is {other:?}; expected None, \"msgpack\" or \"pickle\"")))
             }
+        }
+    }
+
+    /// What [`Codec::parse`] reads.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Msgpack => Some("msgpack"),
+            Self::Pickle => Some("pickle"),
         }
     }
 
@@ -106,19 +115,49 @@ struct Columns {
     bytes: usize,
 }
 
-/// Takes pairs and Arrow data and publishes them as one version.
+/// Takes pairs and Arrow data and publishes them as one version, or finishes them as a part of one.
 pub(crate) struct PairWriter {
     target: Target,
     pending: Vec<(Py<PyAny>, Py<PyAny>)>,
     columns: Option<Columns>,
-    writer: Option<(Sink, SchemaRef)>,
+    sink: Option<Sink>,
+    /// What batches are brought into: the columns of the first one, or those that a part was handed out with.
+    schema: Option<SchemaRef>,
     rows: u64,
     failed: bool,
 }
 
 impl PairWriter {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target, pending: Vec::new(), columns: None, writer: None, rows: 0, failed: false }
+        Self { target, pending: Vec::new(), columns: None, sink: None, schema: None, rows: 0, failed: false }
+    }
+
+    /// Opens the destination before rows come: a part is one process's from then on.
+    pub(crate) fn open(&mut self, py: Python<'_>) -> PyResult<()> {
+        if self.sink.is_none() {
+            let Target { destination, name, job, .. } = &self.target;
+            let sink = destination.open(py, name, job)?;
+            self.schema = sink.schema(py)?;
+            self.sink = Some(sink);
+        }
+        Ok(())
+    }
+
+    /// Hands out a part. Once rows have set the columns, it has these.
+    pub(crate) fn part(&mut self, py: Python<'_>, name: Option<&str>) -> PyResult<(Part, &Target)> {
+        self.check_usable()?;
+        if self.columns.as_ref().is_some_and(|c| c.rows > 0) {
+            self.flush(py).inspect_err(|_| self.failed = true)?;
+        }
+        self.open(py)?;
+        let Target { name: dataset, job, .. } = &self.target;
+        let Some(sink) = &mut self.sink else { return Err(PyRuntimeError::new_err("no writer was opened")) };
+        Ok((sink.part(py, job, dataset, name)?, &self.target))
+    }
+
+    /// Fails if a part that was handed out is not finished.
+    pub(crate) fn check_parts(&self, py: Python<'_>) -> PyResult<()> {
+        self.sink.as_ref().map_or(Ok(()), |sink| sink.check_parts(py))
     }
 
     /// Pairs and rows taken so far.
@@ -177,8 +216,8 @@ impl PairWriter {
         let pending = std::mem::take(&mut self.pending);
         let first_row = end_row - pending.len() as u64;
         if self.columns.is_none() {
-            let kinds = match &self.writer {
-                Some((_, schema)) => {
+            let kinds = match &self.schema {
+                Some(schema) => {
                     let (kinds, value) = self.kinds_of_schema(schema)?;
                     self.target.columns.1 = value;
                     kinds
@@ -281,41 +320,49 @@ impl PairWriter {
     }
 
     fn open_writer(&mut self, py: Python<'_>, schema: &SchemaRef) -> PyResult<()> {
-        if self.writer.is_none() {
+        if self.sink.is_none() {
             let Target { destination, name, job, .. } = &self.target;
-            let writer = destination.writer(py, name, job, schema)?;
-            self.writer = Some((writer, schema.clone()));
+            self.sink = Some(destination.writer(py, name, job, schema)?);
         }
+        self.schema.get_or_insert_with(|| schema.clone());
         Ok(())
     }
 
     fn write_batch(&mut self, py: Python<'_>, batch: &RecordBatch) -> PyResult<()> {
         self.open_writer(py, batch.schema_ref())?;
-        let Some((writer, schema)) = &mut self.writer else { return Ok(()) };
+        let (Some(sink), Some(schema)) = (&mut self.sink, &self.schema) else { return Ok(()) };
         let batch = conform(batch, schema)?;
-        writer.write(py, &self.target.job, &batch)
+        sink.write(py, &self.target.job, &batch)
     }
 
     /// Publishes everything taken; the new version's number. After an error only [`PairWriter::abort`] is of use.
-    pub(crate) fn commit(&mut self, py: Python<'_>) -> Result<u64, PushError> {
+    pub(crate) fn commit(&mut self, py: Python<'_>, unfinished: Unfinished) -> Result<u64, PushError> {
         self.check_usable()?;
-        if self.columns.is_none() && (self.writer.is_none() || !self.pending.is_empty()) {
+        if self.columns.is_none()
+            && self.schema.is_none()
+            && let Some(sink) = &self.sink
+        {
+            // The writer's own few pairs have not set the columns: those of its parts count, unless these know no type yet.
+            let is_known = |s: &SchemaRef| s.fields().iter().all(|f| *f.data_type() != arrow_schema::DataType::Null);
+            self.schema = sink.schema(py)?.filter(|s| self.pending.is_empty() || is_known(s));
+        }
+        if self.columns.is_none() && (self.schema.is_none() || !self.pending.is_empty()) {
             self.settle(py, self.rows)?;
         }
-        if self.columns.as_ref().is_some_and(|c| c.rows > 0) || self.writer.is_none() {
+        if self.columns.as_ref().is_some_and(|c| c.rows > 0) || self.schema.is_none() {
             self.flush(py)?;
         }
-        let Some((writer, _)) = self.writer.take() else {
+        let Some(sink) = self.sink.take() else {
             return Err(PushError::Raised(PyRuntimeError::new_err("nothing to commit")));
         };
         py.check_signals()?;
-        Ok(writer.commit(py, &self.target.job)?)
+        Ok(sink.commit(py, &self.target.job, unfinished)?)
     }
 
     /// Gives up: removes what was written; the store is as it was.
     pub(crate) fn abort(mut self, py: Python<'_>) {
-        let writer = self.writer.take();
-        py.detach(|| drop(writer));
+        let sink = self.sink.take();
+        py.detach(|| drop(sink));
     }
 }
 
@@ -478,7 +525,7 @@ impl<'py> Source<'py> {
 pub(crate) fn put_pairs(py: Python<'_>, target: &Target, source: &Source<'_>) -> PyResult<u64> {
     let mut writer = PairWriter::new(target.clone());
     let taken = source.each(|key, value| writer.push(py, key, value));
-    match taken.and_then(|()| writer.commit(py)) {
+    match taken.and_then(|()| writer.commit(py, Unfinished::Error)) {
         Ok(version) => return Ok(version),
         Err(PushError::Mismatch { .. }) if !matches!(source, Source::Once(_)) => {}
         Err(e) => {
@@ -502,7 +549,7 @@ pub(crate) fn put_pairs(py: Python<'_>, target: &Target, source: &Source<'_>) ->
     let mut writer = PairWriter::new(target.clone());
     writer.begin(target.codec.kinds(&scans)?);
     let taken = source.each(|key, value| writer.push(py, key, value));
-    match taken.and_then(|()| writer.commit(py)) {
+    match taken.and_then(|()| writer.commit(py, Unfinished::Error)) {
         Ok(version) => Ok(version),
         Err(e) => {
             writer.abort(py);

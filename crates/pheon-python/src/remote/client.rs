@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema};
+use pheon::Unfinished;
 use pheon::input::{self, InputOptions};
 use pheon_flight::client::blocking::Answer;
 use pheon_flight::client::{ClientError, ClientOptions, Put, Scan, StoreFacts};
@@ -102,7 +103,7 @@ impl RemoteClient {
             sink.write(py, job, &batch)?;
         }
         py.check_signals()?;
-        sink.commit(py, job)
+        sink.commit(py, job, Unfinished::Error)
     }
 
     /// Fails early for names that cannot be a dataset's.
@@ -264,15 +265,20 @@ impl RemoteClient {
     }
 
     /// A writer of a map.
-    #[pyo3(signature = (name, columns, codec, options))]
+    #[pyo3(signature = (name, columns, codec, resume, options))]
     fn map_writer(
         &self,
         py: Python<'_>,
         name: &str,
         columns: (String, String),
         codec: Option<&str>,
+        resume: bool,
         options: BuildOptions,
     ) -> PyResult<WriterHandle> {
+        if resume {
+            let problem = "resume takes up parts, which are written on the store's own host; open the store there";
+            return Err(PyValueError::new_err(format!("{name:?}: {problem}")));
+        }
         let target = self.target(name, columns, codec, None, options)?;
         self.check_name(py, name)?;
         Ok(WriterHandle::new(target))

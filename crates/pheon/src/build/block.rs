@@ -1,8 +1,9 @@
 //! Rows in shape (see `normalise`), and upper bounds of what they need in a file.
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, new_null_array};
 use arrow_schema::{DataType, UnionMode};
+use serde::{Deserialize, Serialize};
 
 /// A number of rows, one array a column.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ impl Block {
 
 /// Upper bounds for one array or column: what its parts cannot exceed when its rows are put in any order, some perhaps
 /// left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bounds {
     /// Rows.
     pub(crate) rows: u64,
@@ -120,6 +121,20 @@ impl Bounds {
         for (child, other) in self.children.iter_mut().zip(&other.children) {
             child.add_scaled(other, times);
         }
+    }
+
+    /// Adds `rows` rows that are null.
+    pub(crate) fn add_nulls(&mut self, shape: &DataType, rows: u64) {
+        let mut one = Self::new(shape);
+        one.add_below(&new_null_array(shape, 1), true);
+        self.add_scaled(&one, rows);
+        self.nulls |= rows > 0;
+    }
+
+    /// Whether these are bounds of columns of this shape: bounds read from a file may not be.
+    pub(crate) fn fits(&self, shape: &DataType) -> bool {
+        let shapes = child_shapes(shape);
+        self.children.len() == shapes.len() && self.children.iter().zip(shapes).all(|(child, shape)| child.fits(shape))
     }
 
     /// Adds another block's bounds.

@@ -155,7 +155,7 @@ impl Buffered {
                     let number = |p: Place| self.first_rows[block_of(p)] + row_of(p) as u64;
                     let key = key.text(cells[block_of(first)].key(row_of(first)));
                     let rows = (number(first), number(second));
-                    return Err(WriteError::DuplicateKey { dataset: String::new(), key, rows });
+                    return Err(WriteError::DuplicateKey { dataset: String::new(), key, rows, parts: (None, None) });
                 }
                 Some(order)
             }),

@@ -84,10 +84,15 @@ impl Unifier {
         self.bytes
     }
 
+    /// The type of its values, in shape.
+    pub(crate) fn values_shape(&self) -> DataType {
+        shape_of(&self.value_type)
+    }
+
     /// The whole dictionary, in shape.
     pub(crate) fn values(&self) -> Result<ArrayRef, ArrowError> {
         match self.pieces.as_slice() {
-            [] => Ok(new_empty_array(&shape_of(&self.value_type))),
+            [] => Ok(new_empty_array(&self.values_shape())),
             [one] => Ok(one.clone()),
             many => concat(&many.iter().map(AsRef::as_ref).collect::<Vec<_>>()),
         }
@@ -119,7 +124,11 @@ impl Unifier {
     /// The number here of each value of a batch's dictionary.
     fn learn(&mut self, values: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
         debug_assert_eq!(stored_type(values.data_type()).as_ref(), Ok(&self.value_type));
-        let shape = to_shape(values, &mut Dictionaries::new(&mut []))?;
+        self.learn_shape(&to_shape(values, &mut Dictionaries::new(&mut []))?)
+    }
+
+    /// The number here of each value of another dictionary of this type, in shape.
+    pub(crate) fn learn_shape(&mut self, shape: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
         let mut map = Vec::with_capacity(shape.len());
         let mut fresh = Vec::new();
         let first = u32::try_from(self.len).map_err(|_| too_many())?;
@@ -129,10 +138,10 @@ impl Unifier {
                 let known = self.null_at;
                 self.null_at.get_or_insert(next);
                 known
-            } else if let Some(bytes) = single_bytes(&shape, row) {
+            } else if let Some(bytes) = single_bytes(shape, row) {
                 let pieces = &self.pieces;
                 let same = |&at: &u32| {
-                    let here = at.checked_sub(first).map(|i| (&shape, fresh[i as usize]));
+                    let here = at.checked_sub(first).map(|i| (shape, fresh[i as usize]));
                     let (array, row) = here.or_else(|| locate(pieces, at as usize))?;
                     Some(single_bytes(array, row) == Some(bytes))
                 };
@@ -162,6 +171,24 @@ impl Unifier {
         }
         Ok(map)
     }
+}
+
+/// Indices in shape into one dictionary as indices into another; `map` has the number there of each value here.
+///
+/// An index beyond `map` can only be in a slot that no row refers to, since all others were checked when they were
+/// taken in: it becomes 0.
+pub(crate) fn reindex(shape: &ArrayRef, key_type: &DataType, map: &[u32]) -> Result<ArrayRef, ArrowError> {
+    let typed = make_array(shape.to_data().into_builder().data_type(key_type.clone()).build()?);
+    macro_rules! remap {
+        ($($variant:ident => $native:ident),*) => {
+            match key_type {
+                $(DataType::$variant => remap_or::<arrow_array::types::$native>(&typed, map, key_type, Some(0)),)*
+                other => Err(ArrowError::SchemaError(format!("{other} cannot index a dictionary"))),
+            }
+        };
+    }
+    remap!(Int8 => Int8Type, Int16 => Int16Type, Int32 => Int32Type, Int64 => Int64Type,
+           UInt8 => UInt8Type, UInt16 => UInt16Type, UInt32 => UInt32Type, UInt64 => UInt64Type)
 }
 
 fn too_many() -> ArrowError {
@@ -202,10 +229,20 @@ fn remap<K: ArrowDictionaryKeyType>(
     map: &[u32],
     key_type: &DataType,
 ) -> Result<ArrayRef, ArrowError> {
+    remap_or::<K>(keys, map, key_type, None)
+}
+
+/// `beyond`: what an index beyond `map` becomes; `None`: it is an error.
+fn remap_or<K: ArrowDictionaryKeyType>(
+    keys: &dyn Array,
+    map: &[u32],
+    key_type: &DataType,
+    beyond: Option<u32>,
+) -> Result<ArrayRef, ArrowError> {
     use arrow_buffer::ArrowNativeType;
     let keys = keys.as_primitive::<K>();
     let unified: PrimitiveArray<K> = keys.try_unary(|key| {
-        let at = map.get(key.as_usize()).ok_or_else(|| {
+        let at = map.get(key.as_usize()).or(beyond.as_ref()).ok_or_else(|| {
             ArrowError::InvalidArgumentError(format!("index {key:?} is beyond a dictionary of {} values", map.len()))
         })?;
         K::Native::from_usize(*at as usize).filter(|k| k.as_usize() == *at as usize).ok_or_else(|| {

@@ -220,7 +220,12 @@ impl<'a, C: Cells> Pending<'a, C> {
     fn duplicate(&self, first: Place, second: Place) -> WriteError {
         let number = |at: Place| input_row(&self.blocks[block_of(at)], row_of(at));
         let key = self.key.text(self.cells[block_of(first)].key(row_of(first)));
-        WriteError::DuplicateKey { dataset: String::new(), key, rows: (number(first), number(second)) }
+        WriteError::DuplicateKey {
+            dataset: String::new(),
+            key,
+            rows: (number(first), number(second)),
+            parts: (None, None),
+        }
     }
 
     /// The cursor has another block from now on.

@@ -5,6 +5,9 @@
 //! finish:  buffered rows, sorted -> chunks  \
 //!          or: runs, merged      -> chunks   > gather, hash (threads) -> columns of data.arrow, index builder (in order)
 //! ```
+//!
+//! Or the runs themselves come out, of [`SegmentBuilder::finish_part`]: another builder takes them in
+//! ([`SegmentBuilder::attach`]) and merges them with its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use super::key::{Key, plain_values, with_plain_keys};
 use super::merge::{Keep, copy, merge};
 use super::normalise::{shape_is_free, shape_of, stored_schema, to_shape};
 use super::options::{OnDuplicate, PutOptions};
+use super::part::{FinishedPart, PartContent, write_dictionary};
 use super::pipeline::{self, Hashing, Ready, Send, prepare};
 use super::progress::{Monitor, Phase};
 use super::run::{Run, spill_schema};
@@ -56,6 +60,10 @@ pub(crate) struct SegmentBuilder {
     bounds: Vec<Bounds>,
     runs: Vec<Run>,
     runs_made: u64,
+    /// Parts that were taken in: the number of the first row of each, and its name.
+    parts: Vec<(u64, String)>,
+    /// The longest block of any part's runs, in bytes.
+    part_block_bytes: u64,
 }
 
 impl SegmentBuilder {
@@ -108,6 +116,8 @@ impl SegmentBuilder {
             buffered: Buffered::new(),
             runs: Vec::new(),
             runs_made: 0,
+            parts: Vec::new(),
+            part_block_bytes: 0,
         })
     }
 
@@ -119,6 +129,21 @@ impl SegmentBuilder {
     #[cfg(test)]
     pub(super) fn runs(&self) -> usize {
         self.runs.len()
+    }
+
+    /// The stored columns.
+    pub(crate) fn stored(&self) -> &SchemaRef {
+        &self.stored
+    }
+
+    /// Makes blocks of runs at most so long, about: a build that merges many of them has one of each in memory.
+    pub(crate) fn limit_blocks(&mut self, bytes: u64) {
+        self.tuning.spill_block_bytes = self.tuning.spill_block_bytes.min(bytes.max(1));
+    }
+
+    /// The length of a run's blocks, about, in bytes.
+    pub(crate) fn block_bytes(options: &PutOptions) -> Result<u64, WriteError> {
+        Ok(Tuning::new(options.resolved_memory_bytes()?).spill_block_bytes)
     }
 
     /// Takes rows in. May sort and spill what came before.
@@ -270,31 +295,83 @@ impl SegmentBuilder {
         order.is_lt() || order.is_eq() && self.keep == Keep::All
     }
 
-    /// Merges neighbouring runs until few enough are left to be merged at once.
+    /// How many runs are merged at once.
+    fn fan_in(&self) -> usize {
+        let block_bytes = self.part_block_bytes.max(1);
+        let fitting = usize::try_from(self.tuning.buffer_bytes / block_bytes / 3).unwrap_or(usize::MAX);
+        fitting.clamp(2, self.tuning.fan_in.max(2))
+    }
+
+    /// Merges neighbouring runs until few enough are left to be merged at once; no more than it takes, the shortest first.
     fn reduce_runs(&mut self) -> Result<(), WriteError> {
-        while self.runs.len() > self.tuning.fan_in {
-            let mut merged = Vec::new();
-            let mut runs = std::mem::take(&mut self.runs).into_iter();
-            loop {
-                let group: Vec<Run> = runs.by_ref().take(self.tuning.fan_in).collect();
-                if group.len() <= 1 {
-                    merged.extend(group);
-                    break;
-                }
-                let mut target = self.new_run()?;
-                let block_rows = self.rows_of(self.tuning.spill_block_bytes);
-                let columns = self.shapes.len() + usize::from(self.keep == Keep::Error);
-                pipeline::run(
-                    self.threads,
-                    |send| self.merged(&group, block_rows, send),
-                    |chunk| prepare(chunk, columns, None),
-                    |ready| target.append(&ready.block),
-                )?;
-                merged.push(target);
-            }
-            self.runs = merged;
+        let fan_in = self.fan_in();
+        while self.runs.len() > fan_in {
+            let width = (self.runs.len() - fan_in + 1).min(fan_in);
+            let rows_of = |group: &[Run]| group.iter().map(Run::rows).sum::<u64>();
+            let from = self.runs.windows(width).enumerate().min_by_key(|(_, group)| rows_of(group));
+            let from = from.map_or(0, |(from, _)| from);
+            let mut target = self.new_run()?;
+            let block_rows = self.rows_of(self.tuning.spill_block_bytes);
+            let columns = self.shapes.len() + usize::from(self.keep == Keep::Error);
+            let group = &self.runs[from..from + width];
+            pipeline::run(
+                self.threads,
+                |send| self.merged(group, block_rows, send),
+                |chunk| prepare(chunk, columns, None),
+                |ready| target.append(&ready.block),
+            )?;
+            drop(self.runs.splice(from..from + width, [target]));
         }
         Ok(())
+    }
+
+    /// Takes in the rows of a finished part, after all that came before; no further rows can be written.
+    pub(crate) fn attach(&mut self, part: &FinishedPart) -> Result<(), WriteError> {
+        self.spill()?;
+        let content = &part.content;
+        let first_row = self.rows_in;
+        self.parts.push((first_row, part.name.clone()));
+        if content.rows == 0 {
+            return Ok(());
+        }
+        self.rows_in += content.rows;
+        if self.rows_in > ROWS_MAX && matches!(self.keep, Keep::All | Keep::Error) {
+            return Err(too_many_rows());
+        }
+        let has_key_bytes = self.key.as_ref().is_some_and(Key::has_key_bytes);
+        let numbered = (self.keep == Keep::Error).then_some(first_row as u32);
+        let (runs, bounds) = part.open(&self.fs, &self.stored, &mut self.unifiers, has_key_bytes, numbered)?;
+        for (all, own) in self.bounds.iter_mut().zip(&bounds) {
+            all.merge(own);
+        }
+        let longest = content.runs.iter().map(|run| run.longest_block_bytes()).max().unwrap_or(0);
+        self.part_block_bytes = self.part_block_bytes.max(longest);
+        self.runs.extend(runs);
+        Ok(())
+    }
+
+    /// Ends the build as a part of another: its rows as few sorted runs in `dir`, on disk if `durable`.
+    pub(crate) fn finish_part(mut self, durable: bool) -> Result<PartContent, WriteError> {
+        self.monitor.check()?;
+        self.spill()?;
+        self.reduce_runs()?;
+        self.monitor.phase(Phase::Sync, Some(self.rows_in));
+        let dictionaries = self.unifiers.iter().enumerate();
+        let dictionaries = dictionaries.map(|(i, unifier)| write_dictionary(&self.fs, &self.dir, i, unifier, durable));
+        let dictionaries = dictionaries.collect::<Result<Vec<_>, _>>()?;
+        let runs = self.runs.drain(..).map(|run| run.keep(durable)).collect::<Result<Vec<_>, _>>()?;
+        Ok(PartContent { rows: self.rows_in, schema: self.stored, bounds: self.bounds, dictionaries, runs })
+    }
+
+    /// A repeated key by the rows of the parts that have it.
+    fn placed(parts: &[(u64, String)], error: WriteError) -> WriteError {
+        let WriteError::DuplicateKey { dataset, key, rows, .. } = error else { return error };
+        let place = |row: u64| match parts.iter().rfind(|(first, _)| *first <= row) {
+            Some((first, name)) => (row - first, Some(name.clone())),
+            None => (row, None),
+        };
+        let (first, second) = (place(rows.0), place(rows.1));
+        WriteError::DuplicateKey { dataset, key, rows: (first.0, second.0), parts: (first.1, second.1) }
     }
 
     fn merged(&self, runs: &[Run], chunk_rows: usize, send: &mut Send<'_>) -> Result<(), WriteError> {
@@ -311,6 +388,11 @@ impl SegmentBuilder {
     /// Writes `data.arrow` and `index.arrow`; both are on disk and of mode 0440 when this returns, spill files are gone.
     /// The caller sets the record's `id`.
     pub(crate) fn finish(mut self) -> Result<SegmentRecord, WriteError> {
+        let parts = std::mem::take(&mut self.parts);
+        self.finish_rows().map_err(|e| Self::placed(&parts, e))
+    }
+
+    fn finish_rows(mut self) -> Result<SegmentRecord, WriteError> {
         self.monitor.check()?;
         if !self.runs.is_empty() {
             self.spill()?;

@@ -31,6 +31,7 @@ use crate::key::KeyType;
 use crate::manifest::{FileRecord, SegmentRecord};
 
 mod composite;
+mod parts;
 mod types;
 
 /// Sizes that make a few hundred rows spill into many runs that need several passes.
@@ -77,6 +78,7 @@ pub(super) fn build(batches: &[RecordBatch], options: &PutOptions, tune: &dyn Fn
         assert_eq!(names, ["data.arrow"]);
     }
     assert_eq!(record.rows, batch.num_rows() as u64);
+    parts::check_same(batches, options, tune, &record, &batch);
     Built { dir, record, batch }
 }
 
@@ -201,7 +203,7 @@ fn check_keys(keys: &ArrayRef, cuts: usize, threads: usize) {
                 let dir = tempfile::tempdir().unwrap();
                 let fs = pheon_os::fs::real();
                 let e = try_build(fs, dir.path(), whole.schema(), &pieces, &options, tune).unwrap_err();
-                let WriteError::DuplicateKey { rows: (a, b), key: printed, dataset } = e else { panic!("{e}") };
+                let WriteError::DuplicateKey { rows: (a, b), key: printed, dataset, .. } = e else { panic!("{e}") };
                 assert!(a < b && dataset.is_empty(), "{a} {b}");
                 let shape = to_shape(keys, &mut Dictionaries::new(&mut [])).unwrap();
                 with_cells!(key, C => {

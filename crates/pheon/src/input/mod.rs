@@ -32,6 +32,7 @@ mod schema;
 mod types;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +77,43 @@ pub fn open(path: &Path, options: &InputOptions) -> Result<Box<dyn RecordBatchRe
 /// # Errors
 /// As [`open`]; files that differ are an error that names file and column.
 pub fn open_all(paths: &[impl AsRef<Path>], options: &InputOptions) -> Result<Input, WriteError> {
+    let (sources, target) = look_at_all(paths, options)?;
+    let rows_estimate = sources.iter().map(|s| s.rows_estimate).sum();
+    let reader = Box::new(chain::Chain::new(sources, target, options.clone()));
+    Ok(Input { reader, rows_estimate })
+}
+
+/// Opens several files, each as a stream of its own. They agree in columns and types as those of [`open_all`] do. A file is
+/// opened again when its first batch is asked for.
+///
+/// # Errors
+/// As [`open_all`].
+pub fn open_each(paths: &[impl AsRef<Path>], options: &InputOptions) -> Result<Vec<Input>, WriteError> {
+    let (sources, target) = look_at_all(paths, options)?;
+    let one = |source: Source| {
+        let rows_estimate = source.rows_estimate;
+        let reader = Box::new(chain::Chain::new(vec![source], target.clone(), options.clone()));
+        Input { reader, rows_estimate }
+    };
+    Ok(sources.into_iter().map(one).collect())
+}
+
+/// What tells a file from another, or from itself after a change: its path without links, its length in bytes and when it
+/// was last changed, in nanoseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// [`WriteError::Input`] if the file is missing.
+pub fn identity(path: &Path) -> Result<String, WriteError> {
+    let failed = |e: std::io::Error| input(path, e.to_string());
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    let canonical = std::fs::canonicalize(path).map_err(failed)?;
+    let (seconds, nanos) = (meta.mtime(), meta.mtime_nsec());
+    let changed_ns = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Ok(format!("{} ({} bytes, changed at {changed_ns})", canonical.display(), meta.len()))
+}
+
+/// Every file after a first look, and the columns that they have in common.
+fn look_at_all(paths: &[impl AsRef<Path>], options: &InputOptions) -> Result<(Vec<Source>, SchemaRef), WriteError> {
     options.validate()?;
     if paths.is_empty() {
         return Err(WriteError::Options { problem: "no input file was given".into() });
@@ -92,9 +130,7 @@ pub fn open_all(paths: &[impl AsRef<Path>], options: &InputOptions) -> Result<In
         }
     }
     let target = schema::unify(&sources, options)?;
-    let rows_estimate = sources.iter().map(|s| s.rows_estimate).sum();
-    let reader = Box::new(chain::Chain::new(sources, target, options.clone()));
-    Ok(Input { reader, rows_estimate })
+    Ok((sources, target))
 }
 
 /// The [`WriteError`] inside an error of one of this module's readers; any other error becomes [`WriteError::Source`].

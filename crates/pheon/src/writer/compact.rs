@@ -88,7 +88,7 @@ pub(super) fn compact(
     }
     let temporary = exclusive.temporary_dir()?;
     let merged = write(exclusive, base, &range, temporary.clone(), options)
-        .and_then(|record| exclusive.adopt(&temporary, record))
+        .and_then(|record| exclusive.adopt(&temporary, record, None))
         .and_then(|record| {
             let mut segments = base.manifest.segments.clone();
             segments.splice(range, [record]);

@@ -9,14 +9,11 @@ use arrow_cast::{CastOptions, cast, cast_with_options};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use arrow_select::concat::concat;
 
-use crate::build::{has_dictionary, stored_type};
+use crate::build::{CODEC_KEY, has_dictionary, stored_type};
 use crate::error::WriteError;
 use crate::segment::Segment;
 use crate::version::Version;
 use crate::version::dictionaries::unify;
-
-/// The metadata of a field whose values a codec has encoded (docs/format.md section 3.1).
-const CODEC_KEY: &str = "pheon.codec";
 
 /// How the columns that come in become those of the dataset.
 pub(super) struct Conform {

@@ -9,7 +9,8 @@ use pheon_os::fs::FileSystem;
 use pheon_os::lock::{FileLock, LockError};
 use pheon_os::process::random_id;
 
-use crate::dataset::{Dataset, LOCK_NAME, SEGMENT_PREFIX, TEMPORARY_PREFIX, manifest_number};
+use super::parts;
+use crate::dataset::{Dataset, LOCK_NAME, RESUME_NAME, SEGMENT_PREFIX, TEMPORARY_PREFIX, manifest_number};
 use crate::error::WriteError;
 use crate::manifest::{self, Manifest, SegmentRecord};
 use crate::segment::file::segment_dir;
@@ -21,6 +22,8 @@ const FILE_MODE: u32 = 0o440;
 /// How often a writer starts again because the dataset was dropped while it waited for the lock.
 const ACQUIRE_ATTEMPTS_MAX: u32 = 16;
 const ID_RANDOM_DIGITS: usize = 16;
+/// How long the finished parts of an interrupted build stay where [`Retention::max_age`] is not given.
+const RESUMABLE_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Which versions [`crate::Store::gc`] leaves: the newest ones, and those that were current not long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,8 @@ const ID_RANDOM_DIGITS: usize = 16;
 pub struct Retention {
     /// How many of the newest versions stay, the current one among them; at least 1.
     pub keep: u64,
-    /// A version that was still current less than this long ago stays too.
+    /// A version that was still current less than this long ago stays too, and so does what an interrupted build has
+    /// finished within that time; `None`: no version, and 7 days for such a build.
     pub max_age: Option<Duration>,
 }
 
@@ -125,9 +129,18 @@ impl Exclusive {
     }
 
     /// Gives a finished temporary folder its final name, durably.
-    pub(super) fn adopt(&self, temporary: &Path, mut record: SegmentRecord) -> Result<SegmentRecord, WriteError> {
+    /// `suffix`: what its id ends with instead of random digits.
+    pub(super) fn adopt(
+        &self,
+        temporary: &Path,
+        mut record: SegmentRecord,
+        suffix: Option<&str>,
+    ) -> Result<SegmentRecord, WriteError> {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
         record.id = self.new_id()?;
+        if let Some(suffix) = suffix {
+            record.id.replace_range(record.id.len() - suffix.len().., suffix);
+        }
         let target = segment_dir(dir, &record.id);
         fs.sync_dir(temporary).map_err(|e| WriteError::io("sync the folder", temporary, e))?;
         fs.rename(temporary, &target).map_err(|e| WriteError::io("rename to", &target, e))?;
@@ -194,7 +207,11 @@ impl Exclusive {
             self.dataset.fs().unlink(&path).map_err(|e| WriteError::io("unlink", &path, e))?;
             report.versions_removed.push(number);
         }
-        let (segments, leftovers, bytes) = self.remove_unneeded(true)?;
+        let (segments, mut leftovers, mut bytes) = self.remove_unneeded(true)?;
+        if let Some(resumable) = self.remove_old_resumable(retention)? {
+            leftovers += 1;
+            bytes += resumable;
+        }
         report.segments_removed = self.cleared.0 + segments;
         report.leftovers_removed = self.cleared.1 + leftovers;
         report.bytes_freed += self.cleared.2 + bytes;
@@ -237,21 +254,68 @@ impl Exclusive {
                 continue;
             }
             bytes += self.length_of(&path);
-            let removed = if entry.is_dir { fs.remove_dir_all(&path) } else { fs.unlink(&path) };
-            removed.map_err(|e| WriteError::io("remove", &path, e))?;
+            if entry.name.ends_with(parts::PARTS_SUFFIX) {
+                // Processes that wrote for a killed writer may be at it still.
+                parts::remove_folder(fs.as_ref(), &path)?;
+            } else {
+                let removed = if entry.is_dir { fs.remove_dir_all(&path) } else { fs.unlink(&path) };
+                removed.map_err(|e| WriteError::io("remove", &path, e))?;
+            }
             *if temporary { &mut leftovers } else { &mut segments } += usize::from(temporary || entry.is_dir);
+        }
+        // A build that can be resumed and was committed, by a writer that was killed right after: the segment says so.
+        // Segments that no manifest names are gone by now.
+        let resumable = dir.join(RESUME_NAME);
+        if entries.iter().any(|e| e.is_dir && e.name == RESUME_NAME)
+            && let Some(suffix) = parts::resumable_suffix(fs.as_ref(), &resumable)
+            && entries.iter().any(|e| {
+                e.name.starts_with(SEGMENT_PREFIX)
+                    && e.name.ends_with(&suffix)
+                    && fs.metadata(&dir.join(&e.name)).is_ok()
+            })
+        {
+            bytes += self.length_of(&resumable);
+            parts::remove_folder(fs.as_ref(), &resumable)?;
+            leftovers += 1;
         }
         Ok((segments, leftovers, bytes))
     }
 
-    /// The length of a file, or of the files in a folder; 0 where it cannot be told.
+    /// Removes what an interrupted build has finished.
+    pub(super) fn discard_resumable(&self) -> Result<(), WriteError> {
+        let (fs, dir) = (self.dataset.fs(), self.dataset.dir().join(RESUME_NAME));
+        match fs.metadata(&dir) {
+            Ok(_) => parts::remove_folder(fs.as_ref(), &dir),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(WriteError::io("examine", dir, e)),
+        }
+    }
+
+    /// Removes what an interrupted build has finished longer ago than parts are kept; the bytes that this freed, if there
+    /// was such a build. One whose parts are being written stays.
+    pub(crate) fn remove_old_resumable(&self, retention: Retention) -> Result<Option<u64>, WriteError> {
+        let (fs, dir) = (self.dataset.fs(), self.dataset.dir().join(RESUME_NAME));
+        let Ok(meta) = fs.metadata(&dir) else { return Ok(None) };
+        // A part that comes or goes changes the folder.
+        let changed_ms = u64::try_from(meta.modified_unix_ns / 1_000_000).unwrap_or(0);
+        let age_max = retention.max_age.unwrap_or(RESUMABLE_AGE_DEFAULT);
+        let is_young = u128::from(now_unix_ms().saturating_sub(changed_ms)) < age_max.as_millis();
+        if is_young || parts::is_being_written(fs.as_ref(), &dir) {
+            return Ok(None);
+        }
+        let bytes = self.length_of(&dir);
+        parts::remove_folder(fs.as_ref(), &dir)?;
+        Ok(Some(bytes))
+    }
+
+    /// The length of a file, or of all files in a folder; 0 where it cannot be told.
     fn length_of(&self, path: &Path) -> u64 {
         let fs = self.dataset.fs();
         match fs.metadata(path) {
             Ok(meta) if !meta.is_dir => meta.len_bytes,
             Ok(_) => fs
                 .read_dir(path)
-                .map(|entries| entries.iter().filter(|e| !e.is_dir).map(|e| self.length_of(&path.join(&e.name))).sum())
+                .map(|entries| entries.iter().map(|e| self.length_of(&path.join(&e.name))).sum())
                 .unwrap_or(0),
             Err(_) => 0,
         }

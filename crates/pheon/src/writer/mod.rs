@@ -4,6 +4,8 @@ mod compact;
 mod conform;
 mod exclusive;
 mod hide;
+mod part_writer;
+mod parts;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,7 +17,10 @@ use arrow_schema::SchemaRef;
 use self::conform::Conform;
 pub(crate) use self::exclusive::{Exclusive, publish_document};
 pub use self::exclusive::{GcReport, Retention};
-use crate::build::{OnDuplicate, PutOptions, SegmentBuilder, has_dictionary};
+pub use self::part_writer::{PartOptions, PartWriter};
+use self::parts::Parts;
+pub use self::parts::{Part, Resume, Unfinished};
+use crate::build::{FinishedPart, OnDuplicate, PutOptions, SegmentBuilder, agreed_schema, has_dictionary};
 use crate::dataset::Dataset;
 use crate::error::WriteError;
 use crate::manifest::SegmentRecord;
@@ -83,15 +88,18 @@ struct Addition {
 }
 
 /// Writes a new version of a dataset. Nothing is visible until [`Writer::commit`]; dropped before that, it publishes nothing
-/// and leaves nothing.
+/// and leaves nothing, except the finished parts of a build that can be resumed.
 pub struct Writer {
     exclusive: Exclusive,
     temporary: PathBuf,
+    /// `None`: no columns are known yet.
     builder: Option<SegmentBuilder>,
     options: PutOptions,
     /// `None`: the rows that come in are all that the version will have.
     addition: Option<Addition>,
+    parts: Option<Parts>,
     rows: u64,
+    failed: bool,
     done: bool,
 }
 
@@ -99,7 +107,24 @@ impl Writer {
     pub(crate) fn new(dataset: &Dataset, schema: SchemaRef, options: PutOptions) -> Result<Self, WriteError> {
         check_names(&schema)?;
         let exclusive = acquire(dataset, true, &options)?;
-        Self::begin(exclusive, schema, options, None)
+        let writer = Self::begin(exclusive, Some(schema), options, None)?;
+        writer.exclusive.discard_resumable()?;
+        Ok(writer)
+    }
+
+    /// A writer whose columns are set by the first rows, its own or those of its parts.
+    pub(crate) fn of_parts(
+        dataset: &Dataset,
+        options: PutOptions,
+        resume: Option<&Resume>,
+    ) -> Result<Self, WriteError> {
+        let exclusive = acquire(dataset, true, &options)?;
+        let mut writer = Self::begin(exclusive, None, options, None)?;
+        match resume {
+            Some(resume) => writer.parts = Some(Parts::resume(&writer.exclusive, &writer.options, resume)?),
+            None => writer.exclusive.discard_resumable()?,
+        }
+        Ok(writer)
     }
 
     /// A writer of rows that are added to the newest version.
@@ -122,12 +147,12 @@ impl Writer {
         build.unique = base.manifest.unique;
         let schema = Arc::clone(base.schema());
         let addition = Addition { change, base, conform, compact: options.compact, retain: options.retain };
-        Self::begin(exclusive, schema, build, Some(addition))
+        Self::begin(exclusive, Some(schema), build, Some(addition))
     }
 
     fn begin(
         exclusive: Exclusive,
-        schema: SchemaRef,
+        schema: Option<SchemaRef>,
         options: PutOptions,
         addition: Option<Addition>,
     ) -> Result<Self, WriteError> {
@@ -138,21 +163,45 @@ impl Writer {
                 return Err(e);
             }
         };
-        let fs = Arc::clone(exclusive.dataset().fs());
-        let builder = SegmentBuilder::new(fs, temporary.clone(), schema, &options);
         // From here on `drop` cleans up.
-        let mut writer = Self { exclusive, temporary, builder: None, options, addition, rows: 0, done: false };
-        writer.builder = Some(builder?);
+        let mut writer = Self {
+            exclusive,
+            temporary,
+            builder: None,
+            options,
+            addition,
+            parts: None,
+            rows: 0,
+            failed: false,
+            done: false,
+        };
+        match schema {
+            Some(schema) => writer.builder = Some(writer.new_builder(schema)?),
+            // Options that a builder would refuse are refused now.
+            None => SegmentBuilder::block_bytes(&writer.options).and(writer.options.resolved_threads()).map(drop)?,
+        }
         Ok(writer)
     }
 
-    /// Adds rows. The batch must have the schema given at the start.
+    fn new_builder(&self, schema: SchemaRef) -> Result<SegmentBuilder, WriteError> {
+        let fs = Arc::clone(self.exclusive.dataset().fs());
+        SegmentBuilder::new(fs, self.temporary.clone(), schema, &self.options)
+    }
+
+    /// Adds rows. The batch must have the schema given at the start, or that of the first batch if none was given.
     ///
     /// # Errors
     /// After an error the writer only fails; drop it.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
-        self.exclusive.check_held()?;
-        let mut builder = self.builder.take().ok_or_else(spent)?;
+        self.check_usable()?;
+        self.failed = true;
+        let mut builder = match self.builder.take() {
+            Some(builder) => builder,
+            None => {
+                check_names(&batch.schema())?;
+                self.new_builder(batch.schema())?
+            }
+        };
         let written = match &self.addition {
             Some(addition) => addition.conform.batch(batch, self.rows).and_then(|batch| builder.write(&batch)),
             None => builder.write(batch),
@@ -160,12 +209,72 @@ impl Writer {
         written.map_err(|e| self.named(e))?;
         self.rows += batch.num_rows() as u64;
         self.builder = Some(builder);
+        self.failed = false;
         Ok(())
     }
 
-    /// Rows written so far.
+    /// Rows written so far, those of parts not counted.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Hands out a part: rows that any process may write ([`Part::writer`]) and that the commit puts behind this writer's
+    /// own rows, parts in the order in which they were handed out. A part without a `name` is called by its number, from
+    /// 1; one of a build that can be resumed needs a name.
+    ///
+    /// Rows written here before set the columns of the part. Otherwise each part has those of its first rows, and all must
+    /// agree in the types under which they are stored.
+    ///
+    /// # Errors
+    /// [`WriteError::Options`] for a name that is taken, or for a writer that adds to a version;
+    /// [`ReadError::Corrupt`](crate::ReadError::Corrupt) if an interrupted build left this part damaged.
+    pub fn part(&mut self, name: Option<&str>) -> Result<Part, WriteError> {
+        self.check_usable()?;
+        if self.addition.is_some() {
+            let problem = format!(
+                "{:?}: parts make a new version; append and upsert take the rows themselves",
+                self.exclusive.dataset().name()
+            );
+            return Err(WriteError::Options { problem });
+        }
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => none.insert(Parts::create(&self.exclusive)?),
+        };
+        let schema = self.builder.as_ref().map(|builder| Arc::clone(builder.stored()));
+        parts.hand_out(name, schema, &self.options)
+    }
+
+    /// Fails as [`Writer::commit`] would if a part that was handed out is not finished now.
+    ///
+    /// # Errors
+    /// [`WriteError::Part`]; this writer stays usable.
+    pub fn check_parts(&self) -> Result<(), WriteError> {
+        self.check_usable()?;
+        self.parts.as_ref().map_or(Ok(()), |parts| parts.finished(Unfinished::Error).map(drop))
+    }
+
+    /// The columns so far: those of rows written here, else those that the finished parts with rows agree on; `None` if
+    /// there are none.
+    ///
+    /// # Errors
+    /// [`WriteError::Schema`] if parts disagree.
+    pub fn schema(&self) -> Result<Option<SchemaRef>, WriteError> {
+        self.check_usable()?;
+        let own = self.builder.as_ref().map(SegmentBuilder::stored);
+        match &self.parts {
+            Some(parts) if own.is_none() => {
+                let mut finished = parts.finished(Unfinished::Skip)?;
+                finished.retain(|part| part.content.rows > 0);
+                agreed_schema(None, &finished)
+            }
+            _ => Ok(own.cloned()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), WriteError> {
+        self.exclusive.check_held()?;
+        if self.failed { Err(spent()) } else { Ok(()) }
     }
 
     /// Finishes the files and publishes them as the newest version; returns its number. Adding no rows publishes nothing
@@ -174,15 +283,37 @@ impl Writer {
     /// # Errors
     /// Any failure publishes nothing and leaves nothing, except that a failing sync of the folder after the version became
     /// visible is reported although it may stay.
-    pub fn commit(mut self) -> Result<u64, WriteError> {
-        self.exclusive.check_held()?;
-        let builder = self.builder.take().ok_or_else(spent)?;
+    pub fn commit(self) -> Result<u64, WriteError> {
+        self.commit_with(Unfinished::Error)
+    }
+
+    /// [`Writer::commit`] with a choice about parts that were handed out and never finished.
+    pub fn commit_with(mut self, unfinished: Unfinished) -> Result<u64, WriteError> {
+        self.check_usable()?;
+        // Held until the parts are merged and gone: none becomes finished meanwhile.
+        let mut gate = None;
+        let mut finished = Vec::new();
+        if let Some(parts) = &self.parts {
+            gate = Some(parts.close(&self.options)?);
+            finished = parts.finished(unfinished)?;
+        }
+        let own = self.builder.take();
+        let schema = agreed_schema(own.as_ref().map(SegmentBuilder::stored), &finished)?;
+        let builder = match (own, schema) {
+            (Some(own), _) => own,
+            (None, Some(schema)) => self.new_builder(schema)?,
+            (None, None) => {
+                let problem = format!("{:?}: there are no rows, and no columns", self.exclusive.dataset().name());
+                return Err(WriteError::Options { problem });
+            }
+        };
         if let Some(addition) = self.addition.as_ref().filter(|_| self.rows == 0) {
             return Ok(addition.base.manifest.version);
         }
-        let record = builder.finish().map_err(|e| self.named(e))?;
+        let record = finish(builder, &finished).map_err(|e| self.named(e))?;
         check_wanted(&self.options)?;
-        let published = self.exclusive.adopt(&self.temporary, record).and_then(|record| match &self.addition {
+        let suffix = self.parts.as_ref().and_then(Parts::segment_suffix);
+        let published = self.exclusive.adopt(&self.temporary, record, suffix).and_then(|record| match &self.addition {
             Some(addition) => self.publish_added(addition, record),
             None => {
                 let (key, unique) = (self.options.key.clone(), self.options.unique);
@@ -198,6 +329,11 @@ impl Writer {
             }
         };
         self.done = true;
+        if let Some(parts) = &self.parts {
+            // What cannot be removed now, the next writer removes: the segment's id tells that the build is over.
+            let _ = parts.remove();
+        }
+        drop(gate);
         match self.addition.take() {
             Some(addition) => Ok(tidy_up(&self.exclusive, version, addition.compact, addition.retain, &self.options)),
             None => Ok(version),
@@ -236,6 +372,12 @@ impl Writer {
     }
 }
 
+/// Merges the rows of finished parts with those that the builder has.
+fn finish(mut builder: SegmentBuilder, parts: &[FinishedPart]) -> Result<SegmentRecord, WriteError> {
+    parts.iter().try_for_each(|part| builder.attach(part))?;
+    builder.finish()
+}
+
 /// The last look: what is published cannot be stopped any more.
 fn check_wanted(options: &PutOptions) -> Result<(), WriteError> {
     if options.cancel.as_ref().is_some_and(|cancel| cancel()) { Err(WriteError::Cancelled) } else { Ok(()) }
@@ -244,8 +386,8 @@ fn check_wanted(options: &PutOptions) -> Result<(), WriteError> {
 /// Fills in the dataset's name, which the builder does not know.
 fn named(dataset: &Dataset, error: WriteError) -> WriteError {
     match error {
-        WriteError::DuplicateKey { key, rows, .. } => {
-            WriteError::DuplicateKey { dataset: dataset.name().to_owned(), key, rows }
+        WriteError::DuplicateKey { key, rows, parts, .. } => {
+            WriteError::DuplicateKey { dataset: dataset.name().to_owned(), key, rows, parts }
         }
         other => other,
     }
@@ -335,6 +477,9 @@ impl Drop for Writer {
         // The builder closes its files first. What cannot be removed now, the next writer removes.
         self.builder = None;
         let _ = self.exclusive.dataset().fs().remove_dir_all(&self.temporary);
+        if let Some(parts) = &self.parts {
+            parts.give_up();
+        }
         self.exclusive.remove_if_empty();
     }
 }

@@ -1,0 +1,96 @@
+//! Rows of a part as rows of the build that it belongs to: columns in the build's order, dictionary indices into its
+//! dictionaries, rows numbered after those that come before.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int32Type;
+use arrow_array::{Array, ArrayRef, Int32Array, make_array, new_null_array};
+use arrow_schema::{ArrowError, DataType};
+
+use super::block::Block;
+use super::dictionary::reindex;
+use super::normalise::has_dictionary;
+use crate::error::WriteError;
+
+/// How the blocks of one part become blocks of the build.
+pub(crate) struct Adapter {
+    /// The part's name, for messages.
+    pub(crate) part: String,
+    /// For each stored column of the build, where it comes from.
+    pub(crate) columns: Vec<Origin>,
+    /// How many columns the part stores; those behind them (key bytes, row numbers) follow the build's.
+    pub(crate) part_columns: usize,
+    /// How many rows come before the part's first, where rows are numbered by a last column.
+    pub(crate) first_row: Option<u32>,
+}
+
+/// Where a column of the build comes from.
+pub(crate) enum Origin {
+    /// The part's column of this number, as it is.
+    Same(usize),
+    /// The part's column of this number with other dictionary indices: the stored type, and for each dictionary in it
+    /// the number in the build's of each value.
+    Indices(usize, DataType, Vec<Vec<u32>>),
+    /// Nulls of this shape: the part has seen nothing else.
+    Nulls(DataType),
+}
+
+impl Adapter {
+    pub(crate) fn adapt(&self, block: Block) -> Result<Block, WriteError> {
+        let rows = block.rows;
+        let columns = self.columns(&block).map_err(|e| {
+            WriteError::schema(format!("part {:?}: its rows do not fit those of the other parts: {e}", self.part))
+        })?;
+        Ok(Block { rows, columns })
+    }
+
+    fn columns(&self, block: &Block) -> Result<Vec<ArrayRef>, ArrowError> {
+        let mut columns = Vec::with_capacity(self.columns.len() + block.columns.len() - self.part_columns);
+        for origin in &self.columns {
+            columns.push(match origin {
+                Origin::Same(at) => block.columns[*at].clone(),
+                Origin::Indices(at, stored, maps) => {
+                    reindexed(&block.columns[*at], stored, &mut maps.iter().map(Vec::as_slice))?
+                }
+                Origin::Nulls(shape) => new_null_array(shape, block.rows),
+            });
+        }
+        columns.extend_from_slice(&block.columns[self.part_columns..]);
+        if let (Some(first), Some(last)) = (self.first_row, columns.last_mut()) {
+            // Row numbers are unsigned and stored in the same bits.
+            let numbers = last.as_primitive::<Int32Type>().values().iter();
+            *last = Arc::new(Int32Array::from_iter_values(numbers.map(|n| n.wrapping_add(first.cast_signed()))));
+        }
+        Ok(columns)
+    }
+}
+
+/// A column in shape with its dictionary indices replaced, wherever they are in it; `maps` in the order in which a schema
+/// numbers its dictionaries.
+fn reindexed(
+    array: &ArrayRef,
+    stored: &DataType,
+    maps: &mut dyn Iterator<Item = &[u32]>,
+) -> Result<ArrayRef, ArrowError> {
+    use DataType as D;
+    if !has_dictionary(stored) {
+        return Ok(array.clone());
+    }
+    let fields: Vec<&DataType> = match stored {
+        D::Dictionary(keys, _) => {
+            let map =
+                maps.next().ok_or_else(|| ArrowError::SchemaError("more dictionaries than were written".into()))?;
+            return reindex(array, keys, map);
+        }
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => vec![f.data_type()],
+        D::Struct(fields) => fields.iter().map(|f| f.data_type()).collect(),
+        D::Union(fields, _) => fields.iter().map(|(_, f)| f.data_type()).collect(),
+        other => return Err(ArrowError::SchemaError(format!("{other} holds no dictionary"))),
+    };
+    let data = array.to_data();
+    let children = data.child_data().iter().zip(fields);
+    let children = children.map(|(child, stored)| Ok(reindexed(&make_array(child.clone()), stored, maps)?.to_data()));
+    let children = children.collect::<Result<Vec<_>, ArrowError>>()?;
+    Ok(make_array(data.into_builder().child_data(children).build()?))
+}
