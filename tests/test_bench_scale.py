@@ -38,6 +38,7 @@ def engine_row(case: str, kind: str, bound: float, many: float) -> dict[str, Any
         "find_many_ns": many / 2,
         "get_ns": 300.0,
         "lines": 5.0,
+        "huge_share": 0.5,
     }
 
 

@@ -26,8 +26,8 @@ WORDS = {
         "The files' pages were dropped, then a fresh process opened them. Each figure is that of the first so many."
     ),
     "limited": (
-        "Process and page cache together have {limit:,.0f} MiB. The figures are those after the first round, by which "
-        "what is kept in memory has settled; of batches the median."
+        "What is read and made after entering the group has {limit:,.0f} MiB, page cache included. The figures are "
+        "those after the first round, by which what is kept in memory has settled; of batches the median."
     ),
 }
 

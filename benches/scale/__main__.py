@@ -37,7 +37,7 @@ def main() -> int:
         save(results, json_file)
     markdown_file.write_text(report.markdown(results))
     print(report.markdown(results))
-    return 1 if any(isinstance(results.get(part), str) for part in (*PARTS, "model")) else 0
+    return 1 if any(isinstance(results.get(part), str) for part in (*PARTS, "small", "model")) else 0
 
 
 def _plan(binaries: Path, work: Path, *, quick: bool) -> Plan:

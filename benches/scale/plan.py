@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -49,7 +50,9 @@ class Plan:
         Raises:
             RuntimeError: it failed, or an answer was wrong; its messages are on standard error.
         """
-        done = subprocess.run([self.binaries / name, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+        program = [self.binaries / name, *arguments]
+        env = {**os.environ, "PHEON_BENCH_DIR": str(self.work)}
+        done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=False, env=env)
         if done.returncode != 0:
             raise RuntimeError(f"{name} {' '.join(arguments)} ended with exit status {done.returncode}")
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -70,6 +70,7 @@ def _lines(results: Results) -> Iterator[str]:
     yield f"{machine_words(results['machine'])} {results['date']}, `{results['command']}`."
     for title, part, lines in (
         ("Batch lookups beside the memory's bound", "engine", _engine),
+        ("The build that calibrates the model", "small", lambda build: _builds([build])),
         ("Builds larger than their memory", "builds", _builds),
         ("Readers side by side", "readers", _readers),
         ("The model beside these runs", "model", _model),
@@ -95,12 +96,13 @@ def _engine(rows: list[Results]) -> Iterator[str]:
         "ns a query, the best of nine rounds in turns, answers checked. *share*: bound / get_many."
     )
     yield ""
-    yield "| map | queries | rows | lines | bound | get_many | share | find_many | single get |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| map | queries | rows | 2 MiB pages | lines | bound | get_many | share | find_many | single get |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for row in rows:
         yield (
-            f"| {row['case']} | {row['kind']} | {row['rows']:,} | {row['lines']:.2f} | {row['bound_ns']:.1f} | "
-            f"{row['get_many_ns']:.1f} | {row['bound_ns'] / row['get_many_ns']:.0%} | {row['find_many_ns']:.1f} | "
+            f"| {row['case']} | {row['kind']} | {row['rows']:,} | {row['huge_share']:.0%} | {row['lines']:.2f} | "
+            f"{row['bound_ns']:.1f} | {row['get_many_ns']:.1f} | "
+            f"{row['bound_ns'] / row['get_many_ns']:.0%} | {row['find_many_ns']:.1f} | "
             f"{row['get_ns']:.0f} |"
         )
 

@@ -197,6 +197,9 @@ fn index_rows_that_are_wrong() {
             Ok(found) => assert_eq!(found, None, "{what}"),
             Err(e) => assert!(corrupt(e).contains("index.arrow"), "{what}"),
         }
+        // Many at once are answered, or refused, as one is.
+        let many = map.find_many(&StringArray::from(vec!["key-7"]), None);
+        assert_eq!(many.is_err(), map.find("key-7".into()).is_err(), "{what}");
         assert!(written.problems()[0].contains("XXH3-64"), "{what}");
         image.forge();
         assert!(!image.write().problems().is_empty(), "{what}");

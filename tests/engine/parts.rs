@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
 use pheon::{
     OnDuplicate, Part, PartOptions, PartWriter, PutOptions, ReadError, Resume, Retention, Store, Unfinished,
     WriteError, Writer,
@@ -513,4 +513,67 @@ fn a_part_of_a_build_that_can_be_resumed_is_synced_before_it_has_its_name() {
     let want = ["Sync run", "Sync part.json", "SyncDir folder", "Rename folder", "SyncDir resume"];
     assert_eq!(synced(Some(Resume::default())), want);
     assert_eq!(synced(None), ["Rename folder"], "nothing of it survives a power cut");
+}
+
+#[test]
+fn a_part_of_an_earlier_build_is_over_though_another_one_has_its_folder() {
+    let scratch = Scratch::new();
+    let mut first = resume(&scratch.store);
+    let (stale, begun) = (first.part(Some("a")).unwrap(), first.part(Some("b")).unwrap());
+    let mut rows = open(&begun).unwrap();
+    rows.write(&slice(10, 0, 5)).unwrap();
+    let kept = first.part(Some("kept")).unwrap();
+    fill(&kept, &slice(10, 5, 10));
+    assert_eq!(first.commit_with(Unfinished::Skip).unwrap(), 1);
+    let mut second = resume(&scratch.store);
+    let parts = [second.part(Some("a")).unwrap(), second.part(Some("b")).unwrap()];
+    assert_part(&open(&stale).err().unwrap(), "a", "over");
+    assert_part(&rows.finish().unwrap_err(), "b", "over");
+    fill(&parts[0], &slice(20, 0, 10));
+    fill(&parts[1], &slice(20, 10, 20));
+    second.commit().unwrap();
+    assert_numbered(&scratch.store.map("m").unwrap(), 20, 0);
+}
+
+#[test]
+fn children_of_structs_are_told_by_their_names() {
+    let row = |key: &str, first: &str, second: &str| {
+        let number = |v: f64| Arc::new(Float64Array::from(vec![v])) as ArrayRef;
+        let pair = StructArray::try_from(vec![(first, number(1.0)), (second, number(2.0))]).unwrap();
+        entries(Arc::new(StringArray::from(vec![key])), Arc::new(pair))
+    };
+    let scratch = Scratch::new();
+    let mut writer = begin(&scratch.store);
+    let parts = [writer.part(None).unwrap(), writer.part(None).unwrap()];
+    fill(&parts[0], &row("a", "lat", "lon"));
+    fill(&parts[1], &row("b", "lon", "lat"));
+    let e = writer.commit().unwrap_err().to_string();
+    assert!(e.contains("part \"2\"") && e.contains("Parts must agree"), "{e}");
+}
+
+#[test]
+fn what_was_kept_stays_while_a_manifest_cannot_be_read() {
+    let scratch = Scratch::new();
+    scratch.put("m", &numbered(3, 0));
+    let mut writer = resume(&scratch.store);
+    let part = writer.part(Some("a")).unwrap();
+    fill(&part, &slice(10, 0, 10));
+    drop(writer);
+    let dir = scratch.path().join("m");
+    // As a writer leaves it that is killed before its manifest has its name; and an older manifest is damaged.
+    let build: String = std::fs::read_to_string(dir.join("resume/build.json")).unwrap();
+    let id = build.split("\"id\":\"").nth(1).unwrap()[..16].to_owned();
+    std::fs::create_dir(dir.join(format!("seg-0000000000000002{id}"))).unwrap();
+    let manifest = dir.join("manifest-000001.json");
+    let good = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::write(&manifest, b"{}").unwrap();
+    let e = scratch.store.writer_of_parts("m", options(), Some(Resume::default())).err().unwrap().to_string();
+    assert!(e.contains("cannot be told"), "{e}");
+    assert_eq!(part.finished_rows().unwrap(), Some(10));
+    std::fs::write(&manifest, good).unwrap();
+    let mut writer = resume(&scratch.store);
+    assert_eq!(writer.part(Some("a")).unwrap().finished_rows().unwrap(), Some(10));
+    writer.commit().unwrap();
+    assert_numbered(&scratch.store.map("m").unwrap(), 10, 0);
 }

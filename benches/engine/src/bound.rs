@@ -1,9 +1,10 @@
 //! The memory system's own bound: the very lines that lookups read, when all of them are known beforehand.
 //!
 //! For each query the bound has the numbers of the 64-byte lines that its lookup cannot do without: the bucket (the
-//! second one too, where the key is there), the key's offsets and bytes, the value's offsets and bytes, each line as often as the query needs it. A
-//! loop asks for the lines of a query that comes later (prefetch) and reads one byte of each line of this one. What it
-//! takes is what the memory costs; a lookup also hashes, compares, and copies.
+//! second one too, where the key is there or may be), the key's offsets and bytes, the value's offsets and bytes, each
+//! line as often as the query needs it. A loop asks for the lines of a query that comes later (prefetch) and reads one
+//! byte of each line of this one. Where the questions together touch little more than the last-level cache holds, the
+//! bound is partly the cache's.
 
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,9 @@ impl Files {
         // Of both kinds of keys, the second buffer of the column is the first in memory.
         let anchor = (key.buffers()[0].as_ptr().addr(), offset("data", 1)?);
         let (data, index) = (real().map(&folder.join("data.arrow"))?, real().map(&folder.join("index.arrow"))?);
+        // As the engine's own mapping has it.
+        data.advise_huge(true)?;
+        index.advise_huge(true)?;
         Ok(Self { data, index, buckets_at: offset("index", 1)?, anchor, key, value })
     }
 

@@ -3,7 +3,7 @@
 //! `cargo run --release -p pheon-bench-engine -- [ROWS] [FILE.arrow] [--json] [--only TEXT]`
 //!
 //! FILE: an Arrow file with two string columns, key and value; without it path-like keys are made up. `--only`: cases whose
-//! name contains TEXT. `--json`: one JSON object a line instead of a table. For the bound see `bound.rs`. All times are of one thread, the best of several rounds.
+//! name contains TEXT. The maps are in `$PHEON_BENCH_DIR`, else in the folder for temporary files. `--json`: one JSON object a line instead of a table. For the bound see `bound.rs`. All times are of one thread, the best of several rounds.
 #![allow(clippy::disallowed_methods, reason = "a bench looks at files behind the seam")]
 
 mod bound;
@@ -31,13 +31,14 @@ const ROUNDS: usize = 9;
 fn main() -> Result<(), Failure> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let only = match args.iter().position(|arg| arg == "--only") {
-        Some(at) => args.drain(at..).nth(1).unwrap_or_default(),
+        Some(at) => args.drain(at..(at + 2).min(args.len())).nth(1).unwrap_or_default(),
         None => String::new(),
     };
     let json = args.iter().position(|arg| arg == "--json").map(|at| args.remove(at)).is_some();
     let rows: usize = args.first().map_or(Ok(7_300_000), |a| a.parse())?;
     let file = args.get(1).map(Path::new);
-    let dir = std::env::temp_dir().join(format!("pheon-bench-{}", std::process::id()));
+    let parent = std::env::var_os("PHEON_BENCH_DIR").map_or_else(std::env::temp_dir, std::path::PathBuf::from);
+    let dir = parent.join(format!("pheon-bench-{}", std::process::id()));
     let result = run(&dir, rows, file, &only, json);
     std::fs::remove_dir_all(&dir)?;
     result

@@ -34,6 +34,12 @@ pub fn available_memory_bytes() -> Option<u64> {
     Some(cgroup_room(&groups, Path::new("/sys/fs/cgroup"), free))
 }
 
+/// How much memory all processes together have locked, in bytes: pages of files among it do not count as available.
+/// `None` where `/proc` cannot be read.
+pub fn locked_memory_bytes() -> Option<u64> {
+    kib_field(&fs::read_to_string("/proc/meminfo").ok()?, "Mlocked:")
+}
+
 /// 128 random bits as 32 lower-case hex digits, from the kernel's generator.
 ///
 /// # Panics
@@ -83,11 +89,15 @@ fn cgroup_limit(groups: &str, root: &Path) -> Option<u64> {
     limits(groups, root).into_iter().map(|(_, limit)| limit).min()
 }
 
+/// More than any machine has.
+const NO_LIMIT_BYTES: u64 = 1 << 60;
+
 /// What is left of the smallest limit, or of `free` if that is less: a group's limit without the memory in it that is no
 /// page of a file.
 fn cgroup_room(groups: &str, root: &Path, free: u64) -> u64 {
-    // Reading a group's statistics may take long: not for a limit that limits nothing.
-    let real = limits(groups, root).into_iter().filter(|&(_, limit)| limit < free);
+    let limits = limits(groups, root).into_iter();
+    // Version 1 says so of a group without a limit; reading its statistics may take long.
+    let real = limits.filter(|&(_, limit)| limit < NO_LIMIT_BYTES);
     real.map(|(group, limit)| limit.saturating_sub(held_bytes(&group))).fold(free, u64::min)
 }
 

@@ -32,9 +32,13 @@ impl Access {
             return self;
         }
         let fits = bytes < SMALL_BYTES
-            || process::available_memory_bytes().is_none_or(|room| fits(bytes, room))
             // Files that are memory themselves.
-            || shm::is_memory(dir);
+            || shm::is_memory(dir)
+            || process::available_memory_bytes().is_none_or(|room| {
+                // What somebody has locked in memory may be these very files.
+                let locked = process::locked_memory_bytes().unwrap_or(0).min(bytes);
+                fits(bytes, room.saturating_add(locked))
+            });
         if fits { Self::Memory } else { Self::Random }
     }
 }

@@ -90,14 +90,15 @@ pub(crate) struct BufferRecord {
 impl SegmentRecord {
     /// Bytes of its files.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.files().map(|file| file.size_bytes).sum()
+        // As the file says, which may be damaged.
+        self.files().fold(0, |sum, file| sum.saturating_add(file.size_bytes))
     }
 }
 
 impl Manifest {
     /// Bytes of the version's files.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.segments.iter().map(SegmentRecord::file_bytes).sum()
+        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.file_bytes()))
     }
 
     /// The format version that a reader of such a version needs: 2 for a key of several columns, several segments or

@@ -15,8 +15,8 @@ use crate::version::find::{parts_of, row_id};
 use crate::version::gather::batch_of;
 use crate::version::{Info, Version};
 
-/// A read-only map on one version of a dataset. Cheap to clone, usable from any thread; lookups take no lock and make no
-/// system call.
+/// A read-only map on one version of a dataset. Cheap to clone, usable from any thread; lookups take no lock, and single ones make
+/// no system call.
 ///
 /// Where a call gives or takes a *row*, that is a 64-bit name of it within this version: in a version of one segment the
 /// row's number in key order, else also which segment it is in. [`Map::row_at`] gives the row at a place in key order.

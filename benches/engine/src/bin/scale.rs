@@ -183,7 +183,6 @@ impl Rows {
 
     fn column(self, numbers: &[u64], word: impl Fn(u64) -> u64) -> ArrayRef {
         match self.kind {
-            // Half the range, so that sorted ones are not negative.
             Kind::Int => Arc::new(Int64Array::from_iter_values(numbers.iter().map(|&n| word(n).cast_signed()))),
             Kind::Str => {
                 let mut bytes = Vec::with_capacity(numbers.len() * TEXT_BYTES);

@@ -82,6 +82,35 @@ pub(crate) fn agreed_schema(own: Option<&SchemaRef>, parts: &[FinishedPart]) -> 
     Ok(Some(Arc::new(Schema::new_with_metadata(fields, first.content.schema.metadata().clone()))))
 }
 
+/// Whether values of one type are values of the other as they lie: `equals_datatype` alone takes children of structs and
+/// unions by their place, whatever their names.
+fn same_type(a: &DataType, b: &DataType) -> bool {
+    fn same_names(a: &DataType, b: &DataType) -> bool {
+        use DataType as D;
+        match (a, b) {
+            (D::Struct(a), D::Struct(b)) => {
+                std::iter::zip(a, b).all(|(a, b)| a.name() == b.name() && same_names(a.data_type(), b.data_type()))
+            }
+            (D::Union(a, _), D::Union(b, _)) => std::iter::zip(a.iter(), b.iter())
+                .all(|((i, a), (j, b))| i == j && a.name() == b.name() && same_names(a.data_type(), b.data_type())),
+            (D::Map(a, _), D::Map(b, _)) => match (a.data_type(), b.data_type()) {
+                (D::Struct(a), D::Struct(b)) => {
+                    std::iter::zip(a, b).all(|(a, b)| same_names(a.data_type(), b.data_type()))
+                }
+                _ => true,
+            },
+            (
+                D::List(a) | D::LargeList(a) | D::FixedSizeList(a, _) | D::ListView(a) | D::LargeListView(a),
+                D::List(b) | D::LargeList(b) | D::FixedSizeList(b, _) | D::ListView(b) | D::LargeListView(b),
+            ) => same_names(a.data_type(), b.data_type()),
+            (D::Dictionary(_, a), D::Dictionary(_, b)) => same_names(a, b),
+            (D::RunEndEncoded(_, a), D::RunEndEncoded(_, b)) => same_names(a.data_type(), b.data_type()),
+            _ => true,
+        }
+    }
+    a.equals_datatype(b) && same_names(a, b)
+}
+
 /// Fails unless a part's columns are these, in any order. `source`: whom the type of a column is from.
 fn check_columns(expected: &Schema, source: impl Fn(usize) -> String, part: &FinishedPart) -> Result<(), WriteError> {
     let (name, found) = (&part.name, &part.content.schema);
@@ -101,7 +130,7 @@ fn check_columns(expected: &Schema, source: impl Fn(usize) -> String, part: &Fin
                 None => f.data_type().to_string(),
             };
             let same_codec = given.metadata().get(super::CODEC_KEY) == field.metadata().get(super::CODEC_KEY);
-            if !same_codec || !given.data_type().equals_datatype(field.data_type()) {
+            if !same_codec || !same_type(given.data_type(), field.data_type()) {
                 return Err(WriteError::schema(format!(
                     "part {name:?} has a column {:?} of type {}; in {} it is {}. Parts must agree: give all of them this \
                      type, or write rows of it before parts are handed out, which then convert to it",

@@ -36,6 +36,8 @@ pub(crate) struct Run {
     last: Option<Block>,
     /// How rows of a part become rows of this build.
     adapter: Option<Arc<Adapter>>,
+    /// The process that removes the file.
+    owner: u32,
 }
 
 /// Where a block lies: its message, padded, then its body.
@@ -77,7 +79,18 @@ impl Run {
     pub(crate) fn create(fs: &Arc<dyn FileSystem>, path: &Path, schema: SchemaRef) -> Result<Self, WriteError> {
         let file = fs.create_new(path, 0o600).map_err(|e| WriteError::io("creating the spill file", path, e))?;
         let (fs, path, file) = (fs.clone(), path.to_owned(), Some(file));
-        Ok(Self { fs, path, schema, file, blocks: Vec::new(), end: 0, rows: 0, last: None, adapter: None })
+        Ok(Self {
+            fs,
+            path,
+            schema,
+            file,
+            blocks: Vec::new(),
+            end: 0,
+            rows: 0,
+            last: None,
+            adapter: None,
+            owner: pheon_os::process::pid(),
+        })
     }
 
     /// A run that a part has written. `schema`: that of its blocks, as [`spill_schema`] makes it.
@@ -98,6 +111,7 @@ impl Run {
             rows: record.rows,
             last: None,
             adapter: Some(adapter),
+            owner: pheon_os::process::pid(),
         }
     }
 
@@ -194,7 +208,8 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        // A child that was forked from the writer has the value, too, and must not take the file away.
+        if self.file.is_some() && self.owner == pheon_os::process::pid() {
             // Nobody can act on a failure here; leftovers go with the temporary folder.
             let _ = self.fs.unlink(&self.path);
         }
@@ -214,6 +229,10 @@ impl RunReader<'_> {
         let Some(stored) = self.run.blocks.get(self.next) else { return Ok(None) };
         let number = self.next;
         self.next += 1;
+        let file_bytes = self.file.len().map_err(|e| WriteError::io("reading the spill file", &self.run.path, e))?;
+        if stored.offset.checked_add(stored.total_bytes).is_none_or(|end| end > file_bytes) {
+            return Err(self.run.damaged(number, "the file ends within it".to_owned()));
+        }
         let mut bytes = MutableBuffer::from_len_zeroed(stored.total_bytes as usize);
         match self.file.read_at(stored.offset, bytes.as_slice_mut()) {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {

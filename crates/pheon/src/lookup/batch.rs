@@ -156,6 +156,13 @@ struct Flight {
 /// No index has so many buckets.
 const NO_BUCKET: u32 = u32::MAX;
 
+/// A row of a bucket with a fingerprint is never none, unless the index is damaged: then it is one whose key differs, or that
+/// no segment holds, and the key is looked for again with an eye on that.
+#[inline(always)]
+fn candidate(row: u32) -> u32 {
+    row.min(MISSING - 1)
+}
+
 struct Pipeline<'a, S, A> {
     index: &'a Index,
     stored: &'a S,
@@ -193,7 +200,7 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
         let matches = bucket.matches(fingerprint(flight.hash));
         if matches != 0 {
             flight.bucket = NO_BUCKET;
-            flight.row = bucket.row(matches.trailing_zeros());
+            flight.row = candidate(bucket.row(matches.trailing_zeros()));
             self.stored.hint_place(flight.row as usize);
             out.hint_place(flight.row as usize);
         } else if bucket.overflowed(flight.hash) {
@@ -213,7 +220,7 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
             let bucket = self.index.bucket(u64::from(flight.bucket));
             let matches = bucket.matches(fingerprint(flight.hash));
             if matches != 0 {
-                flight.row = bucket.row(matches.trailing_zeros());
+                flight.row = candidate(bucket.row(matches.trailing_zeros()));
             }
         }
         if flight.row != MISSING {

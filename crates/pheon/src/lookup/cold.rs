@@ -33,7 +33,8 @@ use crate::segment::column::{Column, Raw, fixed_at, var_at};
 const WAVE: usize = 1024;
 /// Pages with fewer bytes between them are asked for as one piece.
 const GAP_BYTES: usize = 16 << 10;
-/// Keys that are sorted together; more take turns, so that a batch takes a bounded amount of memory beside its answer.
+/// Keys that are sorted together; more take turns, so that sorting takes a bounded amount of memory. The answer is there twice while it is put
+/// into order.
 const KEYS_MAX: usize = 1 << 20;
 /// Batches of fewer keys are not worth a look at what is in memory.
 const KEYS_MIN: usize = 16;
@@ -56,14 +57,14 @@ pub(super) fn is_cold(access: Access, len: usize, mut look_up: impl FnMut(usize)
     let sample = (len / SAMPLE_STEP).clamp(1, SAMPLE_MAX);
     let before = disk_faults();
     (0..sample).for_each(|i| look_up(len / sample * i));
-    disk_faults() - before > sample as u64 / KEYS_PER_FAULT
+    disk_faults().saturating_sub(before) > sample as u64 / KEYS_PER_FAULT
 }
 
 /// Reads a value so that its pages are in memory or a fault is counted.
 pub(super) fn touch(column: &Column, row: u32) {
     column.raw.each_span(row as usize, 1, |bytes| {
-        std::hint::black_box(bytes.first());
-        std::hint::black_box(bytes.last());
+        std::hint::black_box(bytes.first().copied());
+        std::hint::black_box(bytes.last().copied());
     });
 }
 
@@ -71,16 +72,22 @@ pub(super) fn touch(column: &Column, row: u32) {
 pub(super) struct Wave<'a> {
     map: &'a ReadMap,
     spans: Vec<(usize, usize)>,
+    bytes: usize,
 }
+
+/// Bytes that a wave asks for at most: of larger values the rest comes when it is read. Damaged offsets may name the whole file.
+const WAVE_BYTES_MAX: usize = 8 << 20;
 
 impl<'a> Wave<'a> {
     fn of(map: &'a ReadMap) -> Self {
-        Self { map, spans: Vec::with_capacity(2 * WAVE) }
+        Self { map, spans: Vec::with_capacity(2 * WAVE), bytes: 0 }
     }
 
     /// Notes bytes of the map.
     fn want(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(WAVE_BYTES_MAX - self.bytes)];
         if !bytes.is_empty() {
+            self.bytes += bytes.len();
             let from = bytes.as_ptr().addr().wrapping_sub(self.map.as_ptr().addr());
             self.spans.push((from, from.saturating_add(bytes.len())));
         }
@@ -88,6 +95,7 @@ impl<'a> Wave<'a> {
 
     /// Asks for what was noted.
     fn ask(&mut self) {
+        self.bytes = 0;
         self.spans.sort_unstable();
         let mut spans = self.spans.drain(..);
         let Some(mut piece) = spans.next() else { return };

@@ -155,7 +155,8 @@ impl<'a> VarValues<'a> {
 
     /// The answer, checked to be valid UTF-8 if it is text; `None` if it would have been too long.
     pub(crate) fn finish(mut self, data_type: &DataType) -> Result<Option<ArrayRef>, ArrowError> {
-        if self.is_cut {
+        // Short values are counted only where the answer grows.
+        if self.is_cut || self.used > self.bytes_max {
             return Ok(None);
         }
         self.out_values.truncate(self.used);

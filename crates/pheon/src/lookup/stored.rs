@@ -93,7 +93,7 @@ pub(crate) fn hint_span(offsets: &[i64], values: &[u8], row: usize) {
         if lines > 0 {
             prefetch::read(values, last);
             if lines > 1 {
-                (1..lines.min(SPAN_LINES_MAX)).for_each(|line| prefetch::read(values, first + 64 * line));
+                (1..lines.min(SPAN_LINES_MAX)).for_each(|line| prefetch::read(values, first.wrapping_add(64 * line)));
             }
         }
     }

@@ -231,6 +231,7 @@ impl Exclusive {
         let newest = entries.iter().filter_map(|entry| manifest_number(&entry.name)).max().unwrap_or(0);
         let is_suspect = |name: &str| file_id(name).is_some_and(|id| all || published_with(id) > newest);
         let mut needed = HashSet::new();
+        let mut unreadable = false;
         if entries.iter().any(|entry| is_suspect(&entry.name)) {
             for number in entries.iter().filter_map(|entry| manifest_number(&entry.name)) {
                 match self.dataset.manifest(number) {
@@ -241,7 +242,10 @@ impl Exclusive {
                         }
                     }
                     // It may name any file: keep them all.
-                    Err(_) => needed.extend(entries.iter().filter_map(|entry| file_id(&entry.name)).map(str::to_owned)),
+                    Err(_) => {
+                        unreadable = true;
+                        needed.extend(entries.iter().filter_map(|entry| file_id(&entry.name)).map(str::to_owned));
+                    }
                 }
             }
         }
@@ -264,9 +268,10 @@ impl Exclusive {
             *if temporary { &mut leftovers } else { &mut segments } += usize::from(temporary || entry.is_dir);
         }
         // A build that can be resumed and was committed, by a writer that was killed right after: the segment says so.
-        // Segments that no manifest names are gone by now.
+        // Segments that no manifest names are gone by now, unless one cannot be read: then nothing is told by a segment.
         let resumable = dir.join(RESUME_NAME);
-        if entries.iter().any(|e| e.is_dir && e.name == RESUME_NAME)
+        if !unreadable
+            && entries.iter().any(|e| e.is_dir && e.name == RESUME_NAME)
             && let Some(suffix) = parts::resumable_suffix(fs.as_ref(), &resumable)
             && entries.iter().any(|e| {
                 e.name.starts_with(SEGMENT_PREFIX)
@@ -279,6 +284,12 @@ impl Exclusive {
             leftovers += 1;
         }
         Ok((segments, leftovers, bytes))
+    }
+
+    /// Whether there is a segment whose id ends so.
+    pub(super) fn has_segment_of(&self, suffix: &str) -> bool {
+        let entries = self.dataset.fs().read_dir(self.dataset.dir()).unwrap_or_default();
+        entries.iter().any(|e| e.name.starts_with(SEGMENT_PREFIX) && e.name.ends_with(suffix))
     }
 
     /// Removes what an interrupted build has finished.

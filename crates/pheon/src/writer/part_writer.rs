@@ -125,6 +125,7 @@ impl PartWriter {
             Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Err(part.gone()),
             Err(LockError::Io { operation, path, source }) => return Err(WriteError::io(operation, path, source)),
         };
+        part.check_build()?;
         if part.finished()?.is_some() {
             return Err(part.error("is finished already; leave it as it is, or hand out one of another name"));
         }
@@ -203,7 +204,8 @@ impl PartWriter {
     /// Finishes the part; returns how many rows it took in. From here on it waits for its build's commit.
     ///
     /// # Errors
-    /// [`WriteError::Part`] if the build is over. After any error there is no finished part.
+    /// [`WriteError::Part`] if the build is over. After any error there is no finished part, but for one: when syncing the
+    /// folder at the very end fails, it is finished, and a power cut may take it back.
     pub fn finish(mut self) -> Result<u64, WriteError> {
         self.check_usable()?;
         self.failed = true;
@@ -234,6 +236,7 @@ impl PartWriter {
             LockError::Io { operation, path, source } => WriteError::io(operation, path, source),
             LockError::Stopped | LockError::Timeout { .. } => WriteError::Cancelled,
         })?;
+        self.part.check_build()?;
         let (folder, target) = (self.part.folder(), self.part.final_dir());
         fs.rename(&self.dir, &target).map_err(|e| self.named(WriteError::io("rename to", &target, e)))?;
         self.done = true;

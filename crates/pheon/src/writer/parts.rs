@@ -81,6 +81,8 @@ pub struct Part {
     name: String,
     /// The folder of all parts.
     dir: PathBuf,
+    /// The build's id: the folder of builds that can be resumed may be another one's by now.
+    build: String,
     key: Vec<String>,
     unique: bool,
     on_duplicate: String,
@@ -104,6 +106,7 @@ struct PartDocument {
     pheon: String,
     format_version: u32,
     name: String,
+    build: String,
     #[serde(flatten)]
     content: PartContent,
 }
@@ -232,8 +235,18 @@ impl Part {
             pheon: "part".to_owned(),
             format_version: FORMAT_VERSION,
             name: self.name.clone(),
+            build: self.build.clone(),
             content,
         })
+    }
+
+    /// Fails if the folder is of another build by now.
+    pub(super) fn check_build(&self) -> Result<(), WriteError> {
+        // A folder that is not kept has the id in its name.
+        if self.durable && read_build(self.fs.as_ref(), &self.dir)?.is_none_or(|build| build.id != self.build) {
+            return Err(self.gone());
+        }
+        Ok(())
     }
 
     /// It, if it is finished.
@@ -271,6 +284,9 @@ impl Part {
         }
         if document.name != self.name {
             return wrong("member \"name\"", format!("found {:?}", document.name));
+        }
+        if document.build != self.build {
+            return wrong("member \"build\"", format!("expected {:?}, found {:?}", self.build, document.build));
         }
         let part = FinishedPart { name: document.name, dir: dir.clone(), content: document.content };
         match part.check(self.key.len() > 1) {
@@ -371,7 +387,16 @@ impl Parts {
                 );
                 return Err(WriteError::Options { problem });
             }
-            return Ok(Self::at(exclusive, dir, found.id, true));
+            let parts = Self::at(exclusive, dir, found.id, true);
+            // Leftovers are cleared away by now: its segment is there only where a manifest could not be read, which may name it.
+            if parts.segment_suffix().is_some_and(|suffix| exclusive.has_segment_of(suffix)) {
+                let problem = format!(
+                    "{:?}: whether the interrupted build was published cannot be told, because a manifest cannot be read; verify the dataset, or start again without resume",
+                    parts.dataset
+                );
+                return Err(WriteError::Options { problem });
+            }
+            return Ok(parts);
         }
         // Interrupted before its document was there: it holds no part.
         remove_folder(fs.as_ref(), &dir)?;
@@ -422,6 +447,7 @@ impl Parts {
             dataset: self.dataset.clone(),
             name,
             dir: self.dir.clone(),
+            build: self.id.clone(),
             key: options.key.clone(),
             unique: options.unique,
             on_duplicate: duplicate_name(options.on_duplicate).to_owned(),
