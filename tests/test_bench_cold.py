@@ -86,6 +86,6 @@ def test_the_report_has_every_loss() -> None:
     assert "| **Pheon** | 2.50 ms; 4.0 KiB | 2.00 ms; 4.0 KiB |" in text  # the sums so far
     assert "| **Pheon** | 352.5 us; 4.0 KiB |" in text  # the median without the first round
     assert "| RocksDB | FAILED: it ended | |" in text
-    assert "have 100 MiB" in text
+    assert "has 100 MiB" in text
     assert text.count("better:") == 1
     assert "- Larger than memory, single lookup: Pheon 352.5 us; better: LMDB 3.0 us" in text

@@ -20,8 +20,8 @@ import pheon
 TIMES = 10 if os.environ.get("PHEON_LONG") else 1
 LIFETIME_SECONDS_MAX = 0.3
 # Rounds go on until enough has been killed in the middle of something: a slow machine takes more of them.
-ROUNDS_MIN, ROUNDS_MAX = 25 * TIMES, 300 * TIMES
-TAKEN_UP_MIN = 5 * TIMES
+ROUNDS_MIN, ROUNDS_MAX = 4 * TIMES, 100 * TIMES
+TAKEN_UP_MIN = 2 * TIMES
 # Nothing here takes so long, on any machine: it guards against hanging.
 START_SECONDS_MAX = 120
 
