@@ -10,6 +10,7 @@ from pathlib import Path
 from benches.cold import report
 from benches.cold.engines import ENGINES
 from benches.cold.run import MIB, Plan, run
+from benches.compare.report import load, save
 
 QUICK_ROWS, QUICK_SCALE = 500_000, 0.1
 
@@ -27,7 +28,7 @@ def main() -> int:
     args = parser.parse_args()
     json_file, markdown_file = (args.output.with_suffix(suffix) for suffix in (".json", ".md"))
     if args.report_only:
-        results = report.load(json_file)
+        results = load(json_file)
     else:
         rows = min(args.rows, QUICK_ROWS) if args.quick else args.rows
         limit_bytes = (args.limit_mb or max(rows * ROW_BYTES // 4 // MIB, LIMIT_MIB_MIN)) * MIB
@@ -35,7 +36,7 @@ def main() -> int:
         plan = Plan((args.cache / "work").resolve(), rows, limit_bytes, args.engines, scale)
         command = shlex.join(["python", "-m", "benches.cold", *sys.argv[1:]])
         results = report.describe(plan, command, run(plan))
-        report.save(results, json_file)
+        save(results, json_file)
     markdown_file.write_text(report.markdown(results))
     print(report.markdown(results))
     return 1 if any("failed" in engine for engine in results["engines"].values()) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
@@ -13,8 +12,6 @@ from benches.compare.machine import describe as describe_machine
 from benches.compare.report import machine_words
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from benches.cold.run import Plan
 
 MIB = 1 << 20
@@ -42,17 +39,6 @@ def describe(plan: Plan, command: str, engines: Results) -> Results:
         "limit_bytes": plan.limit_bytes,
         "engines": engines,
     }
-
-
-def save(results: Results, file: Path) -> None:
-    """Writes the JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1) + "\n")
-
-
-def load(file: Path) -> Results:
-    """Reads the JSON."""
-    return json.loads(file.read_text())
 
 
 def figures(engine: Results, part: str) -> dict[str, dict[str, float]]:
