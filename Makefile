@@ -73,11 +73,11 @@ bench: bench-tools ## measure Pheon beside its peers, answers verified; writes d
 QUICK := target/bench-quick
 bench-quick: bench-tools ## the same with small data and few peers in five minutes; reports and dated records in target/bench-quick
 	mkdir -p $(QUICK)
-	$(BIN)/python -m benches.compare --rows 500000 --questions 100000 --peers pheon,dict,lmdb,polars --repeat 1 \
+	$(BIN)/python -m benches.compare --rows 200000 --questions 100000 --peers pheon,dict,lmdb --repeat 1 \
 		--processes 2 --readers 0 --cache $(QUICK)/data --output $(QUICK)/compare
 	$(BIN)/python -m benches.scale --quick --output $(QUICK)/scale
-	$(BIN)/python -m benches.tables --quick --output $(QUICK)/tables
-	$(BIN)/python -m benches.live --quick --output $(QUICK)/live
+	$(BIN)/python -m benches.tables --quick --only open,keys,lazy,put --output $(QUICK)/tables
+	$(BIN)/python -m benches.live --quick --only reads,writes --output $(QUICK)/live
 	$(BIN)/python -m benches.remote --quick --output $(QUICK)/remote
 	$(BIN)/python -m benches.cold --quick --cache $(QUICK)/data --output $(QUICK)/cold
 
