@@ -39,6 +39,7 @@ def engine_row(case: str, kind: str, bound: float, many: float) -> dict[str, Any
         "get_ns": 300.0,
         "lines": 5.0,
         "huge_share": 0.5,
+        "distinct_bytes": 3 << 20,
     }
 
 

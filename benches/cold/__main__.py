@@ -10,6 +10,7 @@ from pathlib import Path
 from benches.cold import report
 from benches.cold.engines import ENGINES
 from benches.cold.run import MIB, Plan, run
+from benches.compare.arguments import some_of
 from benches.compare.report import load, save
 
 QUICK_ROWS, QUICK_SCALE = 500_000, 0.1
@@ -21,7 +22,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("target/bench-cold"), help="folder on a disk, for the files")
     parser.add_argument("--rows", type=int, default=10_000_000, help="default: %(default)s")
     parser.add_argument("--limit-mb", type=int, help="memory within the limit, MiB; default: a quarter of Pheon's data")
-    parser.add_argument("--engines", type=_names, default=list(ENGINES), help="comma-separated; default: all")
+    parser.add_argument("--engines", type=some_of(ENGINES), default=list(ENGINES), help="comma-separated; default: all")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows and a tenth of the questions")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks-cold"), help="writes OUTPUT.md, .json")
     parser.add_argument("--report-only", action="store_true", help="writes the report from an existing OUTPUT.json")
@@ -44,13 +45,6 @@ def main() -> int:
 
 ROW_BYTES = 108  # of a row in Pheon's files, about
 LIMIT_MIB_MIN = 48  # an interpreter has to fit, too
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(ENGINES):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(ENGINES)}")
-    return names
 
 
 if __name__ == "__main__":

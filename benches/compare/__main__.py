@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benches.compare import data, peers, report
+from benches.compare.arguments import some_of
 from benches.compare.run import Plan, run
 
 
@@ -17,7 +18,8 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("target/bench-compare"), help="folder for data and maps")
     parser.add_argument("--rows", type=int, help="at most so many rows; default: the whole file index")
     parser.add_argument("--questions", type=int, default=500_000, help="lookups a round; default: %(default)s")
-    parser.add_argument("--peers", type=_names, default=list(peers.MODULES), help="comma-separated; default: all")
+    names = list(peers.MODULES)
+    parser.add_argument("--peers", type=some_of(names), default=names, help="comma-separated; default: all")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the median counts; default: %(default)s")
     parser.add_argument("--processes", type=int, default=8, help="readers in the memory column; default: %(default)s")
     parser.add_argument("--readers", type=int, default=32, help="readers in Pheon's own memory test; 0: none")
@@ -41,13 +43,6 @@ def main() -> int:
         report.update_readme(args.readme, results)
     print(report.table(results))
     return 1 if any("failed" in peer for peer in results["peers"].values()) else 0
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(peers.MODULES):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(peers.MODULES)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benches.compare.arguments import some_of
 from benches.compare.report import load, save
 from benches.live import counting, latency, reading, report, shapes, sharing, writing
 from benches.live.peers import PEERS, find
@@ -32,8 +33,8 @@ REPEAT = 3
 def main() -> int:
     """Exit status: 0 done, 1 a figure of Pheon's failed or an answer was wrong, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m benches.live", description=__doc__)
-    parser.add_argument("--peers", type=_known(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}; default: all")
-    parser.add_argument("--only", type=_known(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}")
+    parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}; default: all")
+    parser.add_argument("--only", type=some_of(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: whether it works")
     parser.add_argument("--repeat", type=int, help=f"rounds; the best counts; default: {REPEAT}")
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds of a step; default: %(default).0f")
@@ -86,16 +87,6 @@ def measure(plan: Plan, names: list[str]) -> dict[str, Figure | str]:
             found[name] = str(why)
             print(f"  failed: {why}", file=sys.stderr, flush=True)
     return found
-
-
-def _known(names: dict[str, Any]) -> Any:
-    def parse(text: str) -> list[str]:
-        asked = text.split(",")
-        if unknown := set(asked) - set(names):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(names)}")
-        return asked
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from benches.compare.arguments import some_of
 from benches.compare.report import load, save
 from benches.remote import idle, lookup, prepared, report, scan, single
 from benches.remote.plan import QUICK, Run, Sizes
@@ -32,7 +33,7 @@ def main() -> int:
     """Exit status: 0 done, 1 a figure failed or an answer was wrong, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m benches.remote", description=__doc__)
     parser.add_argument("--pheon", default="target/release/pheon", help="built with SQL; default: %(default)s")
-    parser.add_argument("--only", type=_known, default=list(FIGURES), help=f"of {','.join(FIGURES)}")
+    parser.add_argument("--only", type=some_of(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: whether it works")
     parser.add_argument("--repeat", type=int, help=f"rounds; the best counts; default: {REPEAT}")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks-remote"), help="writes OUTPUT.md, .json")
@@ -67,13 +68,6 @@ def measure(run: Run, names: list[str]) -> dict[str, Figure | str]:
         except Exception as why:  # noqa: BLE001 - the others are measured, and the report says so
             found[name] = f"{type(why).__name__}: {why}"
     return found
-
-
-def _known(text: str) -> list[str]:
-    names = text.split(",")
-    if wrong := set(names) - set(FIGURES):
-        raise argparse.ArgumentTypeError(f"no such figure: {', '.join(sorted(wrong))}")
-    return names
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benches.compare.arguments import some_of
 from benches.compare.report import load, save
 from benches.scale import builds, readers, report
 from benches.scale.plan import GIB, Build, Plan
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument("--binaries", type=Path, default=Path("target/release"), help="of pheon-bench-engine")
     parser.add_argument("--work", type=Path, default=Path("target/bench-scale"), help="folder for maps; emptied after")
     parser.add_argument("--file", type=Path, help="Arrow file of the long strings; default: made up")
-    parser.add_argument("--only", type=_known, default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--only", type=some_of(PARTS), default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it works")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks-scale"), help="writes OUTPUT.md, .json")
     parser.add_argument("--report-only", action="store_true", help="writes the report from an existing OUTPUT.json")
@@ -82,13 +83,6 @@ def measure(plan: Plan, parts: list[str], file: Path | None) -> dict[str, Any]:
         parts_of_model = (measured["engine"], measured["builds"], measured["small"], measured.get("readers"))
         found["model"] = report.modelled(*parts_of_model)
     return found
-
-
-def _known(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(PARTS):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
-    return names
 
 
 if __name__ == "__main__":

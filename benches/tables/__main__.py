@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
+from benches.compare.arguments import some_of
 from benches.compare.phase import PhaseError
 from benches.compare.report import load, save
 from benches.tables import keys, lazy, opening, puts, report, series, sharing
@@ -31,7 +32,9 @@ def main() -> int:
     """Exit status: 0 done, 1 a figure failed or an answer was wrong, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m benches.tables", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("target/bench-tables"), help="folder for data; emptied after")
-    parser.add_argument("--only", type=_names, default=list(FIGURES), help=f"of {','.join(FIGURES)}; default: all")
+    parser.add_argument(
+        "--only", type=some_of(FIGURES), default=list(FIGURES), help=f"of {','.join(FIGURES)}; default: all"
+    )
     parser.add_argument("--quick", action="store_true", help=f"1/{QUICK} of the sizes, one round")
     parser.add_argument("--divide", type=int, default=1, help="sizes divided by this; default: %(default)s")
     parser.add_argument("--repeat", type=int, help="rounds; the best counts; default: 3")
@@ -79,13 +82,6 @@ def measure(plan: Plan, names: list[str]) -> dict[str, Figure | str]:
         finally:
             shutil.rmtree(plan.work, ignore_errors=True)
     return found
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := set(names) - set(FIGURES):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(FIGURES)}")
-    return names
 
 
 if __name__ == "__main__":

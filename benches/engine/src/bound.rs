@@ -120,6 +120,20 @@ impl Lines<'_> {
         }
     }
 
+    /// Bytes of all lines, each counted once: what a cache must hold to serve every round after the first.
+    pub(crate) fn distinct_bytes(&self) -> usize {
+        let mut numbers = self.numbers.iter();
+        let mut lines: Vec<u64> = Vec::with_capacity(self.numbers.len());
+        for counts in &self.counts {
+            for (file, &count) in counts.iter().enumerate() {
+                lines.extend(numbers.by_ref().take(count.into()).map(|&line| (file as u64) << 32 | u64::from(line)));
+            }
+        }
+        lines.sort_unstable();
+        lines.dedup();
+        lines.len() * LINE
+    }
+
     /// Lines that a query needs on average.
     pub(crate) fn mean(&self) -> f64 {
         self.numbers.len() as f64 / self.counts.len() as f64

@@ -109,7 +109,7 @@ fn measure(store: &Store, case: &Case, json: bool) -> Result<(), Failure> {
         if json {
             let report = serde_json::json!({
                 "case": case.name, "kind": kind, "rows": rows, "bound_ns": bound, "get_many_ns": many,
-                "find_many_ns": rows_only, "get_ns": single, "lines": lines.mean(),
+                "find_many_ns": rows_only, "get_ns": single, "lines": lines.mean(), "distinct_bytes": lines.distinct_bytes(),
                 "huge_share": warmed.huge_bytes as f64 / warmed.file_bytes as f64,
             });
             println!("{report}");
