@@ -1,6 +1,7 @@
 """The path to the reader of the format, and a folder in memory for tests that write a lot."""
 
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,3 +20,11 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="pheon-test-", dir="/dev/shm") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Dice that PHEON_SEED throws again."""
+    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
+    print("PHEON_SEED =", seed)
+    return random.Random(seed)

@@ -10,36 +10,23 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import children
 import pytest
 from format import reader
+from killing import LONG, SERVER, START_SECONDS_MAX, check_failures, wait_for
 
 import pheon
 
-LONG = bool(os.environ.get("PHEON_LONG"))
 TIMES = 10 if LONG else 1
 LIFETIME_SECONDS_MAX = 0.1
 READ_SECONDS = 4.0 * TIMES
 # Rounds go on until enough has been killed in the middle of something: a slow machine takes more of them.
 ROUNDS_MIN, ROUNDS_MAX = 120 * TIMES, 600 * TIMES
 LEFTOVERS_MIN = 20 * TIMES
-# Nothing here takes so long, on any machine: it guards against hanging.
-START_SECONDS_MAX = 120
-
-# Linux starts each child of this server in milliseconds, from a process that has no threads and no store open.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["__main__", "pheon"])
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
-    print("PHEON_SEED =", seed)
-    return random.Random(seed)
 
 
 @pytest.fixture
@@ -48,18 +35,6 @@ def failures(memory_path: Path) -> Path:
     folder = memory_path / "failures"
     folder.mkdir()
     return folder
-
-
-def _check_failures(failures: Path) -> None:
-    for path in failures.iterdir():
-        pytest.fail(f"process {path.name}:\n{path.read_text()}")
-
-
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
 
 
 # Killed writers ------------------------------------------------------------------------------------------------------
@@ -86,27 +61,27 @@ def test_kill_the_writer(memory_path: Path, failures: Path, rng: random.Random) 
     store = pheon.open(path)
     held = store.put_map("m", children.content(0))
     seen_leftovers = seen_versions = 0
-    acknowledged, rows_min = _SERVER.RawValue("q"), 6 * children.SERIES_STEP
+    acknowledged, rows_min = SERVER.RawValue("q"), 6 * children.SERIES_STEP
     # Writers live longer while what is still missing does not come: a slow machine gets to it, too.
     rounds_without = {"leftovers": 0, "rows": 0}
     for round_number in range(ROUNDS_MAX):
         if round_number >= ROUNDS_MIN and seen_leftovers >= LEFTOVERS_MIN and acknowledged.value >= rows_min:
             break
-        ready = _SERVER.RawValue("b")
-        child = _SERVER.Process(
+        ready = SERVER.RawValue("b")
+        child = SERVER.Process(
             target=children.write_for_ever,
             args=(path, rng.getrandbits(32), ready, acknowledged, failures),
             daemon=True,
         )
         child.start()
-        _wait_for(
+        wait_for(
             lambda ready=ready, child=child: bool(ready.value) or not child.is_alive(), "the writer does not start"
         )
         had_leftovers, had_rows = seen_leftovers, acknowledged.value
         time.sleep(rng.random() * LIFETIME_SECONDS_MAX * (1 + max(rounds_without.values()) / 10))
         child.kill()
         child.join()
-        _check_failures(failures)
+        check_failures(failures)
         assert child.exitcode == -signal.SIGKILL, f"round {round_number}: the writer ended with {child.exitcode}"
 
         assert set(store) <= {"m", "s"}
@@ -149,10 +124,10 @@ def test_ctrl_c_leaves_the_store_as_it_was(memory_path: Path, rng: random.Random
     store = pheon.open(path)
     store.put_map("m", children.content(7))
     for _ in range(8 * TIMES):
-        ready = _SERVER.RawValue("b")
-        child = _SERVER.Process(target=children.write_until_interrupted, args=(path, ready), daemon=True)
+        ready = SERVER.RawValue("b")
+        child = SERVER.Process(target=children.write_until_interrupted, args=(path, ready), daemon=True)
         child.start()
-        _wait_for(lambda ready=ready: bool(ready.value), "the writer does not start")
+        wait_for(lambda ready=ready: bool(ready.value), "the writer does not start")
         before = [v.version for v in store.versions("m")]
         time.sleep(rng.random() * 0.3)
         assert child.pid is not None
@@ -207,7 +182,7 @@ def test_publish_collect_and_kill_under_readers(
 
     for _ in range(3):
         start_reader()
-    _wait_for(lambda: all(counts[:3]) or any(failures.iterdir()), "the readers do not start")
+    wait_for(lambda: all(counts[:3]) or any(failures.iterdir()), "the readers do not start")
 
     published = killed = 0
     next_kill = time.monotonic() + rng.random()
@@ -230,7 +205,7 @@ def test_publish_collect_and_kill_under_readers(
     stop.value = 1
     for process in readers:
         process.join(START_SECONDS_MAX)
-    _check_failures(failures)
+    check_failures(failures)
     assert all(process.exitcode == 0 for process in readers), [process.exitcode for process in readers]
     print(f"{published} versions under {sum(counts)} rounds of reading, {killed} readers killed")
     assert store.verify("m").ok
@@ -246,11 +221,11 @@ def test_the_space_of_a_collected_version_is_freed_with_its_last_reader(memory_p
     path = memory_path / "store"
     store = pheon.open(path)
     m = store.put_map("m", children.content(1))
-    stop, counts = _SERVER.RawValue("b"), _SERVER.RawArray("L", 1)
-    child = _SERVER.Process(target=children.read_until, args=(path, m, stop, counts, 0, failures), daemon=True)
+    stop, counts = SERVER.RawValue("b"), SERVER.RawArray("L", 1)
+    child = SERVER.Process(target=children.read_until, args=(path, m, stop, counts, 0, failures), daemon=True)
     child.start()
-    _wait_for(lambda: bool(counts[0]) or any(failures.iterdir()), "the reader does not start")
-    _check_failures(failures)
+    wait_for(lambda: bool(counts[0]) or any(failures.iterdir()), "the reader does not start")
+    check_failures(failures)
     maps = Path(f"/proc/{child.pid}/maps").read_text()
     mapped = [line for line in maps.splitlines() if line.endswith(".arrow")]
     assert {line.split()[1] for line in mapped} == {"r--s"}, "files must be mapped read-only and shared"

@@ -3,7 +3,6 @@
 Seeds are printed; PHEON_SEED repeats a run as far as kills allow, PHEON_LONG=1 kills twenty times as many.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -15,24 +14,12 @@ from pathlib import Path
 
 import live_children as children
 import pytest
+from killing import LONG, SERVER, START_SECONDS_MAX, check_failures, wait_for
 from live_children import Board
 
 import pheon
 
-LONG = bool(os.environ.get("PHEON_LONG"))
 TIMES = 20 if LONG else 1
-# Nothing here takes so long, on any machine: it guards against hanging.
-START_SECONDS_MAX = 120
-
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["__main__", "pheon"])
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
-    print("PHEON_SEED =", seed)
-    return random.Random(seed)
 
 
 @pytest.fixture
@@ -72,18 +59,6 @@ def _folder(place: tuple[str, str | None]) -> Path:
     return Path("/dev/shm", f"pheon-live-{os.geteuid()}-{name}") if store is None else Path(store, ".live", name)
 
 
-def _check_failures(failures: Path) -> None:
-    for path in failures.iterdir():
-        pytest.fail(f"process {path.name}:\n{path.read_text()}")
-
-
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
-
-
 # Writers and readers at once ------------------------------------------------------------------------------------------
 
 
@@ -97,7 +72,7 @@ def test_torture(
     for i in range(5):
         live["filler"] = bytes([i]) * (1 << 20)
     del live["filler"]
-    numbers = _SERVER.RawArray("q", children.ALL_NUMBERS)
+    numbers = SERVER.RawArray("q", children.ALL_NUMBERS)
     board = Board(numbers)
     running: dict[int, BaseProcess] = {}
     # What killed writers had begun to count: it may be counted or not.
@@ -107,7 +82,7 @@ def test_torture(
         target = children.write_until_killed if number < children.WRITERS else children.read_until_stopped
         numbers[board.rounds(number)] = 0
         args = (place, numbers, number, rng.getrandbits(32), failures)
-        running[number] = _SERVER.Process(target=target, args=args, daemon=True)
+        running[number] = SERVER.Process(target=target, args=args, daemon=True)
         running[number].start()
         processes.append(running[number])
 
@@ -153,11 +128,11 @@ def test_torture(
                 at_work |= numbers[board.begun(number, key)] != numbers[board.acked(number, key)]
             interrupted += at_work
         start(number)
-    _wait_for(lambda: all(map(board_started(board), range(children.WRITERS))) or any(failures.iterdir()), "no start")
+    wait_for(lambda: all(map(board_started(board), range(children.WRITERS))) or any(failures.iterdir()), "no start")
     board.end()
     for process in running.values():
         process.join(START_SECONDS_MAX)
-    _check_failures(failures)
+    check_failures(failures)
     assert [process.exitcode for process in running.values()] == [0] * len(running)
 
     rounds = sum(numbers[board.rounds(number)] for number in range(len(running)))
@@ -188,14 +163,14 @@ class Child:
     def __init__(
         self, processes: list[BaseProcess], failures: Path, target: Callable[..., None], *args: object
     ) -> None:
-        self.state, self.failures = _SERVER.RawValue("b"), failures
-        self.process = _SERVER.Process(target=target, args=(*args, self.state, failures), daemon=True)
+        self.state, self.failures = SERVER.RawValue("b"), failures
+        self.process = SERVER.Process(target=target, args=(*args, self.state, failures), daemon=True)
         self.process.start()
         processes.append(self.process)
 
     def reaches(self, state: int) -> None:
-        _wait_for(lambda: self.state.value >= state or any(self.failures.iterdir()), f"not reached: {state}")
-        _check_failures(self.failures)
+        wait_for(lambda: self.state.value >= state or any(self.failures.iterdir()), f"not reached: {state}")
+        check_failures(self.failures)
 
     def kill(self) -> None:
         self.process.kill()
@@ -204,7 +179,7 @@ class Child:
 
     def ends(self) -> None:
         self.process.join(START_SECONDS_MAX)
-        _check_failures(self.failures)
+        check_failures(self.failures)
         assert self.process.exitcode == 0
 
 
@@ -214,7 +189,7 @@ def _seconds_until_asleep(process: BaseProcess) -> None:
     def sleeps() -> bool:
         return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
 
-    _wait_for(sleeps, "it does not wait")
+    wait_for(sleeps, "it does not wait")
 
 
 @pytest.mark.timeout(300, method="thread")
@@ -259,7 +234,7 @@ def test_the_lock_of_a_stopped_holder_is_never_taken_from_it(
     pid = holder.process.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    _wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "it does not stop")
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "it does not stop")
     waiter = Child(processes, failures, children.take, place, kind)
     waiter.reaches(1)
     for _ in range(5):
@@ -331,12 +306,12 @@ def test_kill_those_who_make_and_remove_maps(
     if store is not None:
         pheon.open(store)
     names = [name, f"{name}.2", f"{name}.3"]
-    rounds = _SERVER.RawArray("q", 6)
+    rounds = SERVER.RawArray("q", 6)
     running: dict[int, BaseProcess] = {}
 
     def start(number: int) -> None:
         args = (store, names, rounds, number, rng.getrandbits(32), failures)
-        running[number] = _SERVER.Process(target=children.make_and_remove, args=args, daemon=True)
+        running[number] = SERVER.Process(target=children.make_and_remove, args=args, daemon=True)
         running[number].start()
         processes.append(running[number])
 
@@ -348,7 +323,7 @@ def test_kill_those_who_make_and_remove_maps(
             break
         number = rng.randrange(len(rounds))
         seen = rounds[number]
-        _wait_for(
+        wait_for(
             lambda number=number, seen=seen: rounds[number] > seen or any(failures.iterdir()), "it does not get ahead"
         )
         time.sleep(rng.random() * 0.005)
@@ -358,7 +333,7 @@ def test_kill_those_who_make_and_remove_maps(
     for process in running.values():
         process.kill()
         process.join(START_SECONDS_MAX)
-    _check_failures(failures)
+    check_failures(failures)
     left = _unfinished(store)
     leftovers += len(left)
     for one in names:

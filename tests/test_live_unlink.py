@@ -9,15 +9,16 @@ from pathlib import Path
 
 import live_unlink_children as children
 import pytest
+from killing import LONG, check_failures, wait_for
 from live_children import HANG_SECONDS, hold, open_map
-from test_live_kill import Child, _check_failures, _folder, _wait_for, failures, place, processes, rng
+from test_live_kill import Child, _folder, failures, place, processes
 
 import pheon
 
-__all__ = ["failures", "place", "processes", "rng"]
+__all__ = ["failures", "place", "processes"]
 
 STATE_OFFSET = 136  # in CTRL; docs/live.md
-TIMES = 20 if os.environ.get("PHEON_LONG") else 1
+TIMES = 20 if LONG else 1
 
 
 @pytest.mark.timeout(120, method="thread")
@@ -53,13 +54,13 @@ def test_handles_of_an_unlinked_map_do_no_harm_to_the_next_one(
         live = open_map(place, create=True)
         value = children.value_in(live)
         live["parent"] = "parent's " + value
-        _wait_for(lambda live=live: "children" in live or any(failures.iterdir()), "nobody writes to the new map")
+        wait_for(lambda live=live: "children" in live or any(failures.iterdir()), "nobody writes to the new map")
         time.sleep(rng.random() * 0.02)
         assert live["parent"] == "parent's " + value
         with live.lock:
             assert len(live) == len(list(live))
             assert set(live.values()) <= {value, 1, "parent's " + value}, "another map's values"
-        _check_failures(failures)
+        check_failures(failures)
         live.unlink()
         assert not _folder(place).exists()
     for writer in writers:

@@ -4,43 +4,23 @@ Whatever happens, a version that appears is whole; a build that is taken up agai
 no others. Seeds are printed; PHEON_SEED repeats a run, PHEON_LONG=1 makes it ten times as long.
 """
 
-import multiprocessing
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import part_children
 import pytest
+from killing import LONG, SERVER, START_SECONDS_MAX, check_failures, wait_for
 
 import pheon
 
-TIMES = 10 if os.environ.get("PHEON_LONG") else 1
+TIMES = 10 if LONG else 1
 LIFETIME_SECONDS_MAX = 0.3
 # Rounds go on until enough has been killed in the middle of something: a slow machine takes more of them.
 ROUNDS_MIN, ROUNDS_MAX = 4 * TIMES, 100 * TIMES
 TAKEN_UP_MIN = 2 * TIMES
-# Nothing here takes so long, on any machine: it guards against hanging.
-START_SECONDS_MAX = 120
-
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["__main__", "pheon"])
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
-    print("PHEON_SEED =", seed)
-    return random.Random(seed)
-
-
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
 
 
 def _children_of(pid: int) -> list[int]:
@@ -52,11 +32,6 @@ def _children_of(pid: int) -> list[int]:
 
 def _finished_parts(path: Path) -> int:
     return len(list((path / "m" / "resume").glob("part-*/part.json")))
-
-
-def _check_failures(failures: Path) -> None:
-    for report in failures.iterdir():
-        pytest.fail(f"{report.name}:\n{report.read_text()}")
 
 
 @pytest.mark.timeout(900 * TIMES, method="thread")
@@ -72,11 +47,11 @@ def test_kill_writers_of_parts(memory_path: Path, rng: random.Random) -> None:
         resume = rng.random() < 0.8
         # Counted: what an interrupted build has finished, and this one finds.
         found = _finished_parts(path)
-        begun = _SERVER.RawValue("i")
-        child = _SERVER.Process(target=part_children.build, args=(path, rng.getrandbits(32), begun, resume, failures))
+        begun = SERVER.RawValue("i")
+        child = SERVER.Process(target=part_children.build, args=(path, rng.getrandbits(32), begun, resume, failures))
         child.start()
         assert child.pid is not None
-        _wait_for(lambda begun=begun, child=child: begun.value > 0 or not child.is_alive(), "no part is begun")
+        wait_for(lambda begun=begun, child=child: begun.value > 0 or not child.is_alive(), "no part is begun")
         taken_up += resume and found > 0
         # A slow machine gets somewhere, too: what is killed lives longer while nothing is finished.
         time.sleep(rng.random() * LIFETIME_SECONDS_MAX * (1 + round_number / 10))
@@ -91,7 +66,7 @@ def test_kill_writers_of_parts(memory_path: Path, rng: random.Random) -> None:
             killed_parts += victim != child.pid
         child.join(START_SECONDS_MAX)
         assert child.exitcode in {0, -signal.SIGKILL}
-        _check_failures(failures)
+        check_failures(failures)
         if "m" in store:
             published += 1
             assert dict(store.map("m")) == want
@@ -106,13 +81,13 @@ def test_kill_writers_of_parts(memory_path: Path, rng: random.Random) -> None:
 
     def builds_one() -> bool:
         # Processes of a killed writer may still be at it: then this build says so, and the next one finds their parts.
-        part_children.build(path, rng.getrandbits(32), _SERVER.RawValue("i"), True, failures)
-        _check_failures(failures)
+        part_children.build(path, rng.getrandbits(32), SERVER.RawValue("i"), True, failures)
+        check_failures(failures)
         return "m" in store
 
     if "m" in store:
         store.drop("m")
-    _wait_for(builds_one, "no build comes to an end")
+    wait_for(builds_one, "no build comes to an end")
     assert dict(store.map("m")) == want
     store.put_map("m", want)
     store.gc("m", keep=1)
