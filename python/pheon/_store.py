@@ -214,11 +214,12 @@ class Store:
         Other processes write parts of it, see `MapWriter.part`. With `resume`, a part that is finished survives
         whatever ends this build before it is published, even a power cut: call this again with the same arguments, and
         parts of the same names are `finished` already. Rows put into the writer itself are not kept. Without `resume`,
-        such a build starts anew, and what was kept is removed (as by `drop`, and by `gc` when it is 7 days old or older
-        than `max_age`).
+        such a build starts anew, and what was kept is removed when it takes its first rows or hands out its first part
+        (as by a put that is published, by `drop`, and by `gc` when it is 7 days old or older than `max_age`).
 
         Raises:
-            ValueError: with `resume`, the interrupted build had another key, value, codec or `on_duplicate`.
+            ValueError: with `resume`, the interrupted build had another key, value, codec or `on_duplicate`. It comes
+                when the writer takes its first rows or hands out its first part.
         """
         options = build_options(on_duplicate, **build)
         return MapWriter(self._handle.map_writer(name, (key, value), codec, bool(resume), options))

@@ -577,3 +577,92 @@ fn what_was_kept_stays_while_a_manifest_cannot_be_read() {
     writer.commit().unwrap();
     assert_numbered(&scratch.store.map("m").unwrap(), 10, 0);
 }
+
+#[test]
+fn a_put_that_fails_and_a_change_leave_an_interrupted_build_alone() {
+    let scratch = Scratch::new();
+    scratch.put("m", &numbered(3, 0));
+    interrupted(&scratch);
+    let kept = || scratch.path().join("m/resume").exists();
+    let twice = entries(Arc::new(StringArray::from(vec!["x", "x"])), Arc::new(Int64Array::from(vec![1, 2])));
+    assert!(matches!(scratch.store.put("m", reader(&twice), options()), Err(WriteError::DuplicateKey { .. })));
+    assert!(kept());
+    let mut change = pheon::ChangeOptions::default();
+    change.retain = Some(Retention::newest(1).max_age(Duration::ZERO));
+    scratch.store.upsert("m", reader(&slice(20, 3, 4)), change).unwrap();
+    assert!(kept());
+    scratch.put("m", &numbered(2, 0));
+    assert!(!kept());
+}
+
+#[test]
+fn batches_of_a_part_may_have_their_columns_in_any_order() {
+    let scratch = Scratch::new();
+    let mut writer = begin(&scratch.store);
+    let batch = |names: [&str; 3], from: i64| {
+        let column = |name: &str| match name {
+            "k" => Arc::new(StringArray::from(vec![format!("key {from}")])) as ArrayRef,
+            "a" => Arc::new(Int64Array::from(vec![from])),
+            _ => Arc::new(Int64Array::from(vec![-from])),
+        };
+        RecordBatch::try_from_iter(names.map(|name| (name, column(name)))).unwrap()
+    };
+    writer.write(&batch(["k", "a", "b"], 1)).unwrap();
+    let part = writer.part(None).unwrap();
+    let mut rows = open(&part).unwrap();
+    for (number, names) in [["k", "b", "a"], ["a", "b", "k"], ["k", "a", "b"]].into_iter().enumerate() {
+        rows.write(&batch(names, number as i64 + 2)).unwrap();
+    }
+    rows.finish().unwrap();
+    writer.commit().unwrap();
+    let map = scratch.store.map("m").unwrap();
+    for number in 1..5 {
+        let row = map.find(format!("key {number}").as_str().into()).unwrap().unwrap();
+        let value = |column| map.value_at(row, column).unwrap();
+        assert!(
+            matches!((value(0), value(1)), (pheon::Value::Int(a), pheon::Value::Int(b)) if a == number && b == -number)
+        );
+    }
+}
+
+#[test]
+fn a_run_that_is_gone_is_said_before_other_parts_are_written() {
+    let scratch = Scratch::new();
+    interrupted(&scratch);
+    let folder = part_folders(&scratch).pop().unwrap();
+    let run = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_none()).unwrap();
+    let bytes = std::fs::read(&run).unwrap();
+    for damage in [Some(&bytes[..bytes.len() - 1]), None] {
+        std::fs::remove_file(&run).unwrap();
+        damage.map_or(Ok(()), |bytes| std::fs::write(&run, bytes)).unwrap();
+        let mut writer = resume(&scratch.store);
+        let e = writer.part(Some("a")).unwrap_err().to_string();
+        assert!(e.contains("to write this part again") && e.contains(&folder.display().to_string()), "{e}");
+        drop(writer);
+        std::fs::write(&run, &bytes).unwrap();
+    }
+    // As it says.
+    std::fs::remove_dir_all(&folder).unwrap();
+    let mut writer = resume(&scratch.store);
+    let part = writer.part(Some("a")).unwrap();
+    fill(&part, &numbered(20, 0));
+    writer.commit().unwrap();
+    assert_numbered(&scratch.store.map("m").unwrap(), 20, 0);
+}
+
+#[test]
+fn a_part_that_its_build_was_published_without_is_told_so() {
+    let scratch = Scratch::new();
+    let mut writer = resume(&scratch.store);
+    let mut rows = open(&writer.part(Some("a")).unwrap()).unwrap();
+    rows.write(&numbered(5, 0)).unwrap();
+    // As a writer leaves it that was killed around publishing.
+    std::fs::write(scratch.path().join("m/resume/CLOSED"), b"").unwrap();
+    assert_part(&rows.finish().unwrap_err(), "a", "over");
+    drop(writer);
+    // It had not published: what takes the build up begins the part again.
+    let mut writer = resume(&scratch.store);
+    fill(&writer.part(Some("a")).unwrap(), &numbered(5, 0));
+    writer.commit().unwrap();
+    assert_numbered(&scratch.store.map("m").unwrap(), 5, 0);
+}

@@ -222,8 +222,8 @@ impl Store {
     ///
     /// With `resume`, parts that are finished stay until a commit, whatever becomes of this writer and its process, and
     /// those that an earlier such writer has left are finished already ([`Part::finished_rows`](crate::Part)). They go
-    /// with the next new version of the dataset, with [`Store::gc`] when they are old, and with
-    /// [`Store::drop_dataset`]. Rows that were written to the earlier writer itself must be written again.
+    /// with the next version that a put publishes, when a build in parts begins without `resume`, with [`Store::gc`] when
+    /// they are old, and with [`Store::drop_dataset`]. Rows that were written to the earlier writer itself must be written again.
     ///
     /// # Errors
     /// [`WriteError::Options`] if the interrupted build had other options or facts.
@@ -348,7 +348,11 @@ impl Store {
     /// [`Store::gc`] with a choice by age too.
     pub fn gc_with(&self, name: &str, retention: Retention) -> Result<GcReport, WriteError> {
         let exclusive = self.exclusive(name)?;
-        let report = exclusive.collect(retention)?;
+        let mut report = exclusive.collect(retention)?;
+        if let Some(bytes) = exclusive.remove_old_resumable(retention)? {
+            report.leftovers_removed += 1;
+            report.bytes_freed += bytes;
+        }
         exclusive.remove_if_empty();
         drop(exclusive);
         self.gc_unfinished(retention)?;

@@ -60,7 +60,8 @@ pub(crate) struct Args {
     /// How many threads work. Default: one for each CPU.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Folder for data that does not fit in memory. Default: in the store.
+    /// Folder for data that does not fit in memory. Default: in the store. With --resume, what is kept of each file is in
+    /// the store in any case.
     #[arg(long, value_name = "DIR")]
     spill_dir: Option<PathBuf>,
     /// How long to wait for another writer of the dataset, in seconds.
@@ -168,7 +169,10 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let store = if args.append || args.upsert { write_store(&args.store)? } else { Store::open(&args.store)? };
     let result = match source {
         Source::Each(files) => {
-            let resume = Resume::default().fact("the reading of files", format!("{input:?}"));
+            // Also the columns: one file that has changed may change the types that all have in common.
+            let resume = Resume::default()
+                .fact("the reading of files", format!("{input:?}"))
+                .fact("the columns of the files", columns_of(&files));
             build_each(&store, args, files, options, resume)
         }
         Source::All(files) => {
@@ -230,6 +234,13 @@ fn files_of(args: &Args, options: &InputOptions) -> Result<Vec<(String, Input)>,
     Ok(named)
 }
 
+/// The columns that all files have in common.
+fn columns_of(files: &[(String, Input)]) -> String {
+    let schema = files.first().map(|(_, input)| input.reader.schema());
+    let fields = schema.iter().flat_map(|schema| schema.fields());
+    fields.map(|field| format!("{:?}: {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+}
+
 /// Builds of files one after the other; those that an interrupted build has finished are not read again.
 fn build_each(
     store: &Store,
@@ -257,6 +268,12 @@ fn build_each(
         let mut rows = part.writer(options)?;
         for batch in file.reader {
             rows.write(&batch.map_err(input::write_error)?)?;
+        }
+        // What is kept under the file's name must be what the file has.
+        let path = &args.files[number];
+        if !name.starts_with(&input::identity(path)?) {
+            let problem = format!("{} was changed while it was read; run this again", path.display());
+            return Err(WriteError::Options { problem });
         }
         rows.finish()?;
     }

@@ -182,7 +182,7 @@ impl FinishedPart {
         if content.dictionaries.len() != dictionaries {
             return Err(format!("expected {dictionaries} dictionaries, found {}", content.dictionaries.len()));
         }
-        let sorted: u64 = content.runs.iter().map(|run| run.rows).sum();
+        let sorted = content.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.rows));
         if sorted > content.rows {
             return Err(format!("expected at most {} rows in its runs, found {sorted}", content.rows));
         }
@@ -190,6 +190,12 @@ impl FinishedPart {
             Some(run) => Err(format!("expected a file beside the document, found {:?}", run.file)),
             None => Ok(()),
         }
+    }
+
+    /// The files beside the document, and how long each must be at least.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        let records = self.content.runs.iter().chain(&self.content.dictionaries);
+        records.map(|run| (run.file.as_str(), run.file_bytes_min()))
     }
 
     fn shapes(&self, has_key_bytes: bool) -> Vec<DataType> {

@@ -62,6 +62,11 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
+    /// Where its last block ends.
+    pub(crate) fn file_bytes_min(&self) -> u64 {
+        self.blocks.iter().map(|block| block.offset.saturating_add(block.total_bytes)).max().unwrap_or(0)
+    }
+
     /// The length of the longest block: what reading the run takes of memory.
     pub(crate) fn longest_block_bytes(&self) -> u64 {
         self.blocks.iter().map(|block| block.total_bytes).max().unwrap_or(0)
@@ -187,7 +192,7 @@ impl Run {
     pub(crate) fn read(&self) -> Result<RunReader<'_>, WriteError> {
         let file =
             self.fs.open_read(&self.path).map_err(|e| WriteError::io("opening the spill file", &self.path, e))?;
-        Ok(RunReader { run: self, file, next: 0 })
+        Ok(RunReader { run: self, file, next: 0, rows: 0 })
     }
 
     /// A block of it is not what was written. The bytes of a part are on the disk for as long as its build takes.
@@ -196,7 +201,10 @@ impl Run {
             Some(adapter) => format!("block {block} of a run of part {:?}", adapter.part),
             None => format!("block {block} of the spilled rows"),
         };
-        let advice = if self.adapter.is_some() { "; write this part again" } else { "" };
+        let advice = match (&self.adapter, self.path.parent()) {
+            (Some(_), Some(dir)) => format!("; remove {} to write this part again", dir.display()),
+            _ => String::new(),
+        };
         WriteError::Read(ReadError::corrupt(&self.path, place, format!("{problem}{advice}")))
     }
 
@@ -221,12 +229,19 @@ pub(crate) struct RunReader<'a> {
     run: &'a Run,
     file: Box<dyn ReadFile>,
     next: usize,
+    /// Rows read so far.
+    rows: u64,
 }
 
 impl RunReader<'_> {
     /// The next block, `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Block>, WriteError> {
-        let Some(stored) = self.run.blocks.get(self.next) else { return Ok(None) };
+        let Some(stored) = self.run.blocks.get(self.next) else {
+            return match self.rows == self.run.rows {
+                true => Ok(None),
+                false => Err(self.run.damaged(self.next, format!("{} rows of {} were read", self.rows, self.run.rows))),
+            };
+        };
         let number = self.next;
         self.next += 1;
         let file_bytes = self.file.len().map_err(|e| WriteError::io("reading the spill file", &self.run.path, e))?;
@@ -249,6 +264,10 @@ impl RunReader<'_> {
         }
         let bytes: Buffer = bytes.into();
         let block = decode(&bytes, stored, &self.run.schema).map_err(|e| self.run.broken(&e))?;
+        if block.rows == 0 {
+            return Err(self.run.damaged(number, "it has no rows".to_owned()));
+        }
+        self.rows += block.rows as u64;
         match &self.run.adapter {
             Some(adapter) => adapter.adapt(block).map(Some),
             None => Ok(Some(block)),

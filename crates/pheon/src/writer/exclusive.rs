@@ -207,11 +207,7 @@ impl Exclusive {
             self.dataset.fs().unlink(&path).map_err(|e| WriteError::io("unlink", &path, e))?;
             report.versions_removed.push(number);
         }
-        let (segments, mut leftovers, mut bytes) = self.remove_unneeded(true)?;
-        if let Some(resumable) = self.remove_old_resumable(retention)? {
-            leftovers += 1;
-            bytes += resumable;
-        }
+        let (segments, leftovers, bytes) = self.remove_unneeded(true)?;
         report.segments_removed = self.cleared.0 + segments;
         report.leftovers_removed = self.cleared.1 + leftovers;
         report.bytes_freed += self.cleared.2 + bytes;

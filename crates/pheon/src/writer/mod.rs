@@ -107,9 +107,7 @@ impl Writer {
     pub(crate) fn new(dataset: &Dataset, schema: SchemaRef, options: PutOptions) -> Result<Self, WriteError> {
         check_names(&schema)?;
         let exclusive = acquire(dataset, true, &options)?;
-        let writer = Self::begin(exclusive, Some(schema), options, None)?;
-        writer.exclusive.discard_resumable()?;
-        Ok(writer)
+        Self::begin(exclusive, Some(schema), options, None)
     }
 
     /// A writer whose columns are set by the first rows, its own or those of its parts.
@@ -312,6 +310,12 @@ impl Writer {
         }
         let record = finish(builder, &finished).map_err(|e| self.named(e))?;
         check_wanted(&self.options)?;
+        if self.parts.is_none() && self.addition.is_none() {
+            // What an interrupted build has finished is of no use beside this version, which nothing but a disk can stop now.
+            self.exclusive.discard_resumable()?;
+        }
+        let leaves_out = self.parts.as_ref().filter(|parts| parts.handed_out() > finished.len());
+        leaves_out.map_or(Ok(()), |parts| parts.set_closed(true))?;
         let suffix = self.parts.as_ref().and_then(Parts::segment_suffix);
         let published = self.exclusive.adopt(&self.temporary, record, suffix).and_then(|record| match &self.addition {
             Some(addition) => self.publish_added(addition, record),
@@ -325,6 +329,7 @@ impl Writer {
             Err(e) => {
                 // Removes the new files unless their manifest became visible after all.
                 let _ = self.exclusive.remove_leftovers();
+                let _ = leaves_out.map(|parts| parts.set_closed(false));
                 return Err(e);
             }
         };

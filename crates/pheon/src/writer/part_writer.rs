@@ -97,8 +97,8 @@ pub struct PartWriter {
     lock: FileLock,
     dir: PathBuf,
     options: PutOptions,
-    /// How rows become the columns that the part was handed out with.
-    conform: Option<Conform>,
+    /// How rows become the columns that the part was handed out with, and the columns that this is for.
+    conform: Option<(SchemaRef, Conform)>,
     builder: Option<SegmentBuilder>,
     rows: u64,
     failed: bool,
@@ -178,8 +178,13 @@ impl PartWriter {
             Some(builder) => builder,
             None => self.new_builder(&batch.schema())?,
         };
+        if let (Some(stored), Some((schema, _))) = (self.part.schema(), &self.conform)
+            && schema.fields() != batch.schema_ref().fields()
+        {
+            self.conform = Some((batch.schema(), Conform::new(self.part.dataset(), batch.schema_ref(), stored)?));
+        }
         match &self.conform {
-            Some(conform) => builder.write(&conform.batch(batch, self.rows)?)?,
+            Some((_, conform)) => builder.write(&conform.batch(batch, self.rows)?)?,
             None => builder.write(batch)?,
         }
         self.builder = Some(builder);
@@ -190,7 +195,7 @@ impl PartWriter {
         check_names(schema)?;
         let stored = match self.part.schema() {
             Some(stored) => {
-                self.conform = Some(Conform::new(self.part.dataset(), schema, stored)?);
+                self.conform = Some((schema.clone(), Conform::new(self.part.dataset(), schema, stored)?));
                 stored
             }
             None => schema,
@@ -237,6 +242,9 @@ impl PartWriter {
             LockError::Stopped | LockError::Timeout { .. } => WriteError::Cancelled,
         })?;
         self.part.check_build()?;
+        if self.part.is_closed() {
+            return Err(self.part.gone());
+        }
         let (folder, target) = (self.part.folder(), self.part.final_dir());
         fs.rename(&self.dir, &target).map_err(|e| self.named(WriteError::io("rename to", &target, e)))?;
         self.done = true;

@@ -30,8 +30,11 @@ use crate::error::{ReadError, WriteError};
 use crate::manifest;
 
 const FOLDER_MODE: u32 = 0o777;
+const FILE_MODE: u32 = 0o640;
 const GATE_NAME: &str = "GATE";
 const BUILD_NAME: &str = "build.json";
+/// Says that the build publishes without the parts that are not finished.
+const CLOSED_NAME: &str = "CLOSED";
 const BUILD_BYTES_MAX: u64 = 16 << 20;
 pub(super) const PART_NAME: &str = "part.json";
 /// A part of a terabyte in the smallest blocks has some hundred MiB of them.
@@ -249,6 +252,11 @@ impl Part {
         Ok(())
     }
 
+    /// Whether its build has been published without it, or is about to be. For a process that holds the gate.
+    pub(super) fn is_closed(&self) -> bool {
+        self.fs.metadata(&self.dir.join(CLOSED_NAME)).is_ok()
+    }
+
     /// It, if it is finished.
     pub(super) fn finished(&self) -> Result<Option<FinishedPart>, ReadError> {
         let dir = self.final_dir();
@@ -289,10 +297,20 @@ impl Part {
             return wrong("member \"build\"", format!("expected {:?}, found {:?}", self.build, document.build));
         }
         let part = FinishedPart { name: document.name, dir: dir.clone(), content: document.content };
-        match part.check(self.key.len() > 1) {
-            Ok(()) => Ok(Some(part)),
-            Err(problem) => wrong("the document", problem),
+        if let Err(problem) = part.check(self.key.len() > 1) {
+            return wrong("the document", problem);
         }
+        for (file, bytes) in part.files() {
+            match self.fs.metadata(&dir.join(file)) {
+                Ok(meta) if meta.len_bytes >= bytes => {}
+                Ok(meta) => {
+                    return wrong("a run", format!("{file} has {} bytes of at least {bytes}", meta.len_bytes));
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return wrong("a run", format!("{file} is missing")),
+                Err(e) => return Err(ReadError::io("examine", dir.join(file), e)),
+            }
+        }
+        Ok(Some(part))
     }
 
     fn state(&self) -> Result<State, WriteError> {
@@ -396,12 +414,18 @@ impl Parts {
                 );
                 return Err(WriteError::Options { problem });
             }
+            // Of a writer that was killed before it published.
+            parts.set_closed(false)?;
             return Ok(parts);
         }
         // Interrupted before its document was there: it holds no part.
         remove_folder(fs.as_ref(), &dir)?;
         fs.create_dir(&dir, FOLDER_MODE).map_err(|e| WriteError::io("make the folder", &dir, e))?;
-        publish_document(fs.as_ref(), &dir, &dir.join(BUILD_NAME), &manifest::encode(&wanted))?;
+        if let Err(e) = publish_document(fs.as_ref(), &dir, &dir.join(BUILD_NAME), &manifest::encode(&wanted)) {
+            // What cannot be removed now, the next build that can be resumed removes.
+            let _ = remove_folder(fs.as_ref(), &dir);
+            return Err(e);
+        }
         fs.sync_dir(dataset_dir).map_err(|e| WriteError::io("sync the folder", dataset_dir, e))?;
         Ok(Self::at(exclusive, dir, wanted.id, true))
     }
@@ -500,6 +524,27 @@ impl Parts {
         }
     }
 
+    /// Tells processes that still write a part that it is not in the version that is published now, should this writer be
+    /// killed before the folder is gone; `false` takes it back. For the holder of the gate.
+    pub(super) fn set_closed(&self, closed: bool) -> Result<(), WriteError> {
+        let path = self.dir.join(CLOSED_NAME);
+        let done = match closed {
+            true => self.fs.create_new(&path, FILE_MODE).map(drop),
+            false => self.fs.unlink(&path),
+        };
+        match done {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                Err(WriteError::io("mark as closed:", &path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many parts were handed out.
+    pub(super) fn handed_out(&self) -> usize {
+        self.handed_out.len()
+    }
+
     /// Removes the folder with all parts.
     pub(super) fn remove(&self) -> Result<(), WriteError> {
         remove_folder(self.fs.as_ref(), &self.dir)
@@ -507,7 +552,9 @@ impl Parts {
 
     /// What becomes of the folder of a writer that did not commit: nothing that is worth keeping is removed.
     pub(super) fn give_up(&self) {
-        let keeps = |name: &str| name != GATE_NAME && name != BUILD_NAME && !name.ends_with(".lock");
+        let keeps = |name: &str| {
+            name != GATE_NAME && name != CLOSED_NAME && !name.ends_with(".json") && !name.ends_with(".lock")
+        };
         let is_needed =
             self.resumable && self.fs.read_dir(&self.dir).is_ok_and(|entries| entries.iter().any(|e| keeps(&e.name)));
         if !is_needed {
