@@ -11,6 +11,8 @@ TOOLS := target/tools
 FEATURES := --features pheon/polars,pheon-python/sql
 # nextest where it is installed, cargo's own runner elsewhere: the same tests.
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --workspace --all-targets $(FEATURES)
+# A file of tests runs in one process, as many files at a time as there are CPUs.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
@@ -55,10 +57,10 @@ python-build: $(BIN)/.test-deps
 
 python-test: python-build
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -q tests
+	$(PYTEST)
 
 test-long: python-build ## the slow versions: more kills, larger data
-	PHEON_LONG=1 $(BIN)/python -m pytest -q tests
+	PHEON_LONG=1 $(PYTEST)
 	PROPTEST_CASES=2000 $(CARGO_TEST)
 	cargo test --workspace $(FEATURES) --test live -- --ignored
 

@@ -364,7 +364,6 @@ def test_series_and_indexes(store: pheon.Store) -> None:
         objects(2**70, 1),
         pd.arrays.SparseArray([1j, 2]),
     ],
-    ids=repr,
 )
 def test_what_arrow_cannot_hold_names_the_column(store: pheon.Store, values: Any) -> None:
     with pytest.raises(pheon.SchemaError, match="column 'the bad one'") as raised:
