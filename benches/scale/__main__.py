@@ -51,7 +51,7 @@ def _plan(binaries: Path, work: Path, *, quick: bool) -> Plan:
         Build("str", "sorted", 100_000_000, 2 * GIB),
         Build("int", "random", 1_000_000_000, 2 * GIB),
     ]
-    return Plan(binaries, work, full, 7_300_000, 100_000_000, [1, 2, 4, 8, 16, 32], 10_000_000, 5.0)
+    return Plan(binaries, work, full, 7_300_000, 100_000_000, [1, 2, 4, 8, 16, 32], 10_000_000, 5.0, touch_memory=True)
 
 
 def measure(plan: Plan, parts: list[str], file: Path | None) -> dict[str, Any]:

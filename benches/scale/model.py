@@ -67,17 +67,17 @@ class Costs:
     line_ns: float
     """A line that is known beforehand."""
     own_ns: float
-    """What a hit in a batch costs beside its lines."""
+    """What a hit in a batch costs beside its lines, for each of them."""
 
     @staticmethod
     def of(small: dict[str, Any], engine: dict[str, Any]) -> Costs:
-        """From a build and from lookups (hits, long strings) as the report has them."""
+        """From a build and from lookups (hits, short strings) as the report has them."""
         return Costs(
             build_ns_a_row=1e9 / small["rows_per_second"],
             build_bytes_a_row=40.0,
             written_a_row=small["written_bytes"] / small["rows"],
             line_ns=engine["bound_ns"] / engine["lines"],
-            own_ns=engine["get_many_ns"] - engine["bound_ns"],
+            own_ns=(engine["get_many_ns"] - engine["bound_ns"]) / engine["lines"],
         )
 
 
@@ -91,9 +91,9 @@ def build_seconds(shape: Shape, costs: Costs) -> float:
     return shape.rows * costs.build_ns_a_row * (0.5 + 0.5 * growth) / 1e9
 
 
-def hit_ns(shape: Shape, costs: Costs) -> float:
-    """A hit of a batch on one core."""
-    return shape.lines_a_hit * costs.line_ns + costs.own_ns
+def hit_ns(lines: float, costs: Costs) -> float:
+    """A hit of a batch on one core that reads so many lines."""
+    return lines * (costs.line_ns + costs.own_ns)
 
 
 def page_tables_bytes(shape: Shape, processes: int, *, huge: bool) -> float:

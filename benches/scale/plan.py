@@ -43,6 +43,7 @@ class Plan:
     reader_rows: int
     reader_seconds: float
     small: Build = field(default_factory=lambda: Build("str", "random", 10_000_000, 200 * 2**20))
+    touch_memory: bool = False
 
     def run_program(self, name: str, *arguments: str) -> list[dict[str, Any]]:
         """Runs one of the programs of ``benches/engine``: the JSON objects that it printed.
