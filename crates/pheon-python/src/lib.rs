@@ -11,6 +11,7 @@ mod column;
 mod decimal;
 mod decode;
 mod errors;
+mod hot;
 mod info;
 mod ingest;
 mod iter;

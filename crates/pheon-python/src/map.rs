@@ -1,11 +1,11 @@
 //! `MapHandle`: lookups in one version of a map. `pheon.Map` derives from it and adds the rest of `Mapping`, so that `m[k]`
 //! goes straight from the interpreter's subscript slot to the code here.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array};
 use arrow_schema::{DataType, Schema};
-use pheon::{Map, ReadError};
+use pheon::{Map, ReadError, Value};
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -15,6 +15,7 @@ use crate::batch::PyBatch;
 use crate::column::PyColumn;
 use crate::decode::{ValueCodec, column_objects, value_object};
 use crate::errors::{arrow_error, read_error};
+use crate::hot::Hot;
 use crate::info::info_dict;
 use crate::ingest::column_of_one;
 use crate::iter::{RowIter, Rows};
@@ -24,6 +25,9 @@ use crate::table::TableHandle;
 
 /// Batches below this many keys keep the interpreter lock: releasing it costs more than it gives.
 const DETACH_KEYS_MIN: usize = 256;
+
+/// Of a list whose keys are looked for among the hot ones, so many may be missing, or an eighth of them.
+const LIST_MISSES_MIN: usize = 8;
 
 /// One open version with what Python needs to know about its columns.
 pub(crate) struct Opened {
@@ -44,6 +48,17 @@ impl Opened {
             _ => false,
         };
         Ok(Self { map, keys, codecs, direct })
+    }
+
+    /// The value of a key for which [`State::direct`] holds; the inner error is the engine's.
+    #[inline]
+    fn find_direct(&self, key: &Bound<'_, PyAny>) -> PyResult<Result<Option<Value<'_>>, ReadError>> {
+        let Keys::One(kind, _) = &self.keys else { return Ok(Ok(None)) };
+        Ok(match kind.find_plain(&self.map, key)? {
+            Ok(Some(row)) => self.map.value_at(row, 0).map(Some),
+            Ok(None) => Ok(None),
+            Err(e) => Err(e),
+        })
     }
 
     pub(crate) fn key_object<'py>(&self, py: Python<'py>, row: u64) -> PyResult<Bound<'py, PyAny>> {
@@ -101,47 +116,80 @@ fn look_up<T: Send>(py: Python<'_>, keys: usize, look: impl FnOnce() -> Result<T
 /// Reads one version of a map.
 #[pyclass(frozen, subclass, mapping, module = "pheon._native")]
 pub(crate) struct MapHandle {
-    opened: RwLock<Arc<Opened>>,
+    state: Mutex<State>,
     allow_pickle: bool,
+}
+
+/// While this is locked no Python code may run: it could let in a thread that waits for it and holds the interpreter lock.
+/// Plain keys and values that are made directly need none; everything else takes its own reference to the version first.
+struct State {
+    opened: Arc<Opened>,
+    hot: Hot,
+}
+
+impl State {
+    fn of(opened: Opened) -> Self {
+        Self { opened: Arc::new(opened), hot: Hot::default() }
+    }
+
+    /// The kind of the keys, if this one can be looked up without running Python code, and its value made.
+    #[inline]
+    fn direct(&self, key: &Bound<'_, PyAny>) -> bool {
+        self.opened.direct && matches!(&self.opened.keys, Keys::One(kind, _) if kind.is_plain(key))
+    }
+
+    /// The hash of a direct key, while looking for it among the hot ones is worth while.
+    #[inline]
+    fn hash(&mut self, key: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+        self.hot.is_open().then(|| key.hash()).transpose()
+    }
 }
 
 impl MapHandle {
     pub(crate) fn open(map: Map, allow_pickle: bool) -> PyResult<Self> {
-        Ok(Self { opened: RwLock::new(Arc::new(Opened::new(map, allow_pickle)?)), allow_pickle })
+        Ok(Self { state: Mutex::new(State::of(Opened::new(map, allow_pickle)?)), allow_pickle })
+    }
+
+    #[inline]
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The version as it is now; a `refresh` of the handle does not disturb who holds it.
     pub(crate) fn opened(&self) -> Arc<Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+        Arc::clone(&self.state().opened)
     }
 
     /// The value of a key, or None if it is not there.
     #[inline]
     fn find<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        // While this guard lives no Python code may run: it could let in a thread that waits in `refresh` for the guard,
-        // holding the interpreter lock. Plain keys and values need none; everything else takes its own reference first.
-        let guard = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        if guard.direct
-            && let Keys::One(kind, _) = &guard.keys
-            && kind.is_plain(key)
-        {
-            let found = match kind.find_plain(&guard.map, key)? {
-                Ok(None) => return Ok(None),
-                Ok(Some(row)) => match guard.map.value_at(row, 0) {
-                    Ok(value) => return value_object(py, value, ValueCodec::Plain).map(Some),
-                    Err(e) => e,
-                },
-                Err(e) => e,
+        let mut state = self.state();
+        if !state.direct(key) {
+            let opened = Arc::clone(&state.opened);
+            drop(state);
+            return match opened.keys.find(py, &opened.map, key)? {
+                Some(row) => opened.value_object(py, row).map(Some),
+                None => Ok(None),
             };
-            drop(guard);
-            return Err(read_error(py, &found));
         }
-        let opened = Arc::clone(&guard);
-        drop(guard);
-        match opened.keys.find(py, &opened.map, key)? {
-            Some(row) => opened.value_object(py, row).map(Some),
-            None => Ok(None),
+        let hash = state.hash(key)?;
+        if let Some(hash) = hash
+            && let Some(value) = state.hot.get(key, hash)
+        {
+            return Ok(Some(value));
         }
+        let value = match state.opened.find_direct(key)? {
+            Ok(Some(value)) => value_object(py, value, ValueCodec::Plain)?,
+            Ok(None) => return Ok(None),
+            Err(e) => {
+                drop(state);
+                return Err(read_error(py, &e));
+            }
+        };
+        if let Some(hash) = hash {
+            state.hot.missed(key, hash, &value);
+        }
+        Ok(Some(value))
     }
 
     fn iterate(&self, what: Rows, backwards: bool) -> RowIter {
@@ -166,12 +214,20 @@ impl MapHandle {
     }
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let opened = self.opened();
+        let mut state = self.state();
+        if state.direct(key)
+            && let Some(hash) = state.hash(key)?
+            && state.hot.get(key, hash).is_some()
+        {
+            return Ok(true);
+        }
+        let opened = Arc::clone(&state.opened);
+        drop(state);
         Ok(opened.keys.find(py, &opened.map, key)?.is_some())
     }
 
     fn __len__(&self) -> usize {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner).map.len()
+        self.state().opened.map.len()
     }
 
     fn __iter__(&self) -> RowIter {
@@ -212,12 +268,22 @@ impl MapHandle {
         default: Option<Bound<'py, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
+        if let Ok(list) = keys.cast_exact::<PyList>()
+            && let Some(values) = self.hot_list(list, default.as_ref())?
+        {
+            return Ok(values);
+        }
         let opened = self.opened();
-        let keys = opened.keys.array(py, keys)?;
+        let asked = keys;
+        let keys = opened.keys.array(py, asked)?;
         let map = &opened.map;
         if opened.codecs.len() == 1 && default.is_none() {
             let values = look_up(py, keys.len(), || map.get_many_with(&keys, threads))?;
-            return PyList::new(py, column_objects(py, &values, opened.codecs[0])?);
+            let objects = column_objects(py, &values, opened.codecs[0])?;
+            if let Ok(list) = asked.cast_exact::<PyList>() {
+                self.note_list(&opened, list, &objects)?;
+            }
+            return PyList::new(py, objects);
         }
         let rows = look_up(py, keys.len(), || map.find_many(&keys, threads))?;
         let mut columns = Vec::with_capacity(opened.codecs.len());
@@ -345,8 +411,9 @@ impl MapHandle {
         let (map, newer) =
             py.detach(move || map.refresh().map(|newer| (map, newer))).map_err(|e| read_error(py, &e))?;
         if newer {
-            let opened = Arc::new(Opened::new(map, self.allow_pickle)?);
-            *self.opened.write().unwrap_or_else(PoisonError::into_inner) = opened;
+            let state = State::of(Opened::new(map, self.allow_pickle)?);
+            // The old one is dropped when the lock is free again.
+            let _old = std::mem::replace(&mut *self.state(), state);
         }
         Ok(newer)
     }
@@ -402,6 +469,69 @@ impl MapHandle {
 }
 
 impl MapHandle {
+    /// The values of a list's keys if most of them are hot.
+    fn hot_list<'py>(
+        &self,
+        keys: &Bound<'py, PyList>,
+        default: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let py = keys.py();
+        let mut state = self.state();
+        if state.hot.is_cold() {
+            return Ok(None);
+        }
+        let (mut values, mut misses, mut absent) = (Vec::with_capacity(keys.len()), Vec::new(), 0);
+        for (i, key) in keys.iter().enumerate() {
+            if misses.len() + absent > LIST_MISSES_MIN.max(i / 8) || !state.direct(&key) {
+                return Ok(None);
+            }
+            let hash = key.hash()?;
+            if let Some(value) = state.hot.get(&key, hash) {
+                values.push(value);
+                continue;
+            }
+            let value = match state.opened.find_direct(&key)? {
+                Ok(value) => value.map(|value| value_object(py, value, ValueCodec::Plain)).transpose()?,
+                Err(e) => {
+                    drop(state);
+                    return Err(read_error(py, &e));
+                }
+            };
+            match &value {
+                Some(value) => misses.push((key, hash, value.clone())),
+                None => absent += 1,
+            }
+            values.push(value.or_else(|| default.cloned()).unwrap_or_else(|| py.None().into_bound(py)));
+        }
+        misses.iter().for_each(|(key, hash, value)| state.hot.missed(key, *hash, value));
+        drop(state);
+        PyList::new(py, values).map(Some)
+    }
+
+    /// Notes the values of a list's keys, which were looked up together.
+    fn note_list<'py>(
+        &self,
+        opened: &Arc<Opened>,
+        keys: &Bound<'py, PyList>,
+        values: &[Bound<'py, PyAny>],
+    ) -> PyResult<()> {
+        let mut state = self.state();
+        if !Arc::ptr_eq(opened, &state.opened) {
+            return Ok(());
+        }
+        for (key, value) in keys.iter().zip(values) {
+            if !state.direct(&key) {
+                return Ok(());
+            }
+            if !value.is_none()
+                && let Some(hash) = state.hash(&key)?
+            {
+                state.hot.missed(&key, hash, value);
+            }
+        }
+        Ok(())
+    }
+
     fn nearest<'py>(
         &self,
         py: Python<'py>,
