@@ -119,8 +119,8 @@ def _builds(builds: list[Results]) -> Iterator[str]:
     yield (
         "Rows are made up while they are taken in, which costs the time named last; strings: 20 bytes to 20 bytes. A "
         "million rows and a million missing keys were looked up after each build. Half of the memory was touched "
-        "before it: in a virtual machine the host must find a page that is used for the first time, and what that costs "
-        "a build depends on what ran before."
+        "before it: in a virtual machine the host must find a page that is used for the first time, and what that "
+        "costs a build depends on what ran before."
     )
     yield ""
     yield (
