@@ -16,7 +16,7 @@ use crate::version::gather::batch_of;
 use crate::version::{Info, Version};
 
 /// A read-only map on one version of a dataset. Cheap to clone, usable from any thread; lookups take no lock, and single ones make
-/// no system call.
+/// no system call, unless the version does not fit into memory.
 ///
 /// Where a call gives or takes a *row*, that is a 64-bit name of it within this version: in a version of one segment the
 /// row's number in key order, else also which segment it is in. [`Map::row_at`] gives the row at a place in key order.
@@ -317,6 +317,11 @@ impl Map {
     /// Facts about the version.
     pub fn info(&self) -> Info {
         self.version.info()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &crate::segment::Segment> {
+        self.version.parts.iter().map(|part| part.segment.as_ref())
     }
 
     fn single_value(&self) -> Result<usize, ReadError> {

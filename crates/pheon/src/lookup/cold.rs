@@ -83,6 +83,11 @@ impl<'a> Wave<'a> {
         Self { map, spans: Vec::with_capacity(2 * WAVE), bytes: 0 }
     }
 
+    /// For the pages of a single lookup.
+    pub(super) fn of_few(map: &'a ReadMap) -> Self {
+        Self { map, spans: Vec::with_capacity(4), bytes: 0 }
+    }
+
     /// Notes bytes of the map.
     fn want(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(WAVE_BYTES_MAX - self.bytes)];
@@ -94,7 +99,7 @@ impl<'a> Wave<'a> {
     }
 
     /// Asks for what was noted.
-    fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         self.bytes = 0;
         self.spans.sort_unstable();
         let mut spans = self.spans.drain(..);
@@ -119,7 +124,7 @@ pub(super) trait Paged: Stored {
 }
 
 impl Raw {
-    fn want_place(&self, row: usize, wave: &mut Wave<'_>) {
+    pub(super) fn want_place(&self, row: usize, wave: &mut Wave<'_>) {
         match self {
             Self::Var { offsets, .. } => want_offsets(offsets, row, wave),
             Self::Fixed { width, values } => wave.want(fixed_at(values, *width, row).unwrap_or_default()),
@@ -128,7 +133,7 @@ impl Raw {
         }
     }
 
-    fn want_bytes(&self, row: usize, wave: &mut Wave<'_>) {
+    pub(super) fn want_bytes(&self, row: usize, wave: &mut Wave<'_>) {
         if let Self::Var { offsets, values } = self {
             wave.want(var_at(offsets, values, row).unwrap_or_default());
         }

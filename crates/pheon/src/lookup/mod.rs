@@ -6,6 +6,7 @@ mod cold;
 mod output;
 mod range;
 mod stored;
+mod waiting;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use self::cold::{How, Paged, is_cold, put_back, put_rows_back, touch};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::{KeyBound, KeySpan};
 use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, VarKeys, WordKeys, Words};
+pub(crate) use self::waiting::Waits;
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
 use crate::segment::column::{Column, Raw};
@@ -63,14 +65,8 @@ impl Segment {
     fn find_bytes(&self, key: &[u8], value: Option<usize>) -> Result<Option<u32>, ReadError> {
         let Some(side) = &self.key else { return Ok(None) };
         let found = match &self.columns[side.column].raw {
-            _ if side.is_composite() => {
-                let hash = key.hash(side.index.plan().seed);
-                batch::find(&side.index, &self.composite_keys(side), hash, key, &self.hints(value))
-            }
-            Raw::Var { offsets, values } => {
-                let hash = key.hash(side.index.plan().seed);
-                batch::find(&side.index, &VarKeys { offsets, values }, hash, key, &self.hints(value))
-            }
+            _ if side.is_composite() => self.look_up(side, &self.composite_keys(side), key, value),
+            Raw::Var { offsets, values } => self.look_up(side, &VarKeys { offsets, values }, key, value),
             _ => return self.find_any(KeyRef::Bytes(key), value),
         };
         found.map_err(|bad| self.bad_row(side, bad))
@@ -81,8 +77,7 @@ impl Segment {
         let found = match &self.columns[side.column].raw {
             Raw::Fixed { width, values } => {
                 let signed = matches!(side.key_type, KeyType::Signed(_));
-                let stored = FixedKeys { values, width: *width, signed };
-                batch::find(&side.index, &stored, key.hash(side.index.plan().seed), key, &self.hints(value))
+                self.look_up(side, &FixedKeys { values, width: *width, signed }, key, value)
             }
             _ => return self.find_any(KeyRef::Fixed64(key), value),
         };
@@ -93,8 +88,7 @@ impl Segment {
     fn find_any(&self, key: KeyRef<'_>, value: Option<usize>) -> Result<Option<u32>, ReadError> {
         let Some(side) = &self.key else { return Ok(None) };
         let stored = AnyKeys { column: &self.columns[side.column], key_type: side.key_type };
-        let found = batch::find(&side.index, &stored, key.hash(side.index.plan().seed), key, &self.hints(value));
-        found.map_err(|bad| self.bad_row(side, bad))
+        self.look_up(side, &stored, key, value).map_err(|bad| self.bad_row(side, bad))
     }
 
     #[inline(always)]

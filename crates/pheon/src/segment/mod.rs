@@ -19,6 +19,7 @@ use crate::access::Access;
 use crate::error::ReadError;
 use crate::index::Index;
 use crate::key::KeyType;
+use crate::lookup::Waits;
 use crate::manifest::SegmentRecord;
 
 /// An open segment.
@@ -28,6 +29,7 @@ pub(crate) struct Segment {
     pub(crate) columns: Vec<Column>,
     pub(crate) key: Option<SegmentKey>,
     pub(crate) rows: usize,
+    pub(crate) waits: Waits,
 }
 
 /// The key columns of a segment and the index over them.
@@ -70,7 +72,7 @@ impl Segment {
             }
             _ => return Err(data.corrupt("its manifest", "the key columns and the index do not fit this version")),
         };
-        Ok(Self { rows: data.rows as usize, data, columns, key })
+        Ok(Self { rows: data.rows as usize, data, columns, key, waits: Waits::default() })
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {

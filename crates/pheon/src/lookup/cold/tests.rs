@@ -167,3 +167,24 @@ fn rows_that_no_file_holds_are_errors() {
     let beyond = UInt64Array::from(vec![3, 100]);
     assert!(cold(|| map.take(&beyond, 0)).unwrap_err().to_string().contains("there are 100 rows"));
 }
+
+#[test]
+fn single_lookups_that_wait_find_what_others_find() {
+    let text = |i: usize| format!("{}key {i}", "long ".repeat(i % 40));
+    for (name, make) in VALUES {
+        let (_dir, store) = store(vec![("k", KEYS[0].1(&mut (0..ROWS))), ("v", make(&mut (0..ROWS)))], &["k"]);
+        let (memory, random) = (store.map("m").unwrap(), store.with_access(Access::Random).map("m").unwrap());
+        for i in asked().into_iter().step_by(7) {
+            random.expect_waits();
+            let (key, found) = (text(i), |value| format!("{value:?}"));
+            assert_eq!(found(random.get(key.as_str())), found(memory.get(key.as_str())), "{name} {i}");
+        }
+    }
+    let (_dir, store) = store(vec![("k", KEYS[5].1(&mut (0..ROWS))), ("v", VALUES[5].1(&mut (0..ROWS)))], &["k"]);
+    let (memory, random) = (store.map("m").unwrap(), store.with_access(Access::Random).map("m").unwrap());
+    for i in asked() {
+        random.expect_waits();
+        let key = i as i64 - 2_000;
+        assert_eq!(random.find(key.into()).unwrap(), memory.find(key.into()).unwrap(), "{i}");
+    }
+}
