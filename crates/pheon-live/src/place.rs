@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pheon_os::fs::FileSystem;
-use pheon_os::lock::FileLock;
+use pheon_os::lock::{FileLock, LockError};
 use pheon_os::robust::Attempt;
 use pheon_os::{process, shm};
 
@@ -281,7 +281,7 @@ impl LiveMap {
                     return Err(LiveError::corrupt(&path, problem));
                 }
                 let lock = FileLock::acquire(&dir.join("LOCK"), Some(RECOVERY_WAIT_MAX), &|| false)
-                    .map_err(|e| LiveError::io("lock", &dir, io::Error::other(e.to_string())))?;
+                    .map_err(|e| not_locked(&dir, io::ErrorKind::Other, e))?;
                 if ctrl.boot() != boot {
                     recover::recover(&*own, &dir, &ctrl, mode, boot)?;
                 }
@@ -468,7 +468,8 @@ fn build<'c>(
     }
     make_dir(temporary).map_err(failed)?;
     let lock = FileLock::acquire(&temporary.join("LOCK"), Some(Duration::ZERO), &|| false)
-        .map_err(|e| LiveError::io("lock", temporary, io::Error::new(io::ErrorKind::NotFound, e.to_string())))?;
+        // Somebody takes it for a leftover, and is about to remove it.
+        .map_err(|e| not_locked(temporary, io::ErrorKind::NotFound, e))?;
     // Files are for whom the folder is for.
     let mode = fs.metadata(temporary).map_err(failed)?.mode & 0o666;
     let ctrl = Ctrl::create(&**fs, temporary, mode, options, location.is_in_store())?;
@@ -500,6 +501,14 @@ fn build<'c>(
         filled?;
     }
     Ok(lock)
+}
+
+/// `busy`: what it means that somebody else has the lock.
+fn not_locked(dir: &Path, busy: io::ErrorKind, error: LockError) -> LiveError {
+    match error {
+        LockError::Io { source, .. } => LiveError::io("lock", dir, source),
+        LockError::Timeout { .. } | LockError::Stopped => LiveError::io("lock", dir, io::Error::new(busy, error)),
+    }
 }
 
 /// Removes a map's folder: its name first, at once. `ctrl`: the device and inode of its CTRL, if that is known.
