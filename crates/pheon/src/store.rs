@@ -336,7 +336,9 @@ impl Store {
     pub fn drop_dataset(&self, name: &str) -> Result<(), WriteError> {
         let exclusive = self.exclusive(name)?;
         exclusive.drop_all(&self.path)?;
-        self.remove_graves()
+        // It is gone, whatever stays of others.
+        let _ = self.remove_graves();
+        Ok(())
     }
 
     /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets

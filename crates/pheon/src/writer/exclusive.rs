@@ -343,8 +343,14 @@ impl Exclusive {
         let (fs, dir) = (self.dataset.fs(), self.dataset.dir());
         let grave = store_dir.join(format!("{TEMPORARY_PREFIX}{}", random_id()));
         fs.rename(dir, &grave).map_err(|e| WriteError::io("rename to", &grave, e))?;
-        fs.sync_dir(store_dir).map_err(|e| WriteError::io("sync the folder", store_dir, e))?;
-        fs.remove_dir_all(&grave).map_err(|e| WriteError::io("remove", &grave, e))
+        if let Err(error) = fs.sync_dir(store_dir) {
+            // An error says that the dataset is there. It stays away if somebody has made another of its name meanwhile.
+            let _ = fs.rename(&grave, dir);
+            return Err(WriteError::io("sync the folder", store_dir, error));
+        }
+        // What stays is a leftover, which the next one who drops or collects removes.
+        let _ = fs.remove_dir_all(&grave);
+        Ok(())
     }
 }
 
