@@ -6,6 +6,7 @@ mod columns;
 mod compatible;
 mod composite;
 mod corruption;
+mod dictionaries;
 mod faults;
 mod hashes;
 mod interrupted;
