@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help demo test test-long bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+.PHONY: help demo test test-long soak bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,10 @@ test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(PYTEST)
 	PROPTEST_CASES=2000 $(CARGO_TEST)
 	cargo test --workspace $(FEATURES) --test live -- --ignored
+
+MINUTES ?= 10
+soak: python-build ## everything at once for MINUTES minutes, with processes that are killed; at the end nothing is left over
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables
 	$(BIN)/python -m benches.compare --readme README.md
