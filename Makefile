@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help demo test test-long soak bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+.PHONY: help demo test test-long soak mutants bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,13 @@ test-long: python-build ## the slow versions: more kills, larger data
 MINUTES ?= 10
 soak: python-build ## everything at once for MINUTES minutes, with processes that are killed; at the end nothing is left over
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)
+
+# MUTANTS="--re src/index/place.rs --shard 0/8", say: all of them take hours.
+MUTANTS ?=
+mutants: ## break the engine in many small ways, one at a time, and list those that no test notices; hours (.cargo/mutants.toml)
+	@if [ ! -x $(TOOLS)/bin/cargo-mutants ]; then \
+		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-mutants --root $(TOOLS); fi
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" CARGO_TARGET_DIR=target/mutants cargo mutants --in-place --output target $(MUTANTS)
 
 bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables
 	$(BIN)/python -m benches.compare --readme README.md
