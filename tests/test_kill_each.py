@@ -56,7 +56,7 @@ def test_kill(name: str, memory_path: Path, rng: random.Random, processes: list[
 
     before = done = acknowledged = 0
     # How long it takes is found out on the way.
-    patience = 0.02
+    patience = 0.005
     for number in range(ROUNDS_MAX):
         if before + done - acknowledged >= INTERRUPTED_MIN:
             break
