@@ -22,12 +22,12 @@ use crate::values::{array, value_types};
 
 /// The files of a store with one dataset `m` of one version, by their path in the store.
 #[derive(Clone)]
-struct Image(BTreeMap<PathBuf, Vec<u8>>);
+pub(crate) struct Image(BTreeMap<PathBuf, Vec<u8>>);
 
-const MANIFEST: &str = "m/manifest-000001.json";
+pub(crate) const MANIFEST: &str = "m/manifest-000001.json";
 
 impl Image {
-    fn of(batch: &RecordBatch, options: PutOptions) -> Self {
+    pub(crate) fn of(batch: &RecordBatch, options: PutOptions) -> Self {
         let scratch = Scratch::new();
         put(&scratch.store, "m", batch, options.threads(1)).unwrap();
         let names = crate::scratch::tree(&scratch.path());
@@ -40,12 +40,12 @@ impl Image {
         self.0.keys().find(|p| p.to_str().unwrap().ends_with(ending)).unwrap().clone()
     }
 
-    fn bytes(&mut self, ending: &str) -> &mut Vec<u8> {
+    pub(crate) fn bytes(&mut self, ending: &str) -> &mut Vec<u8> {
         let path = self.path(ending);
         self.0.get_mut(&path).unwrap()
     }
 
-    fn manifest(&self) -> Json {
+    pub(crate) fn manifest(&self) -> Json {
         serde_json::from_slice(&self.0[Path::new(MANIFEST)]).unwrap()
     }
 
@@ -63,7 +63,7 @@ impl Image {
     }
 
     /// Makes all checksums right again, as if a faulty writer had written these bytes.
-    fn forge(&mut self) {
+    pub(crate) fn forge(&mut self) {
         let mut manifest = self.manifest();
         for file in ["data", "index"] {
             if manifest["segments"][0][file].is_null() {
@@ -85,7 +85,7 @@ impl Image {
     }
 
     /// Writes the store to a new folder.
-    fn write(&self) -> Written {
+    pub(crate) fn write(&self) -> Written {
         let dir = temporary_dir();
         for (path, bytes) in &self.0 {
             let path = dir.path().join(path);
@@ -97,13 +97,18 @@ impl Image {
     }
 }
 
-struct Written {
+pub(crate) struct Written {
     store: Result<Store, pheon::WriteError>,
     dir: tempfile::TempDir,
 }
 
 impl Written {
-    fn store(&self) -> &Store {
+    /// Where a file of the image is.
+    pub(crate) fn path(&self, image: &Image, ending: &str) -> PathBuf {
+        self.dir.path().join(image.path(ending))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
@@ -498,7 +503,7 @@ fn apply(
 }
 
 /// Runs `attempt`; a panic in it becomes a failed case that can be shrunk.
-fn without_panic(attempt: impl FnOnce()) -> Result<(), TestCaseError> {
+pub(crate) fn without_panic(attempt: impl FnOnce()) -> Result<(), TestCaseError> {
     catch_unwind(AssertUnwindSafe(attempt)).map_err(|panic| {
         let text =
             panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));

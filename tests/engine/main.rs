@@ -9,6 +9,7 @@ mod corruption;
 mod dictionaries;
 mod faults;
 mod hashes;
+mod hostile;
 mod interrupted;
 mod keys;
 mod locks;

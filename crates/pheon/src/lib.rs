@@ -48,6 +48,7 @@ mod segment;
 mod store;
 mod table;
 mod table_lookup;
+mod untrusted;
 mod value;
 mod verify;
 mod version;

@@ -376,7 +376,8 @@ impl Store {
         writer::compact(&self.existing_dataset(name)?, &options)
     }
 
-    /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format.
+    /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format; also the
+    /// manifests of older versions, and finished parts that an interrupted build left.
     ///
     /// What is wrong is in the report; an error means that the check could not be made.
     pub fn verify(&self, name: &str) -> Result<VerifyReport, ReadError> {

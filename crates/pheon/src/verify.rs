@@ -11,11 +11,12 @@ use crate::dataset::Dataset;
 use crate::error::ReadError;
 use crate::index::EMPTY_ROW;
 use crate::lookup::KeyBound;
-use crate::manifest::{FileRecord, Manifest, SegmentRecord};
+use crate::manifest::{FileRecord, Manifest};
 use crate::segment::file::{metadata_checksum, segment_dir};
 use crate::segment::{Segment, SegmentKey};
 use crate::version::Version;
 use crate::version::hidden::hidden_path;
+use crate::writer::verify_kept;
 
 /// Problems that a report lists at most; more are only counted.
 const PROBLEMS_MAX: usize = 100;
@@ -52,7 +53,7 @@ impl VerifyReport {
     }
 }
 
-/// Verifies the newest version of a dataset, and the manifests of the older ones.
+/// Verifies the newest version of a dataset, the manifests of the older ones, and what an interrupted build left.
 pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
     let mut report = VerifyReport::default();
     let numbers = dataset.version_numbers()?;
@@ -62,6 +63,7 @@ pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
             report.note(e);
         }
     }
+    verify_kept(dataset, &mut |problem| report.note(problem));
     match dataset.manifest(newest) {
         Ok(Some(manifest)) => verify_version(dataset, &manifest, &mut report),
         Ok(None) => return Err(dataset.not_found(Some(newest))),
@@ -72,7 +74,8 @@ pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
 
 fn verify_version(dataset: &Dataset, manifest: &Manifest, report: &mut VerifyReport) {
     report.version = manifest.version;
-    if manifest.rows != manifest.segments.iter().map(SegmentRecord::live_rows).sum::<u64>() {
+    let shown = manifest.segments.iter().fold(0u64, |sum, segment| sum.saturating_add(segment.live_rows()));
+    if manifest.rows != shown {
         report.note(format!(
             "{}: rows is not the sum over the segments",
             dataset.manifest_path(manifest.version).display()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
-use arrow_ipc::convert::{IpcSchemaEncoder, fb_to_schema};
+use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::writer::DictionaryTracker;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::concat::concat;
@@ -198,6 +198,19 @@ impl FinishedPart {
         records.map(|run| (run.file.as_str(), run.file_bytes_min()))
     }
 
+    /// Reads every byte of the files beside the document.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`](crate::ReadError::Corrupt) names a block that is not as it was written.
+    pub(crate) fn verify(&self, fs: &Arc<dyn FileSystem>) -> Result<(), WriteError> {
+        let as_is =
+            Arc::new(Adapter { part: self.name.clone(), columns: Vec::new(), part_columns: 0, first_row: None });
+        for record in self.content.runs.iter().chain(&self.content.dictionaries) {
+            Run::of_part(fs, &self.dir, record, spill_schema(&[]), as_is.clone()).verify()?;
+        }
+        Ok(())
+    }
+
     fn shapes(&self, has_key_bytes: bool) -> Vec<DataType> {
         let mut shapes: Vec<_> = self.content.schema.fields().iter().map(|f| shape_of(f.data_type())).collect();
         if has_key_bytes {
@@ -330,6 +343,6 @@ pub(crate) mod hex_schema {
         let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
         let bytes = bytes.ok_or_else(|| D::Error::custom("a schema is not hexadecimal"))?;
         let schema = arrow_ipc::root_as_schema(&bytes).map_err(D::Error::custom)?;
-        Ok(Arc::new(fb_to_schema(schema)))
+        crate::untrusted::schema(schema).map_err(D::Error::custom)
     }
 }

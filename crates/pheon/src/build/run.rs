@@ -195,6 +195,13 @@ impl Run {
         Ok(RunReader { run: self, file, next: 0, rows: 0 })
     }
 
+    /// Reads every block, whatever it holds.
+    pub(crate) fn verify(&self) -> Result<(), WriteError> {
+        let mut reader = self.read()?;
+        while reader.next_bytes()?.is_some() {}
+        Ok(())
+    }
+
     /// A block of it is not what was written. The bytes of a part are on the disk for as long as its build takes.
     fn damaged(&self, block: usize, problem: String) -> WriteError {
         let place = match &self.adapter {
@@ -233,15 +240,31 @@ pub(crate) struct RunReader<'a> {
     rows: u64,
 }
 
-impl RunReader<'_> {
+impl<'a> RunReader<'a> {
     /// The next block, `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Block>, WriteError> {
-        let Some(stored) = self.run.blocks.get(self.next) else {
+        let number = self.next;
+        let Some((stored, bytes)) = self.next_bytes()? else {
             return match self.rows == self.run.rows {
                 true => Ok(None),
-                false => Err(self.run.damaged(self.next, format!("{} rows of {} were read", self.rows, self.run.rows))),
+                false => Err(self.run.damaged(number, format!("{} rows of {} were read", self.rows, self.run.rows))),
             };
         };
+        let block = crate::untrusted::guard(|| decode(&bytes, stored, &self.run.schema))
+            .map_err(|e| self.run.damaged(number, e.to_string()))?;
+        if block.rows == 0 {
+            return Err(self.run.damaged(number, "it has no rows".to_owned()));
+        }
+        self.rows += block.rows as u64;
+        match &self.run.adapter {
+            Some(adapter) => adapter.adapt(block).map(Some),
+            None => Ok(Some(block)),
+        }
+    }
+
+    /// The bytes of the next block, which are as they were written.
+    fn next_bytes(&mut self) -> Result<Option<(&'a Stored, Buffer)>, WriteError> {
+        let Some(stored) = self.run.blocks.get(self.next) else { return Ok(None) };
         let number = self.next;
         self.next += 1;
         let file_bytes = self.file.len().map_err(|e| WriteError::io("reading the spill file", &self.run.path, e))?;
@@ -262,16 +285,7 @@ impl RunReader<'_> {
             let problem = format!("expected the checksum {:016x}, found {found:016x}", stored.xxh3_64);
             return Err(self.run.damaged(number, problem));
         }
-        let bytes: Buffer = bytes.into();
-        let block = decode(&bytes, stored, &self.run.schema).map_err(|e| self.run.broken(&e))?;
-        if block.rows == 0 {
-            return Err(self.run.damaged(number, "it has no rows".to_owned()));
-        }
-        self.rows += block.rows as u64;
-        match &self.run.adapter {
-            Some(adapter) => adapter.adapt(block).map(Some),
-            None => Ok(Some(block)),
-        }
+        Ok(Some((stored, bytes.into())))
     }
 }
 

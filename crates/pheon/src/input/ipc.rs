@@ -3,18 +3,17 @@
 //! A stream is a sequence of messages; a file is the same with a footer that says where they lie. Both become a list of
 //! blocks here. Every message's buffers are checked against its body before it is decoded.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
-use arrow_ipc::{Block, Footer, Message, MetadataVersion, convert::fb_to_schema, root_as_footer, root_as_message};
+use arrow_ipc::{Block, Footer, Message, MetadataVersion, root_as_footer, root_as_message};
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::{Batches, Format, Source, input};
 use crate::error::WriteError;
+use crate::untrusted;
 
 const FILE_MAGIC: &[u8] = b"ARROW1";
 const FEATHER_1_MAGIC: &[u8] = b"FEA1";
@@ -143,7 +142,7 @@ fn stored_schema(schema: arrow_ipc::Schema<'_>) -> Result<SchemaRef, ArrowError>
     if !schema.endianness().equals_to_target_endianness() {
         return Err(invalid("it was written on a big-endian machine; write it again on a little-endian one"));
     }
-    Ok(Arc::new(fb_to_schema(schema)))
+    untrusted::schema(schema)
 }
 
 /// The bytes of a message with its body.
@@ -247,12 +246,5 @@ pub(super) fn guard<T>(
     place: &str,
     decode: impl FnOnce() -> Result<T, ArrowError>,
 ) -> Result<T, WriteError> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(input(path, format!("it is damaged at {place}: {e}"))),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(input(path, format!("it is damaged at {place}: {}", text.unwrap_or("its parts contradict each other"))))
-        }
-    }
+    untrusted::guard(decode).map_err(|e| input(path, format!("it is damaged at {place}: {e}")))
 }

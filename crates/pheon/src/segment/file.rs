@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
-use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, MetadataVersion};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
@@ -17,6 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::access::Access;
 use crate::error::ReadError;
 use crate::manifest::FileRecord;
+use crate::untrusted;
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 /// Bytes after the footer: its length and the magic.
@@ -107,6 +107,18 @@ impl ArrowFile {
         }
     }
 
+    /// Fails if the file has another length by now than what was mapped: somebody cut it, and to read the missing part would
+    /// end the process. One that is gone was collected, and its mapping is good.
+    pub(crate) fn check_length(&self, fs: &dyn FileSystem) -> Result<(), ReadError> {
+        match fs.metadata(&self.path) {
+            Ok(meta) if meta.len_bytes != self.map.len() as u64 => {
+                let problem = format!("expected {} bytes, found {}", self.map.len(), meta.len_bytes);
+                Err(self.corrupt("its length", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Asks for bytes that are about to be read, which lie in a buffer of this file, if it is read at random.
     pub(crate) fn ask(&self, bytes: &[u8]) {
         if self.access == Access::Random {
@@ -121,7 +133,8 @@ impl ArrowFile {
 
     /// Decodes and fully validates one column. Costs O(rows).
     pub(crate) fn decode_column(&self, column: usize) -> Result<ArrayRef, ReadError> {
-        self.try_decode(column)
+        // Its metadata may be a faulty writer's: only an Arrow writer's lets the decoder go through without a panic.
+        untrusted::guard(|| self.try_decode(column))
             .map_err(|e| self.corrupt(format!("column {:?}", self.schema.field(column).name()), e.to_string()))
     }
 
@@ -191,7 +204,7 @@ impl Parsed {
         let footer =
             arrow_ipc::root_as_footer(&bytes[footer_start..footer_end]).map_err(|e| ("its footer", e.to_string()))?;
         let schema = footer.schema().ok_or_else(|| footer_problem("it has no schema"))?;
-        let schema: SchemaRef = Arc::new(fb_to_schema(schema));
+        let schema = untrusted::schema(schema).map_err(|e| ("its schema", e.to_string()))?;
         let batches = footer.recordBatches().ok_or_else(|| footer_problem("it names no record batch"))?;
         if batches.len() != 1 {
             return Err(footer_problem(&format!("expected one record batch, found {}", batches.len())));

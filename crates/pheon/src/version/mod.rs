@@ -95,7 +95,11 @@ impl Part {
             Some((&old.manifest.segments[at], &old.parts[at]))
         });
         let segment = match old {
-            Some((_, part)) => part.segment.clone(),
+            Some((_, part)) => {
+                let index = part.segment.key.as_ref().map(|key| &key.index_file);
+                [Some(&part.segment.data), index].into_iter().flatten().try_for_each(|file| file.check_length(fs))?;
+                part.segment.clone()
+            }
             None => Arc::new(Segment::open(fs, dataset.dir(), record, &manifest.key, access)?),
         };
         let hidden = match (&record.hidden, old) {

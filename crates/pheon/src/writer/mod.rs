@@ -4,6 +4,7 @@ mod compact;
 mod conform;
 mod exclusive;
 mod hide;
+mod kept;
 mod part_writer;
 mod parts;
 
@@ -17,6 +18,7 @@ use arrow_schema::SchemaRef;
 use self::conform::Conform;
 pub(crate) use self::exclusive::{Exclusive, publish_document};
 pub use self::exclusive::{GcReport, Retention};
+pub(crate) use self::kept::verify_kept;
 pub use self::part_writer::{PartOptions, PartWriter};
 use self::parts::Parts;
 pub use self::parts::{Part, Resume, Unfinished};

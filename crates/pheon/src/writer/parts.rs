@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::exclusive::{Exclusive, publish_document};
 use super::part_writer::{PartOptions, PartWriter};
 use crate::build::{FinishedPart, OnDuplicate, PartContent, PutOptions, SegmentBuilder, hex_schema};
-use crate::dataset::{RESUME_NAME, TEMPORARY_PREFIX};
+use crate::dataset::{Dataset, RESUME_NAME, TEMPORARY_PREFIX};
 use crate::error::{ReadError, WriteError};
 use crate::manifest;
 
@@ -127,6 +127,26 @@ enum State {
 }
 
 impl Part {
+    /// One that an interrupted build left in this folder: to look at, not to write.
+    pub(super) fn kept(dataset: &Dataset, dir: &Path, build: &BuildDocument, name: String) -> Self {
+        Self {
+            fs: Arc::clone(dataset.fs()),
+            dataset: dataset.name().to_owned(),
+            name,
+            dir: dir.to_owned(),
+            build: build.id.clone(),
+            key: build.key.clone(),
+            unique: build.unique,
+            on_duplicate: build.on_duplicate.clone(),
+            durable: true,
+            memory_limit_bytes: 0,
+            writer_memory_limit_bytes: 0,
+            writer_threads: 1,
+            block_bytes: 0,
+            schema: None,
+        }
+    }
+
     /// Its name: unique within its build.
     pub fn name(&self) -> &str {
         &self.name
@@ -348,7 +368,7 @@ impl Part {
 
 /// The build of the parts, as it is written down for one that resumes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct BuildDocument {
+pub(super) struct BuildDocument {
     pheon: String,
     format_version: u32,
     /// 32 hexadecimal digits; the id of the segment that the build publishes ends with the first 16 of them.
@@ -602,7 +622,7 @@ pub(super) fn remove_folder(fs: &dyn FileSystem, dir: &Path) -> Result<(), Write
     }
 }
 
-fn read_build(fs: &dyn FileSystem, dir: &Path) -> Result<Option<BuildDocument>, WriteError> {
+pub(super) fn read_build(fs: &dyn FileSystem, dir: &Path) -> Result<Option<BuildDocument>, WriteError> {
     let path = dir.join(BUILD_NAME);
     let bytes = match fs.read(&path, BUILD_BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -619,6 +639,13 @@ fn read_build(fs: &dyn FileSystem, dir: &Path) -> Result<Option<BuildDocument>, 
         return Err(wrong(format!("expected a build of version 1, found {kind:?} of version {version}")));
     }
     Ok(Some(document))
+}
+
+/// The name of the part that a document is of.
+pub(super) fn part_name(fs: &dyn FileSystem, path: &Path) -> Result<String, ReadError> {
+    let bytes = fs.read(path, PART_BYTES_MAX).map_err(|e| ReadError::io("read", path, e))?;
+    let document = manifest::decode::<PartDocument>(&bytes);
+    document.map(|document| document.name).map_err(|problem| ReadError::corrupt(path, "the document", problem))
 }
 
 /// What two builds differ in, and how it is in each.
