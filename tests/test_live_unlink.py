@@ -75,7 +75,7 @@ def test_what_a_killed_unlinker_left_is_finished(place: tuple[str, str | None], 
     old = open_map(place, create=True)
     old["a"] = 1
     state = os.open(_folder(place) / "CTRL", os.O_RDWR)
-    os.pwrite(state, b"\1", STATE_OFFSET)
+    os.pwrite(state, b"UNLK", STATE_OFFSET)
     os.close(state)
     with pytest.raises(pheon.ClosedError, match="unlinked"):
         old["a"] = 2

@@ -9,6 +9,7 @@ use pheon_os::fs::FileSystem;
 use pheon_os::robust::{MUTEX_BYTES, RobustMutex};
 use pheon_os::shared::SharedMap;
 use pheon_os::{futex, process};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::LiveError;
 use crate::layout::{Address, CTRL_MAGIC, FORMAT_VERSION, ctrl};
@@ -32,6 +33,22 @@ fn abi() -> u64 {
         3
     };
     FORMAT_VERSION | (library << 8 | architecture) << 16 | (MUTEX_BYTES as u64) << 32
+}
+
+/// A checksum of what is written once, when the map is made; never 0.
+fn sum(map: &SharedMap) -> u64 {
+    let words = [
+        ctrl::ABI,
+        ctrl::UUID,
+        ctrl::UUID + 8,
+        ctrl::CREATED_MS,
+        ctrl::FLAGS,
+        ctrl::ENTRIES_MAX,
+        ctrl::AGE_MAX_NS,
+        ctrl::BYTES_MAX,
+    ];
+    let bytes: Vec<u8> = words.iter().flat_map(|&at| map.load_relaxed(at).to_le_bytes()).collect();
+    xxh3_64(&bytes) | 1
 }
 
 /// Values of the sleepers' flag.
@@ -96,6 +113,7 @@ impl Ctrl {
         ctrl.map.store(ctrl::ENTRIES_MAX, options.max_entries);
         ctrl.map.store(ctrl::AGE_MAX_NS, options.max_age_ns());
         ctrl.map.store(ctrl::BYTES_MAX, options.max_bytes);
+        ctrl.map.store(ctrl::SUM, sum(&ctrl.map));
         ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", &ctrl.path, e))?;
         ctrl.map.store(ctrl::MAGIC, CTRL_MAGIC);
         Ok(ctrl)
@@ -120,6 +138,10 @@ impl Ctrl {
                  use the same in all processes"
             );
             return Err(LiveError::corrupt(&path, problem));
+        }
+        // Maps of before have none.
+        if ![0, sum(&map)].contains(&map.load_relaxed(ctrl::SUM)) {
+            return Err(LiveError::corrupt(&path, "its limits and flags are not those that it was made with"));
         }
         Ok(Self { map, path, sync: OnceLock::new() })
     }
@@ -210,12 +232,12 @@ impl Ctrl {
     }
 
     pub(crate) fn is_unlinked(&self) -> bool {
-        self.map.load(ctrl::STATE) & ctrl::STATE_UNLINKED != 0
+        self.map.load(ctrl::STATE) as u32 == ctrl::STATE_UNLINKED
     }
 
     /// Tells everybody that the map is being unlinked; `false` if somebody else did already.
     pub(crate) fn set_unlinked(&self) -> bool {
-        self.map.u32_at(ctrl::STATE).swap(ctrl::STATE_UNLINKED as u32, AcqRel) == 0
+        self.map.u32_at(ctrl::STATE).swap(ctrl::STATE_UNLINKED, AcqRel) != ctrl::STATE_UNLINKED
     }
 
     /// Takes that back: the folder could not be removed.

@@ -140,6 +140,7 @@ pub(crate) mod ctrl {
     pub(crate) const ENTRIES_MAX: usize = 64;
     pub(crate) const AGE_MAX_NS: usize = 72;
     pub(crate) const BYTES_MAX: usize = 80;
+    pub(crate) const SUM: usize = 88;
     pub(crate) const VIEW: usize = 128;
     pub(crate) const STATE: usize = 136;
     pub(crate) const COMMIT: usize = 192;
@@ -151,7 +152,8 @@ pub(crate) mod ctrl {
 
     pub(crate) const FLAG_IN_STORE: u64 = 1;
     pub(crate) const FLAG_DURABLE: u64 = 2;
-    pub(crate) const STATE_UNLINKED: u64 = 1;
+    /// "UNLK". A word rather than a bit: who finds it removes the map, so no flipped bit may make it.
+    pub(crate) const STATE_UNLINKED: u32 = u32::from_le_bytes(*b"UNLK");
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ pub(crate) fn recover(
 
     let log = Log::examine(dir, open_chunks(fs, dir, &synced)?, &synced)?;
     log.cut(fs, dir, synced.first)?;
-    let (number, index_number) = (ctrl.view() + 1, leftover_index(fs, dir) + 1);
+    let wrong = |what: &str| LiveError::corrupt(ctrl.path(), format!("no number comes after that of its {what}"));
+    let number = ctrl.view().checked_add(1).ok_or_else(|| wrong("view"))?;
+    let index_number = leftover_index(fs, dir).checked_add(1).ok_or_else(|| wrong("index"))?;
     let log2 = (log.records * 2).next_power_of_two().trailing_zeros().max(SLOTS_MIN_LOG2);
     let index = Index::create(fs, dir, index_number, log2, mode)?;
     let view = View::new(number, Arc::new(index), log.chunks.clone());
@@ -69,7 +71,7 @@ pub(crate) fn recover(
                     block.entries += 1;
                     block.live_bytes += u64::from(record.bytes);
                 }
-                block.next_order = block.next_order.max(record.order() + 1);
+                block.next_order = block.next_order.max(record.order().saturating_add(1));
             }
             at += record.bytes as usize;
         }
@@ -213,7 +215,7 @@ impl Log {
                 (self.end, self.txn) = (found.end, found.txn);
                 self.take(&found);
             }
-            if unfinished.is_none() && record.txn() != self.txn + 1 {
+            if unfinished.is_none() && Some(record.txn()) != self.txn.checked_add(1) {
                 return;
             }
             let found = unfinished.get_or_insert_with(|| Found::begin(record.txn()));

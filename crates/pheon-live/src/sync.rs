@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::chunk::{Chunk, chunk_path};
 use crate::ctrl::Block;
 use crate::error::LiveError;
-use crate::layout::{Address, SYNC_MAGIC};
+use crate::layout::{Address, CHUNK_NUMBERS, SYNC_MAGIC};
 use crate::shared::Shared;
 use crate::view::View;
 
@@ -58,7 +58,7 @@ impl Synced {
         if magic != SYNC_MAGIC || sum != xxh3_64(&half[..(WORDS - 1) * 8]) {
             return None;
         }
-        let first = u32::try_from(first).ok()?;
+        let first = u32::try_from(first).ok().filter(|first| *first < CHUNK_NUMBERS)?;
         Some(Self { count, first, chunks, end: Address::of_word(end), txn, entries, next_order })
     }
 
@@ -73,7 +73,7 @@ impl Synced {
     /// The state of a log that was `before`, and now is this one.
     pub(crate) fn after(before: Option<&Self>, view: &View, block: &Block) -> Self {
         Self {
-            count: before.map_or(0, |synced| synced.count) + 1,
+            count: before.map_or(0, |synced| synced.count).saturating_add(1),
             first: view.oldest().number(),
             chunks: view.chunks.len() as u64,
             end: block.end(),

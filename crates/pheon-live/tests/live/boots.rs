@@ -20,7 +20,7 @@ fn location(store: &Path) -> Location {
 }
 
 /// Copies the map's files, as they are on the disk, into another store, as of an earlier boot.
-fn after_a_boot(from: &Location, to: &Location) {
+pub(crate) fn after_a_boot(from: &Location, to: &Location) {
     let target = to.dir().unwrap();
     let _ = fs::remove_dir_all(&target);
     let files = target.join(files_dir(from).file_name().unwrap());

@@ -7,6 +7,7 @@ mod behaviour;
 mod boots;
 mod disk;
 mod faults;
+mod flips;
 mod linearizable;
 mod scratch;
 mod threads;
