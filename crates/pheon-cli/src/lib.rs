@@ -85,6 +85,8 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
+    // Where it cannot be set, the process ends without the message.
+    let _ = pheon_os::bus_error::explain();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {

@@ -8,6 +8,7 @@
 //! | [`prefetch`] | cache-line prefetch hints |
 //! | [`lanes`] | the fingerprints of an index bucket, compared at once |
 //! | [`interrupt`] | Ctrl-C as a flag |
+//! | [`bus_error`] | a last message for who reads a file that was cut |
 //! | [`lock`] | the kernel-owned writers' lock |
 //! | [`process`] | CPUs, memory, identity of this process |
 //! | [`shm`] | private store folders in `/dev/shm` |
@@ -29,6 +30,7 @@
 
 use std::io;
 
+pub mod bus_error;
 #[cfg(test)]
 mod forked_child;
 pub mod fs;
