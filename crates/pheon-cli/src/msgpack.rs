@@ -4,11 +4,14 @@ use std::fmt::Write;
 
 /// Deeper values are shown as bytes.
 const DEPTH_MAX: u32 = 128;
+/// So are values with names of names deeper than this: each level escapes the quotes of those inside it once more, so the
+/// text doubles with each.
+const NAME_DEPTH_MAX: u32 = 4;
 
 /// The value as JSON; `None` if the bytes are not exactly one MessagePack value. Bytes inside of it are shown as by
 /// [`crate::cells::show_bytes`], floats that JSON does not know as null.
 pub(crate) fn to_json(bytes: &[u8]) -> Option<String> {
-    let mut reader = Reader { rest: bytes, out: String::new() };
+    let mut reader = Reader { rest: bytes, out: String::new(), name_depth: 0 };
     reader.value(0)?;
     reader.rest.is_empty().then_some(reader.out)
 }
@@ -16,6 +19,8 @@ pub(crate) fn to_json(bytes: &[u8]) -> Option<String> {
 struct Reader<'a> {
     rest: &'a [u8],
     out: String,
+    /// In how many names, one in another, it is.
+    name_depth: u32,
 }
 
 impl<'a> Reader<'a> {
@@ -110,7 +115,12 @@ impl<'a> Reader<'a> {
                 self.out.push(',');
             }
             let start = self.out.len();
+            self.name_depth += 1;
+            if self.name_depth > NAME_DEPTH_MAX {
+                return None;
+            }
             self.value(depth + 1)?;
+            self.name_depth -= 1;
             if !self.out[start..].starts_with('"') {
                 let name = self.out.split_off(start);
                 self.quote(&name);
@@ -167,6 +177,14 @@ mod tests {
         ] {
             assert_eq!(to_json(bytes).as_deref(), Some(json), "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn names_of_names_do_not_grow_without_end() {
+        let value = |depth: usize| [vec![0x81; depth], vec![0xA1, b'"'], vec![0xC0; depth]].concat();
+        assert_eq!(to_json(&value(2)).as_deref(), Some(r#"{"{\"\\\"\":null}":null}"#));
+        assert!(to_json(&value(4)).is_some());
+        assert_eq!(to_json(&value(60)), None);
     }
 
     #[test]
