@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import os
 import pickle
 import uuid
 from decimal import Decimal
 from typing import Any
 
+import model_children as children
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 import pheon
+
+LONG = bool(os.environ.get("PHEON_LONG"))
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 NUMBERS = st.sampled_from([0, 0.0, False, 1, 1.0, True, Decimal(1), 1 + 0j, 2, 2.5, Decimal("2.5"), -1, 2**70, 2.0**70])
 TIMES = st.sampled_from([dt.date(2026, 1, 1), dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)])
@@ -159,6 +164,21 @@ class LiveMapIsADict(RuleBasedStateMachine):
     def reopen(self, which: int) -> None:
         self.handles[which] = pickle.loads(pickle.dumps(self.handles[which]))
 
+    @rule(key=KEYS, at=st.integers(0, 100), value=VALUES, gone=st.booleans())
+    def change_elsewhere(self, key: Any, at: int, value: Any, gone: bool) -> None:
+        key = self.present(key, at)
+        if gone:
+            taken = children.elsewhere(children.pop, self.live, key)
+            assert taken == self.model.pop(key, "none")
+        else:
+            children.elsewhere(children.put, self.live, key, value)
+            self.model[key] = copy.deepcopy(value)
+
+    @rule(forked=st.booleans())
+    def read_elsewhere(self, forked: bool) -> None:
+        do = children.in_a_fork if forked else children.elsewhere
+        assert do(children.equals, self.live, self.model)
+
     @rule(target=moments)
     def remember(self) -> Any:
         return self.live.snapshot(), iter(self.live), shown(copy.deepcopy(self.model))
@@ -184,4 +204,4 @@ class LiveMapIsADict(RuleBasedStateMachine):
 
 
 TestLiveMapIsADict = LiveMapIsADict.TestCase
-TestLiveMapIsADict.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLiveMapIsADict.settings = settings(max_examples=600 if LONG else 60, stateful_step_count=30, deadline=None)
