@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help demo test test-long soak mutants bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+.PHONY: help demo test test-long fuzz soak mutants bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,7 @@ test: lint deny rust-test python-test ## everything that is checked on a change
 
 lint: $(BIN)/.test-deps
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --no-deps --quiet
 	$(BIN)/ruff check .
@@ -62,7 +63,11 @@ python-test: python-build
 test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(PYTEST)
 	PROPTEST_CASES=2000 $(CARGO_TEST)
-	cargo test --workspace $(FEATURES) --test live -- --ignored
+	cargo test --workspace $(FEATURES) --test live --test engine -- --ignored
+	$(MAKE) fuzz
+
+fuzz: ## run each fuzz target for SECONDS=60, or only TARGETS="csv ndjson"; needs a nightly toolchain
+	./fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
 MINUTES ?= 10
 soak: python-build ## everything at once for MINUTES minutes, with processes that are killed; at the end nothing is left over

@@ -209,6 +209,17 @@ pub(crate) fn decoded(
     Intake::new(stream::iter([Ok(first)]).chain(rest), bytes_max, flatten, caller.record().clone())
 }
 
+/// What a lookup of these keys is answered.
+pub(crate) fn answer_once(
+    store: &Store,
+    command: &LookupCommand,
+    keys: &RecordBatch,
+    bytes_max: u64,
+) -> Result<RecordBatch, Status> {
+    let (target, schema) = Target::open(store, command)?;
+    target.answer(keys, &schema, bytes_max)
+}
+
 /// What a stream of lookups may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LookupLimits {

@@ -14,6 +14,8 @@ mod encode;
 mod exchange;
 mod files;
 mod flat;
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "sql")]
 mod gate;
 pub mod http;

@@ -149,7 +149,7 @@ pub(crate) async fn serve(
 }
 
 /// Why nothing was done.
-enum Refused {
+pub(crate) enum Refused {
     /// Others kept the lock for as long as was to be waited.
     Locked,
     For(Status),
@@ -173,7 +173,13 @@ impl From<Refused> for Status {
     }
 }
 
-fn run(caller: &Caller, store: &Store, body: &[u8], wait: Duration, bytes_max: u64) -> Result<Vec<u8>, Refused> {
+pub(crate) fn run(
+    caller: &Caller,
+    store: &Store,
+    body: &[u8],
+    wait: Duration,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Refused> {
     let mut body = Body(body);
     if body.array("it")? != 2 {
         return Err(malformed("expected a name and a list of operations").into());

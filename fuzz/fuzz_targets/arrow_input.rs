@@ -1,0 +1,6 @@
+//! An Arrow file or stream that is read in.
+#![no_main]
+
+use pheon_fuzz::messages;
+
+libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| messages::file(pheon::input::Format::Arrow, data));

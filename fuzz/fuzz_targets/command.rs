@@ -1,0 +1,6 @@
+//! Descriptors, tickets and bodies of actions.
+#![no_main]
+
+use pheon_fuzz::messages;
+
+libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| messages::command(data));

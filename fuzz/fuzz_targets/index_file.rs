@@ -1,0 +1,6 @@
+//! An index file.
+#![no_main]
+
+use pheon_fuzz::engine;
+
+libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| engine::arrow_file(engine::Piece::Index, data));

@@ -1,0 +1,6 @@
+//! A document in the newest manifest's place.
+#![no_main]
+
+use pheon_fuzz::engine;
+
+libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| engine::manifest(data));

@@ -1,0 +1,198 @@
+//! Live maps: a hostile file among sound ones, in the boot that it was made in and after another.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use pheon_live::{Change, LiveMap, LiveOptions, Location};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::folder::Folder;
+
+const BOOT: std::ops::Range<usize> = 32..48;
+/// Where the mutex begins: what the C library makes of its bytes is not ours to test.
+const MUTEX: usize = 448;
+const HEAD_BYTES: usize = 64;
+const RECORD_BYTES: usize = 48;
+const SYNC_HALF_BYTES: usize = 4096;
+
+/// A map in a store, with entries, deleted ones, and two chunks of log.
+static MAP: LazyLock<Folder> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let map = LiveMap::create(&location(dir.path()), &LiveOptions::default()).expect("make a map");
+    map.lock(None, &|| false).expect("lock it");
+    for i in 0..40u32 {
+        let key = format!("key {}", i % 25);
+        map.put(key.as_bytes(), 0, &vec![i as u8; i as usize]).expect("put");
+    }
+    map.delete(b"key 3").expect("delete");
+    map.apply([b"a", b"b"].map(|key| Change::Put { key, meta: 1, value: b"both" })).expect("a batch");
+    map.sync().expect("sync");
+    map.put(b"later", 0, b"not synced").expect("put");
+    map.unlock().expect("unlock");
+    Folder::copy_of(dir.path(), &[".live"])
+});
+
+fn location(store: &Path) -> Location {
+    Location::Store { path: store.to_owned(), name: "m".to_owned() }
+}
+
+/// Which file is hostile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum File {
+    Control,
+    View,
+    Log,
+    Index,
+    Sync,
+}
+
+/// A map one of whose files has these bytes, with the checksums that they must have. The first byte decides whether the
+/// machine was booted since.
+pub fn file(which: File, input: &[u8]) {
+    let folder = &*MAP;
+    let (choice, input) = crate::choice(input);
+    let control = folder.find("m/CTRL");
+    let mut page = folder.sound(&control).to_vec();
+    let name = match which {
+        File::Control => control.clone(),
+        File::View => folder.find("/view-1"),
+        File::Log => folder.find("/log-0"),
+        File::Index => folder.find("/index-0"),
+        File::Sync => folder.find("/SYNC"),
+    };
+    match which {
+        File::Control => {
+            // Format, C library and folder stay: with others the map is another one.
+            for (at, byte) in input.iter().enumerate().take(MUTEX) {
+                if !(8..BOOT.end).contains(&at) {
+                    page[at] = *byte;
+                }
+            }
+        }
+        File::View => {
+            let mut view = input.to_vec();
+            view.extend(xxh3_64(input).to_le_bytes());
+            folder.write(&name, &view);
+        }
+        File::Log => folder.write(&name, &with_sums(input, folder.sound(&name).len())),
+        File::Index => folder.write(&name, &padded(input, folder.sound(&name).len())),
+        File::Sync => {
+            let mut halves = vec![0; 2 * SYNC_HALF_BYTES];
+            for (half, words) in input.chunks(64).take(2).enumerate() {
+                let mut words = words.to_vec();
+                words.resize(64, 0);
+                let at = half * SYNC_HALF_BYTES;
+                halves[at..at + 64].copy_from_slice(&words);
+                halves[at + 64..at + 72].copy_from_slice(&xxh3_64(&words).to_le_bytes());
+            }
+            folder.write(&name, &halves);
+        }
+    }
+    let booted = choice % 2 == 1;
+    if booted {
+        page[BOOT].fill(9);
+    }
+    folder.write(&control, &page);
+    let location = location(folder.root());
+    if let Ok(map) = LiveMap::attach(&location, booted) {
+        use_it(&map, booted);
+    }
+    if booted {
+        folder.restore();
+    } else {
+        folder.write(&name, folder.sound(&name));
+        folder.write(&control, folder.sound(&control));
+    }
+}
+
+fn padded(input: &[u8], len: usize) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    bytes.resize(len.max(input.len().min(2 * len)), 0);
+    bytes
+}
+
+/// A log whose records have the checksums of their bytes, as far as they follow each other.
+fn with_sums(input: &[u8], len: usize) -> Vec<u8> {
+    let mut log = padded(input, len);
+    let mut at = HEAD_BYTES;
+    while at + RECORD_BYTES <= log.len() {
+        let word = |offset: usize| u64::from_le_bytes(log[at + offset..at + offset + 8].try_into().expect("eight"));
+        let small = |offset: usize| u32::from_le_bytes(log[at + offset..at + offset + 4].try_into().expect("four"));
+        let (bytes, key_len, txn, link, order, value_len, writer) =
+            (small(0), small(4), word(8), word(16), word(24), small(32), small(40));
+        let key_end = (at + RECORD_BYTES).saturating_add(key_len as usize);
+        let value_end = key_end.saturating_add(value_len as usize);
+        if bytes < RECORD_BYTES as u32 || value_end > log.len() {
+            break;
+        }
+        let stable = link & !((1 << 48) - 1 | 4 << 48 | 8 << 48);
+        let seed = txn.rotate_left(32) ^ order ^ stable ^ u64::from(bytes) ^ u64::from(writer) << 32;
+        let of_key = xxh3_64_with_seed(&log[at + RECORD_BYTES..key_end], seed ^ u64::from(key_len));
+        let sum = xxh3_64_with_seed(&log[key_end..value_end], of_key ^ u64::from(value_len)) as u32;
+        log[at + 36..at + 40].copy_from_slice(&sum.to_le_bytes());
+        at += bytes as usize;
+    }
+    log
+}
+
+fn use_it(map: &LiveMap, writes: bool) {
+    let keys: Vec<Vec<u8>> =
+        (0..25).map(|i| format!("key {i}").into_bytes()).chain([b"a".to_vec(), b"none".to_vec()]).collect();
+    for key in &keys {
+        let _ = (map.get(key), map.contains(key));
+    }
+    let _ = (map.info(), map.len_living(), map.last_key(), map.changes_since(map.position(), false));
+    if let Ok(snapshot) = map.snapshot() {
+        let _ = snapshot.len();
+        for key in &keys {
+            let _ = snapshot.get(key).map(|entry| entry.map(|entry| entry.value().len()));
+        }
+        if let Ok(ordered) = snapshot.ordered() {
+            for at in 0..ordered.len().min(100) {
+                let _ = ordered.get(at).map(|entry| (entry.key().len(), entry.value().len()));
+            }
+        }
+    }
+    if !writes || map.lock(Some(Duration::from_secs(5)), &|| false).is_err() {
+        return;
+    }
+    // After a boot everything but the log was made anew, so from here on the map must work.
+    for (i, key) in keys.iter().enumerate() {
+        let value = vec![i as u8; 100];
+        if map.put(key, 0, &value).is_ok() {
+            assert_eq!(map.get(key).expect("it was put"), Some(value), "what was put is there");
+        }
+    }
+    let _ = (map.delete(b"key 4"), map.sync(), map.clear(), map.unlock());
+}
+
+/// Before the first input: PHEON_FUZZ_SEED names a file that gets the sound bytes, to begin a corpus with.
+pub fn init(which: File) {
+    crate::init();
+    if let Some(path) = std::env::var_os("PHEON_FUZZ_SEED") {
+        std::fs::write(path, [&[1], sound(which).as_slice()].concat()).expect("write a seed");
+    }
+}
+
+fn sound(which: File) -> Vec<u8> {
+    let folder = &*MAP;
+    let find = |ending: &str| -> PathBuf { folder.find(ending) };
+    let bytes = |name: PathBuf| folder.sound(&name).to_vec();
+    let mut seed = match which {
+        File::Control => bytes(find("m/CTRL"))[..MUTEX].to_vec(),
+        File::View => {
+            let mut view = bytes(find("/view-1"));
+            view.truncate(view.len() - 8);
+            view
+        }
+        File::Log => bytes(find("/log-0")),
+        File::Index => bytes(find("/index-0")),
+        File::Sync => [0, SYNC_HALF_BYTES].map(|at| bytes(find("/SYNC"))[at..at + 64].to_vec()).concat(),
+    };
+    // What follows is zeros, which reading fills up.
+    while seed.last() == Some(&0) {
+        seed.pop();
+    }
+    seed
+}
