@@ -1,6 +1,7 @@
 //! Something happens between the moment a reader has read a manifest and the moment it maps the files that it names.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,14 @@ impl FileSystem for Interrupted {
             event();
         }
         self.real.map(path)
+    }
+
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        self.real.create_group_dir(path, group)
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        self.real.open_lock(path)
     }
 
     fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap> {

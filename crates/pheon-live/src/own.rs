@@ -1,5 +1,6 @@
 //! Which files a map's names mean: those in a folder of its own, whatever has the map's name by now.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,14 @@ impl OwnFiles {
 impl FileSystem for OwnFiles {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.fs.create_dir(path, mode)
+    }
+
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        self.fs.create_group_dir(path, group)
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        self.fs.open_lock(&self.at(path))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -114,9 +114,9 @@ impl Location {
         parent.join(format!("{prefix}{TEMPORARY}{}", process::random_id()))
     }
 
-    fn check(&self, dir: &Path) -> Result<(), LiveError> {
+    fn check(&self, fs: &dyn FileSystem, dir: &Path) -> Result<(), LiveError> {
         let Self::Memory { group, .. } = self else { return Ok(()) };
-        shm::check_live_dir(dir, *group).map_err(|e| match e.kind() {
+        shm::check_live_dir(fs, dir, *group).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => LiveError::NotFound { path: dir.to_owned() },
             _ => LiveError::io("open", dir, e),
         })
@@ -258,7 +258,7 @@ impl LiveMap {
     #[doc(hidden)]
     pub fn attach_with(fs: Arc<dyn FileSystem>, location: &Location, writable: bool) -> Result<Self, LiveError> {
         let dir = location.dir()?;
-        location.check(&dir)?;
+        location.check(&*fs, &dir)?;
         let path = Ctrl::path_in(&dir);
         let meta = fs.metadata(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LiveError::NotFound { path: dir.clone() },
@@ -280,7 +280,7 @@ impl LiveMap {
                         "it is of an earlier boot of this machine; open it for writing once, which rebuilds it";
                     return Err(LiveError::corrupt(&path, problem));
                 }
-                let lock = FileLock::acquire(&dir.join("LOCK"), Some(RECOVERY_WAIT_MAX), &|| false)
+                let lock = FileLock::acquire(&*fs, &dir.join("LOCK"), Some(RECOVERY_WAIT_MAX), &|| false)
                     .map_err(|e| not_locked(&dir, io::ErrorKind::Other, e))?;
                 if ctrl.boot() != boot {
                     recover::recover(&*own, &dir, &ctrl, mode, boot)?;
@@ -381,7 +381,7 @@ impl LiveMap {
         if !exists(&*fs, &dir)? {
             return Err(LiveError::NotFound { path: dir });
         }
-        location.check(&dir)?;
+        location.check(&*fs, &dir)?;
         if matches!(finish_unlinking(&*fs, location), Ok(true)) {
             return Err(LiveError::NotFound { path: dir });
         }
@@ -408,7 +408,7 @@ fn is_at(fs: &dyn FileSystem, path: &Path, id: (u64, u64)) -> bool {
 /// Removes the folder of a map that is being unlinked by somebody, who may have been killed. Whether the name is free.
 fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, LiveError> {
     let dir = location.dir()?;
-    location.check(&dir)?;
+    location.check(fs, &dir)?;
     let path = Ctrl::path_in(&dir);
     let folder = fs.metadata(&dir);
     let Ok(meta) = fs.metadata(&path) else {
@@ -456,7 +456,7 @@ fn build<'c>(
 ) -> Result<FileLock, LiveError> {
     let failed = |e| LiveError::io("make", temporary, e);
     let make_dir = |dir: &Path| match location {
-        Location::Memory { group, .. } => shm::create_live_dir(dir, *group),
+        Location::Memory { group, .. } => shm::create_live_dir(&**fs, dir, *group),
         Location::Store { .. } => fs.create_dir(dir, DIR_MODE),
     };
     if location.is_in_store() {
@@ -467,7 +467,7 @@ fn build<'c>(
         }
     }
     make_dir(temporary).map_err(failed)?;
-    let lock = FileLock::acquire(&temporary.join("LOCK"), Some(Duration::ZERO), &|| false)
+    let lock = FileLock::acquire(&**fs, &temporary.join("LOCK"), Some(Duration::ZERO), &|| false)
         // Somebody takes it for a leftover, and is about to remove it.
         .map_err(|e| not_locked(temporary, io::ErrorKind::NotFound, e))?;
     // Files are for whom the folder is for.
@@ -537,7 +537,7 @@ fn remove_leftovers(fs: &dyn FileSystem, location: &Location) {
     let Ok(entries) = fs.read_dir(&parent) else { return };
     for entry in entries.iter().filter(|entry| entry.is_dir && entry.name.starts_with(&prefix)) {
         let dir = parent.join(&entry.name);
-        if let Ok(_lock) = FileLock::acquire(&dir.join("LOCK"), Some(Duration::ZERO), &|| false) {
+        if let Ok(_lock) = FileLock::acquire(fs, &dir.join("LOCK"), Some(Duration::ZERO), &|| false) {
             let _ = fs.remove_dir_all(&dir);
         }
     }

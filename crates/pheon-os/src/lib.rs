@@ -25,8 +25,7 @@
 //! * A POSIX record lock is lost when *any* descriptor of the file is closed by its process: nobody in a process may open
 //!   a lock file except through [`lock::FileLock`].
 
-// This crate is the place where files may be touched; everybody else goes through `fs::FileSystem`.
-#![allow(clippy::disallowed_methods)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at files behind the seam"))]
 
 use std::io;
 

@@ -14,10 +14,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use crate::fs::FileSystem;
 use crate::process;
 
 #[cfg(test)]
@@ -35,10 +36,6 @@ mod tests;
 /// The first pause between two attempts; each next one is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-
-/// Permissions of a lock file that did not exist: whoever may only read must not be able to open it, since a read lock
-/// would keep writers out.
-const LOCK_MODE: u32 = 0o660;
 
 /// An exclusive lock held by this process. Dropping it releases it; so does the end of the process.
 ///
@@ -165,6 +162,7 @@ impl FileLock {
     /// # Errors
     /// See [`LockError`]. A missing folder is `Io` with `NotFound`.
     pub fn acquire(
+        fs: &dyn FileSystem,
         path: &Path,
         timeout: Option<Duration>,
         should_stop: &dyn Fn() -> bool,
@@ -172,7 +170,7 @@ impl FileLock {
         let began = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
-            let holder_pid = match attempt(registry(), path)? {
+            let holder_pid = match attempt(fs, registry(), path)? {
                 Attempt::Taken(lock) => return Ok(lock),
                 Attempt::HeldBy(pid) => pid,
                 Attempt::Replaced => None,
@@ -217,27 +215,25 @@ impl Drop for FileLock {
 }
 
 /// One attempt that does not wait.
-fn attempt(registry: &Registry, path: &Path) -> Result<Attempt, LockError> {
+fn attempt(fs: &dyn FileSystem, registry: &Registry, path: &Path) -> Result<Attempt, LockError> {
     let mut held = registry.held.lock().unwrap_or_else(PoisonError::into_inner);
     // Before opening: a descriptor of a held file could not be closed.
-    let named = id_at(path).map_err(|error| failed("examine", path, error))?;
+    let named = id_at(fs, path).map_err(|error| failed("examine", path, error))?;
     if named.is_some_and(|id| held.contains_key(&id)) {
         return Ok(Attempt::HeldBy(Some(registry.pid)));
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(LOCK_MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| failed("open", path, error))?;
-    lock_opened(&mut held, registry.pid, path, file)
+    let file = fs.open_lock(path).map_err(|error| failed("open", path, error))?;
+    lock_opened(fs, &mut held, registry.pid, path, file)
 }
 
 /// The second half of an attempt: `path` named `file` when it was opened, and may have got another one since.
-fn lock_opened(held: &mut HashMap<FileId, Vec<File>>, pid: u32, path: &Path, file: File) -> Result<Attempt, LockError> {
+fn lock_opened(
+    fs: &dyn FileSystem,
+    held: &mut HashMap<FileId, Vec<File>>,
+    pid: u32,
+    path: &Path,
+    file: File,
+) -> Result<Attempt, LockError> {
     let meta = file.metadata().map_err(|error| failed("examine", path, error))?;
     let id = (meta.dev(), meta.ino());
     if let Some(descriptors) = held.get_mut(&id) {
@@ -254,7 +250,7 @@ fn lock_opened(held: &mut HashMap<FileId, Vec<File>>, pid: u32, path: &Path, fil
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => return Ok(Attempt::HeldBy(holder(&file))),
         Err(error) => return Err(failed("lock", path, error.into())),
     }
-    if id_at(path).map_err(|error| failed("examine", path, error))? != Some(id) {
+    if id_at(fs, path).map_err(|error| failed("examine", path, error))? != Some(id) {
         return Ok(Attempt::Replaced);
     }
     held.insert(id, Vec::new());
@@ -266,9 +262,9 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> LockError 
 }
 
 /// Which file a path names, if any.
-fn id_at(path: &Path) -> io::Result<Option<FileId>> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+fn id_at(fs: &dyn FileSystem, path: &Path) -> io::Result<Option<FileId>> {
+    match fs.metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev, meta.ino))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

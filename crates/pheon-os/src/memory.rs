@@ -4,6 +4,8 @@
 //! size* (PSS) divides each page among the processes that have it in their page tables, so that the PSS of all processes
 //! adds up to what is really used.
 
+#![allow(clippy::disallowed_methods, reason = "files of the kernel's, not of a store")]
+
 mod region;
 
 use std::collections::HashMap;

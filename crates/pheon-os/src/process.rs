@@ -1,5 +1,7 @@
 //! This process and the machine that it may use.
 
+#![allow(clippy::disallowed_methods, reason = "files of the kernel's, not of a store")]
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

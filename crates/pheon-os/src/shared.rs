@@ -160,9 +160,13 @@ impl SharedMap {
 
     /// Makes what was written durable (`msync`).
     pub(crate) fn sync(&self) -> io::Result<()> {
-        // SAFETY: all of this live mapping, whose content does not change by it.
-        unsafe { rustix::mm::msync(self.start.as_ptr().cast(), self.len_bytes, MsyncFlags::SYNC)? };
-        Ok(())
+        loop {
+            // SAFETY: all of this live mapping, whose content does not change by it.
+            match unsafe { rustix::mm::msync(self.start.as_ptr().cast(), self.len_bytes, MsyncFlags::SYNC) } {
+                Err(rustix::io::Errno::INTR) => {}
+                done => return Ok(done?),
+            }
+        }
     }
 }
 
@@ -174,7 +178,6 @@ impl Drop for SharedMap {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // a test of what lies under the file system seam
 mod tests {
     use super::*;
 

@@ -5,11 +5,10 @@
 //! real folder, belongs to the effective user and is closed to all others. The folder of `/dev/shm` is sticky, so nobody
 //! else can replace it after the check.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::fs::FileSystem;
 use crate::process;
 
 /// What a store path in memory begins with.
@@ -46,14 +45,14 @@ pub fn store_dir(name: &str) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// As [`store_dir`] and [`open_store_dir`]; `NotFound` when this machine has no `/dev/shm`.
-pub fn create_store_dir(name: &str) -> io::Result<PathBuf> {
+pub fn create_store_dir(fs: &dyn FileSystem, name: &str) -> io::Result<PathBuf> {
     let dir = store_dir(name)?;
-    match DirBuilder::new().mode(0o700).create(&dir) {
+    match fs.create_dir(&dir, 0o700) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    check_private(&dir, process::effective_uid())?;
+    check_private(fs, &dir, process::effective_uid())?;
     Ok(dir)
 }
 
@@ -68,9 +67,9 @@ pub fn is_memory(dir: &Path) -> bool {
 /// # Errors
 /// As [`store_dir`]; `NotFound` when it does not exist; `NotADirectory` when it is anything but a folder, such as a
 /// symbolic link; `PermissionDenied` when it is another user's or open to others.
-pub fn open_store_dir(name: &str) -> io::Result<PathBuf> {
+pub fn open_store_dir(fs: &dyn FileSystem, name: &str) -> io::Result<PathBuf> {
     let dir = store_dir(name)?;
-    check_private(&dir, process::effective_uid())?;
+    check_private(fs, &dir, process::effective_uid())?;
     Ok(dir)
 }
 
@@ -101,15 +100,11 @@ pub fn live_root() -> &'static Path {
 ///
 /// # Errors
 /// `PermissionDenied` when this user is not in the group.
-pub fn create_live_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(dir)?;
-    let Some(group) = group else { return Ok(()) };
-    let opened = std::os::unix::fs::chown(dir, None, Some(group))
-        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o2770)));
-    if opened.is_err() {
-        let _ = fs::remove_dir(dir);
+pub fn create_live_dir(fs: &dyn FileSystem, dir: &Path, group: Option<u32>) -> io::Result<()> {
+    match group {
+        Some(group) => fs.create_group_dir(dir, group),
+        None => fs.create_dir(dir, 0o700),
     }
-    opened
 }
 
 /// Whether a live map's folder may be trusted: it is this user's and closed to others, or this group's and closed to the
@@ -117,39 +112,39 @@ pub fn create_live_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`open_store_dir`].
-pub fn check_live_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
-    let Some(group) = group else { return check_private(dir, process::effective_uid()) };
-    let meta = fs::symlink_metadata(dir)?;
-    if !meta.is_dir() {
+pub fn check_live_dir(fs: &dyn FileSystem, dir: &Path, group: Option<u32>) -> io::Result<()> {
+    let Some(group) = group else { return check_private(fs, dir, process::effective_uid()) };
+    let meta = fs.metadata(dir)?;
+    if !meta.is_dir {
         let what = format!("{}: expected a folder, found a file or a symbolic link", dir.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, what));
     }
-    if meta.gid() != group || meta.mode() & 0o007 != 0 {
+    if meta.gid != group || meta.mode & 0o007 != 0 {
         let what = format!(
             "{}: expected to belong to group {group} and to be closed to others, found group {} and mode {:04o}",
             dir.display(),
-            meta.gid(),
-            meta.mode() & 0o7777
+            meta.gid,
+            meta.mode
         );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     Ok(())
 }
 
-fn check_private(dir: &Path, uid: u32) -> io::Result<()> {
-    let meta = fs::symlink_metadata(dir)?;
+fn check_private(fs: &dyn FileSystem, dir: &Path, uid: u32) -> io::Result<()> {
+    let meta = fs.metadata(dir)?;
     let refuse = |kind, what: String| Err(io::Error::new(kind, format!("{}: {what}", dir.display())));
-    if !meta.is_dir() {
+    if !meta.is_dir {
         return refuse(io::ErrorKind::NotADirectory, "expected a folder, found a file or a symbolic link".to_string());
     }
-    if meta.uid() != uid {
-        let found = meta.uid();
+    if meta.uid != uid {
+        let found = meta.uid;
         return refuse(
             io::ErrorKind::PermissionDenied,
             format!("expected to belong to user {uid}, found user {found}"),
         );
     }
-    let mode = meta.mode() & 0o7777;
+    let mode = meta.mode;
     if mode & 0o077 != 0 {
         let what = format!("expected to be closed to other users (mode 0700), found mode {mode:04o}; chmod 700 it");
         return refuse(io::ErrorKind::PermissionDenied, what);
@@ -160,8 +155,9 @@ fn check_private(dir: &Path, uid: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
-    use std::os::unix::fs::symlink;
+    use crate::fs::real;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     /// A name that nobody else has; its folder, file or link is removed at the end.
     struct Name(String);
@@ -185,7 +181,7 @@ mod tests {
         let long = "x".repeat(NAME_BYTES_MAX + 1);
         for name in ["", ".", "..", ".hidden", "-x", "a/b", "../x", "a b", "é", "a\0b", &long] {
             assert_eq!(store_dir(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
-            assert_eq!(create_store_dir(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+            assert_eq!(create_store_dir(&*real(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
         }
         let uid = process::effective_uid();
         for name in ["a", "_x", "9.b-c_D", &long[1..]] {
@@ -198,25 +194,25 @@ mod tests {
     #[test]
     fn a_new_folder_is_private_and_opens_again() {
         let name = Name::new();
-        assert_eq!(open_store_dir(&name.0).unwrap_err().kind(), io::ErrorKind::NotFound);
-        let dir = create_store_dir(&name.0).unwrap();
+        assert_eq!(open_store_dir(&*real(), &name.0).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let dir = create_store_dir(&*real(), &name.0).unwrap();
         assert_eq!(fs::symlink_metadata(&dir).unwrap().mode() & 0o7777, 0o700);
-        assert_eq!(create_store_dir(&name.0).unwrap(), dir);
-        assert_eq!(open_store_dir(&name.0).unwrap(), dir);
+        assert_eq!(create_store_dir(&*real(), &name.0).unwrap(), dir);
+        assert_eq!(open_store_dir(&*real(), &name.0).unwrap(), dir);
     }
 
     #[test]
     fn a_folder_open_to_others_or_of_somebody_else_is_refused() {
         let name = Name::new();
-        let dir = create_store_dir(&name.0).unwrap();
+        let dir = create_store_dir(&*real(), &name.0).unwrap();
         fs::set_permissions(&dir, Permissions::from_mode(0o750)).unwrap();
-        let error = open_store_dir(&name.0).unwrap_err();
+        let error = open_store_dir(&*real(), &name.0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("0750"), "{error}");
-        assert!(create_store_dir(&name.0).is_err());
+        assert!(create_store_dir(&*real(), &name.0).is_err());
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
         let stranger = process::effective_uid() + 1;
-        assert_eq!(check_private(&dir, stranger).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(check_private(&*real(), &dir, stranger).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
@@ -224,10 +220,10 @@ mod tests {
         let target = tempfile::tempdir().unwrap();
         let name = Name::new();
         symlink(target.path(), store_dir(&name.0).unwrap()).unwrap();
-        assert_eq!(create_store_dir(&name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
-        assert_eq!(open_store_dir(&name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(create_store_dir(&*real(), &name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(open_store_dir(&*real(), &name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
         let name = Name::new();
         fs::write(store_dir(&name.0).unwrap(), "").unwrap();
-        assert_eq!(create_store_dir(&name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(create_store_dir(&*real(), &name.0).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 }

@@ -50,7 +50,8 @@ impl Store {
     pub fn open_with(path: impl AsRef<Path>, fs: Arc<dyn FileSystem>) -> Result<Self, WriteError> {
         let given = path.as_ref();
         let path = match shm::name_in(given) {
-            Some(name) => shm::create_store_dir(name).map_err(|e| WriteError::io("open the memory store", given, e))?,
+            Some(name) => shm::create_store_dir(fs.as_ref(), name)
+                .map_err(|e| WriteError::io("open the memory store", given, e))?,
             None => given.to_owned(),
         };
         match Self::existing(path.clone(), fs.clone(), false) {
@@ -66,7 +67,7 @@ impl Store {
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let given = path.as_ref();
         let path = match shm::name_in(given) {
-            Some(name) => shm::open_store_dir(name).map_err(|e| match e.kind() {
+            Some(name) => shm::open_store_dir(pheon_os::fs::real().as_ref(), name).map_err(|e| match e.kind() {
                 io::ErrorKind::NotFound => ReadError::StoreNotFound { path: given.to_owned() },
                 _ => ReadError::io("open the memory store", given, e),
             })?,

@@ -346,7 +346,7 @@ fn damage_is_an_error() {
     let name = format!("damaged-{}", process::random_id());
     let location = Location::Memory { name, group: None };
     let other = location.dir().unwrap();
-    pheon_os::shm::create_live_dir(&other, None).unwrap();
+    pheon_os::shm::create_live_dir(&*pheon_os::fs::real(), &other, None).unwrap();
     let other_files = other.join(files.file_name().unwrap());
     std::fs::create_dir(&other_files).unwrap();
     for (file, at) in [("CTRL", 0), ("CTRL", 8), ("view-1", 0), ("view-1", 20), ("index-0", 8), ("log-0", 16)] {

@@ -1,6 +1,7 @@
 //! A disk whose power goes: what was synced is there afterwards, and of the rest any sector may be.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,16 @@ impl FileSystem for Disk {
         self.inner.create_dir(path, mode)
     }
 
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        self.enter();
+        self.inner.create_group_dir(path, group)
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        self.enter();
+        self.inner.open_lock(path)
+    }
+
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         self.enter();
         self.inner.read_dir(path)
@@ -276,8 +287,10 @@ impl FileSystem for Disk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.enter();
         self.inner.sync_dir(path)?;
-        let mut state = self.state.lock().unwrap();
-        state.durable_names = state.names.clone();
+        if path == self.dir {
+            let mut state = self.state.lock().unwrap();
+            state.durable_names = state.names.clone();
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@
 //! faulty.remove_dir_all(&dir).unwrap();
 //! ```
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ use crate::shared::SharedMap;
 #[allow(missing_docs)] // each is the method of the same name
 pub enum Op {
     CreateDir,
+    CreateGroupDir,
+    OpenLock,
     ReadDir,
     Metadata,
     Read,
@@ -48,6 +51,34 @@ pub enum Op {
     Len,
 }
 
+impl Op {
+    /// Whether the call takes a free file descriptor, if only for a moment: those are the ones that fail with `EMFILE`.
+    pub fn needs_descriptor(self) -> bool {
+        use Op as O;
+        matches!(
+            self,
+            O::OpenLock
+                | O::ReadDir
+                | O::Read
+                | O::CreateNew
+                | O::OpenRead
+                | O::Map
+                | O::RemoveDirAll
+                | O::SyncDir
+                | O::CreateShared
+                | O::MapShared
+        )
+    }
+
+    /// Whether the real file system makes the call again when a signal interrupts it (`EINTR`): all that POSIX says can be
+    /// interrupted, and `msync`.
+    pub fn is_restarted(self) -> bool {
+        use Op as O;
+        self.needs_descriptor() && !matches!(self, O::ReadDir | O::RemoveDirAll)
+            || matches!(self, O::SyncShared | O::WriteAt | O::SetLen | O::SetMode | O::Sync | O::ReadAt)
+    }
+}
+
 /// How long a fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lasts {
@@ -68,6 +99,7 @@ struct Fault {
 #[derive(Debug, Default)]
 struct State {
     log: Vec<(Op, Arc<Path>)>,
+    failed: Vec<Op>,
     faults: Vec<Fault>,
 }
 
@@ -86,9 +118,14 @@ impl FaultFs {
     }
 
     /// Orders a failure with this error number of the `nth` call from now (1: the next one), counting calls of `only` or
-    /// else all calls. Several faults may be waiting; the first ordered one that is due decides.
+    /// else all calls. Several faults may be waiting; the first ordered one that is due decides. `EMFILE` waits for a call that
+    /// [takes a descriptor](Op::needs_descriptor); after `EINTR` a call that is [restarted](Op::is_restarted) is made again.
+    ///
+    /// # Panics
+    /// For `EINTR` that lasts: no signal interrupts for ever.
     pub fn fail_nth(&self, nth: u64, only: Option<Op>, errno: i32, lasts: Lasts) {
         assert!(nth > 0, "calls are counted from 1");
+        assert!(errno != libc::EINTR || lasts == Lasts::Once, "no signal interrupts for ever");
         self.state().faults.push(Fault { only, calls_left: nth - 1, errno, lasts });
     }
 
@@ -112,6 +149,11 @@ impl FaultFs {
         self.state().log.iter().map(|(op, path)| (*op, path.to_path_buf())).collect()
     }
 
+    /// The calls that were failed so far, in order; interrupted ones too that were made again.
+    pub fn failed(&self) -> Vec<Op> {
+        self.state().failed.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,20 +161,30 @@ impl FaultFs {
     /// Counts a call, and says whether it fails.
     fn enter(&self, op: Op, path: impl Into<Arc<Path>>) -> io::Result<()> {
         let mut state = self.state();
-        state.log.push((op, path.into()));
-        let mut errno = None;
-        state.faults.retain_mut(|fault| {
-            if fault.only.is_some_and(|only| only != op) {
-                return true;
+        let path = path.into();
+        loop {
+            state.log.push((op, path.clone()));
+            let mut errno = None;
+            state.faults.retain_mut(|fault| {
+                if fault.only.is_some_and(|only| only != op) {
+                    return true;
+                }
+                if fault.calls_left > 0 {
+                    fault.calls_left -= 1;
+                    return true;
+                }
+                if fault.errno == libc::EMFILE && !op.needs_descriptor() {
+                    return true;
+                }
+                errno.get_or_insert(fault.errno);
+                fault.lasts == Lasts::ForEver
+            });
+            let Some(errno) = errno else { return Ok(()) };
+            state.failed.push(op);
+            if errno != libc::EINTR || !op.is_restarted() {
+                return Err(io::Error::from_raw_os_error(errno));
             }
-            if fault.calls_left > 0 {
-                fault.calls_left -= 1;
-                return true;
-            }
-            errno.get_or_insert(fault.errno);
-            fault.lasts == Lasts::ForEver
-        });
-        errno.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+        }
     }
 }
 
@@ -140,6 +192,16 @@ impl FileSystem for FaultFs {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.enter(Op::CreateDir, path)?;
         self.inner.create_dir(path, mode)
+    }
+
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        self.enter(Op::CreateGroupDir, path)?;
+        self.inner.create_group_dir(path, group)
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        self.enter(Op::OpenLock, path)?;
+        self.inner.open_lock(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {

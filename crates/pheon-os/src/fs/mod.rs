@@ -4,6 +4,7 @@
 //! doing. Paths are used as given (relative ones are relative to the current folder of the process).
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::shared::SharedMap;
 
 pub mod fault;
 mod real;
+pub mod record;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +43,8 @@ pub struct FileMeta {
     pub mode: u32,
     /// Owner.
     pub uid: u32,
+    /// Group.
+    pub gid: u32,
     /// Device number of the file system.
     pub dev: u64,
     /// Inode number; unique within `dev` while the file exists or is open.
@@ -56,6 +60,19 @@ pub trait FileSystem: Send + Sync + Debug {
     /// # Errors
     /// `AlreadyExists` when the name is taken, by whatever; `NotFound` when the parent folder is missing.
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
+
+    /// Makes one folder, at once, for the members of a group: mode 2770, so that what they make in it is the group's.
+    ///
+    /// # Errors
+    /// As [`create_dir`](Self::create_dir); `PermissionDenied` when this user is not in the group, and then no folder either.
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()>;
+
+    /// Opens a lock file, which is made if only it is missing. For [`FileLock`](crate::lock::FileLock), which alone knows when
+    /// it may be closed; what it has is no matter.
+    ///
+    /// # Errors
+    /// `NotFound` when the folder is missing; a symbolic link is not followed.
+    fn open_lock(&self, path: &Path) -> io::Result<File>;
 
     /// The entries of a folder in no particular order, without `.` and `..`. Names that are not UTF-8 are left out: the
     /// engine makes no such names.

@@ -1,5 +1,7 @@
 //! The real file system: thin, and the only caller of `std::fs` on the engine's behalf.
 
+#![allow(clippy::disallowed_methods, reason = "everybody else goes through this")]
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::num::NonZeroU64;
@@ -9,6 +11,10 @@ use std::path::Path;
 use super::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
 use crate::map::{self, ReadMap};
 use crate::shared::SharedMap;
+
+/// Permissions of a lock file that did not exist: whoever may only read must not be able to open it, since a read lock
+/// would keep writers out.
+const LOCK_MODE: u32 = 0o660;
 
 #[derive(Debug)]
 pub(super) struct RealFs;
@@ -26,6 +32,27 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
 impl FileSystem for RealFs {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
         DirBuilder::new().mode(mode).create(path)
+    }
+
+    fn create_group_dir(&self, path: &Path, group: u32) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        let opened = std::os::unix::fs::chown(path, None, Some(group))
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o2770)));
+        if opened.is_err() {
+            let _ = fs::remove_dir(path);
+        }
+        opened
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(LOCK_MODE)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -51,6 +78,7 @@ impl FileSystem for RealFs {
             is_dir: meta.is_dir(),
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
+            gid: meta.gid(),
             dev: meta.dev(),
             ino: meta.ino(),
             modified_unix_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
@@ -139,15 +167,19 @@ impl FileSystem for RealFs {
 /// Gives a new file its length and the space for it.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     const ZEROS: &[u8] = &[0; 64 << 10];
-    loop {
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
+    const PIECE_BYTES_MIN: u64 = 1 << 20;
+    let (mut at, mut piece) = (0, len);
+    while at < len {
+        let bytes = piece.min(len - at);
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), at, bytes) {
+            Ok(()) => at += bytes,
+            // A memory file system before Linux 6.12 gives all of it back then. Asked for less at once it gets on, however often
+            // a timer's signals come.
+            Err(rustix::io::Errno::INTR) => piece = (piece / 2).max(PIECE_BYTES_MIN),
             Err(rustix::io::Errno::OPNOTSUPP) => break,
             Err(error) => return Err(error.into()),
         }
     }
-    let mut at = 0;
     while at < len {
         let piece = ZEROS.len().min((len - at) as usize);
         file.write_all_at(&ZEROS[..piece], at)?;

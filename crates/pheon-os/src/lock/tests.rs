@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
+use std::fs;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -10,6 +12,10 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 /// Longer than anything here takes; a hang becomes a failure.
 const LONG: Option<Duration> = Some(Duration::from_secs(30));
+
+fn acquire(path: &Path, timeout: Option<Duration>, should_stop: &dyn Fn() -> bool) -> Result<FileLock, LockError> {
+    FileLock::acquire(&*crate::fs::real(), path, timeout, should_stop)
+}
 
 fn lock_path() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +40,7 @@ fn descriptors_of(path: &Path) -> usize {
 fn taken_released_and_taken_again() {
     let (_dir, path) = lock_path();
     for _ in 0..3 {
-        let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+        let lock = acquire(&path, AT_ONCE, NEVER).unwrap();
         assert!(lock.is_held());
         assert_eq!(lock.path(), path);
     }
@@ -44,9 +50,9 @@ fn taken_released_and_taken_again() {
 #[test]
 fn a_second_writer_of_this_process_times_out_and_is_told_so() {
     let (_dir, path) = lock_path();
-    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let lock = acquire(&path, AT_ONCE, NEVER).unwrap();
     let began = Instant::now();
-    let error = FileLock::acquire(&path, Some(Duration::from_millis(60)), NEVER).unwrap_err();
+    let error = acquire(&path, Some(Duration::from_millis(60)), NEVER).unwrap_err();
     assert!(began.elapsed() >= Duration::from_millis(60));
     let text = error.to_string();
     assert!(text.contains(&format!("(pid {})", process::pid())) && text.contains("LOCK"), "{text}");
@@ -54,9 +60,9 @@ fn a_second_writer_of_this_process_times_out_and_is_told_so() {
     // Neither attempt disturbed the lock that is held.
     let child_path = path.clone();
     let parent = process::pid();
-    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    Child::fork(move || holder_of(acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
     drop(lock);
-    FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    acquire(&path, AT_ONCE, NEVER).unwrap();
 }
 
 #[test]
@@ -64,12 +70,12 @@ fn another_process_that_holds_it_is_named_and_its_death_frees_it() {
     let (_dir, path) = lock_path();
     let child_path = path.clone();
     let child = Child::fork(move || {
-        std::mem::forget(FileLock::acquire(&child_path, AT_ONCE, NEVER).unwrap());
+        std::mem::forget(acquire(&child_path, AT_ONCE, NEVER).unwrap());
         true
     });
-    let error = FileLock::acquire(&path, Some(Duration::from_millis(30)), NEVER).unwrap_err();
+    let error = acquire(&path, Some(Duration::from_millis(30)), NEVER).unwrap_err();
     assert!(error.to_string().contains(&format!("held by process {};", child.pid())), "{error}");
-    let waiter = thread::spawn(move || FileLock::acquire(&path, LONG, NEVER).map(drop));
+    let waiter = thread::spawn(move || acquire(&path, LONG, NEVER).map(drop));
     thread::sleep(Duration::from_millis(50));
     assert!(!waiter.is_finished());
     child.kill(); // SIGKILL
@@ -79,7 +85,7 @@ fn another_process_that_holds_it_is_named_and_its_death_frees_it() {
 #[test]
 fn a_forked_child_does_not_hold_its_parents_lock_and_cannot_drop_it() {
     let (_dir, path) = lock_path();
-    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let lock = acquire(&path, AT_ONCE, NEVER).unwrap();
     let parent = process::pid();
     let child_path = path.clone();
     // The child owns a copy of `lock` without having taken it; the closure drops that copy.
@@ -88,20 +94,20 @@ fn a_forked_child_does_not_hold_its_parents_lock_and_cannot_drop_it() {
         let inherited = copy.lock().unwrap().take().unwrap();
         let not_held = !inherited.is_held();
         drop(inherited);
-        not_held && holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)
+        not_held && holder_of(acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)
     })
     .kill();
     let lock = copy.lock().unwrap().take().unwrap();
     assert!(lock.is_held());
     let child_path = path.clone();
-    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    Child::fork(move || holder_of(acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
     drop(lock);
 }
 
 #[test]
 fn a_forked_child_that_takes_it_keeps_it_when_the_inherited_copy_is_dropped() {
     let (_dir, path) = lock_path();
-    let lock = Mutex::new(Some(FileLock::acquire(&path, AT_ONCE, NEVER).unwrap()));
+    let lock = Mutex::new(Some(acquire(&path, AT_ONCE, NEVER).unwrap()));
     let ready = path.with_extension("ready");
     let child = thread::scope(|scope| {
         let releaser = scope.spawn(|| {
@@ -114,16 +120,16 @@ fn a_forked_child_that_takes_it_keeps_it_when_the_inherited_copy_is_dropped() {
         let child = Child::fork(|| {
             let inherited = lock.lock().unwrap().take(); // nobody has this mutex before `ready` exists
             fs::write(&ready, "").unwrap();
-            std::mem::forget(FileLock::acquire(&path, LONG, NEVER).unwrap());
+            std::mem::forget(acquire(&path, LONG, NEVER).unwrap());
             drop(inherited); // must not close a descriptor of the file
             true
         });
         releaser.join().unwrap();
         child
     });
-    assert_eq!(holder_of(FileLock::acquire(&path, AT_ONCE, NEVER)), Some(child.pid()));
+    assert_eq!(holder_of(acquire(&path, AT_ONCE, NEVER)), Some(child.pid()));
     child.kill();
-    FileLock::acquire(&path, LONG, NEVER).unwrap();
+    acquire(&path, LONG, NEVER).unwrap();
 }
 
 #[test]
@@ -136,7 +142,7 @@ fn threads_exclude_each_other() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..ROUNDS {
-                    let lock = FileLock::acquire(&path, LONG, NEVER).unwrap();
+                    let lock = acquire(&path, LONG, NEVER).unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                     total.fetch_add(1, Ordering::SeqCst);
                     thread::yield_now();
@@ -158,7 +164,7 @@ fn processes_and_threads_together_lose_no_update() {
     fs::write(&counter, "0").unwrap();
     let add = || {
         for _ in 0..ROUNDS {
-            let _lock = FileLock::acquire(&path, LONG, NEVER).unwrap();
+            let _lock = acquire(&path, LONG, NEVER).unwrap();
             let value: u32 = fs::read_to_string(&counter).unwrap().parse().unwrap();
             thread::yield_now();
             fs::write(&counter, (value + 1).to_string()).unwrap();
@@ -183,40 +189,41 @@ fn processes_and_threads_together_lose_no_update() {
 #[test]
 fn a_replaced_lock_file_is_followed() {
     let (dir, path) = lock_path();
-    let old = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let old = acquire(&path, AT_ONCE, NEVER).unwrap();
     fs::rename(&path, dir.path().join("dropped")).unwrap();
     // The path names a new file, which is free, although the old one is held.
-    let new = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let new = acquire(&path, AT_ONCE, NEVER).unwrap();
     assert_ne!(old.id, new.id);
     // By its new name the old one is still the old one, and held.
-    assert_eq!(holder_of(FileLock::acquire(&dir.path().join("dropped"), AT_ONCE, NEVER)), Some(process::pid()));
+    assert_eq!(holder_of(acquire(&dir.path().join("dropped"), AT_ONCE, NEVER)), Some(process::pid()));
 }
 
 #[test]
 fn a_file_that_was_replaced_between_opening_and_locking_is_not_taken() {
     let (_dir, path) = lock_path();
-    let opened = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    let opened = || fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
     let mut held = HashMap::new();
     let file = opened();
     fs::remove_file(&path).unwrap();
-    let attempt = lock_opened(&mut held, process::pid(), &path, file).unwrap();
+    let attempt = lock_opened(&*crate::fs::real(), &mut held, process::pid(), &path, file).unwrap();
     assert!(matches!(attempt, Attempt::Replaced) && held.is_empty(), "{attempt:?}");
-    let attempt = lock_opened(&mut held, process::pid(), &path, opened()).unwrap();
+    let attempt = lock_opened(&*crate::fs::real(), &mut held, process::pid(), &path, opened()).unwrap();
     assert!(matches!(attempt, Attempt::Taken(_)) && held.len() == 1, "{attempt:?}");
 }
 
 #[test]
 fn a_descriptor_of_a_held_file_stays_open_as_long_as_its_lock() {
     let (_dir, path) = lock_path();
-    let lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let lock = acquire(&path, AT_ONCE, NEVER).unwrap();
     // As when the path got this file after it was examined.
-    let again = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let attempt = lock_opened(&mut registry().held.lock().unwrap(), process::pid(), &path, again).unwrap();
+    let again = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let attempt =
+        lock_opened(&*crate::fs::real(), &mut registry().held.lock().unwrap(), process::pid(), &path, again).unwrap();
     assert!(matches!(attempt, Attempt::HeldBy(Some(pid)) if pid == process::pid()), "{attempt:?}");
     assert_eq!(descriptors_of(&path), 2);
     let parent = process::pid();
     let child_path = path.clone();
-    Child::fork(move || holder_of(FileLock::acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
+    Child::fork(move || holder_of(acquire(&child_path, AT_ONCE, NEVER)) == Some(parent)).kill();
     drop(lock);
     assert_eq!(descriptors_of(&path), 0);
 }
@@ -224,19 +231,18 @@ fn a_descriptor_of_a_held_file_stays_open_as_long_as_its_lock() {
 #[test]
 fn waiting_for_a_thread_opens_nothing() {
     let (_dir, path) = lock_path();
-    let _lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
-    holder_of(FileLock::acquire(&path, Some(Duration::from_millis(20)), NEVER));
+    let _lock = acquire(&path, AT_ONCE, NEVER).unwrap();
+    holder_of(acquire(&path, Some(Duration::from_millis(20)), NEVER));
     assert_eq!(descriptors_of(&path), 1);
 }
 
 #[test]
 fn waiting_stops_when_asked() {
     let (_dir, path) = lock_path();
-    let _lock = FileLock::acquire(&path, AT_ONCE, NEVER).unwrap();
+    let _lock = acquire(&path, AT_ONCE, NEVER).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (seen, waiter_path) = (stop.clone(), path.clone());
-    let waiter =
-        thread::spawn(move || FileLock::acquire(&waiter_path, None, &|| seen.load(Ordering::SeqCst)).map(drop));
+    let waiter = thread::spawn(move || acquire(&waiter_path, None, &|| seen.load(Ordering::SeqCst)).map(drop));
     thread::sleep(Duration::from_millis(30));
     assert!(!waiter.is_finished());
     stop.store(true, Ordering::SeqCst);
@@ -246,10 +252,10 @@ fn waiting_stops_when_asked() {
 #[test]
 fn a_lock_file_that_cannot_be_one_is_an_error_that_names_it() {
     let (dir, path) = lock_path();
-    let missing = FileLock::acquire(&dir.path().join("no/LOCK"), AT_ONCE, NEVER).unwrap_err();
+    let missing = acquire(&dir.path().join("no/LOCK"), AT_ONCE, NEVER).unwrap_err();
     assert!(matches!(&missing, LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound));
     assert!(missing.to_string().contains("no/LOCK"), "{missing}");
     std::os::unix::fs::symlink("/dev/null", &path).unwrap();
-    assert!(matches!(FileLock::acquire(&path, AT_ONCE, NEVER), Err(LockError::Io { operation: "open", .. })));
-    assert!(FileLock::acquire(dir.path(), AT_ONCE, NEVER).is_err());
+    assert!(matches!(acquire(&path, AT_ONCE, NEVER), Err(LockError::Io { operation: "open", .. })));
+    assert!(acquire(dir.path(), AT_ONCE, NEVER).is_err());
 }

@@ -87,7 +87,7 @@ impl Exclusive {
                 make_dir(fs.as_ref(), dir)?;
             }
             let path = dir.join(LOCK_NAME);
-            match FileLock::acquire(&path, Some(timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT)), should_stop) {
+            match FileLock::acquire(fs.as_ref(), &path, Some(timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT)), should_stop) {
                 Ok(lock) => {
                     let mut exclusive = Self { dataset: dataset.clone(), lock, cleared: (0, 0, 0) };
                     exclusive.cleared = exclusive.remove_leftovers()?;

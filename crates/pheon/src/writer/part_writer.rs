@@ -111,7 +111,7 @@ impl PartWriter {
         options.resolved_memory_bytes()?;
         options.resolved_threads()?;
         let fs = Arc::clone(part.fs());
-        let lock = match FileLock::acquire(&part.lock_path(), Some(LOCK_TIMEOUT), &|| false) {
+        let lock = match FileLock::acquire(fs.as_ref(), &part.lock_path(), Some(LOCK_TIMEOUT), &|| false) {
             Ok(lock) => lock,
             Err(LockError::Timeout { holder_pid, .. }) => {
                 let by = match holder_pid {
@@ -236,7 +236,7 @@ impl PartWriter {
         let should_stop = || self.options.cancel.as_ref().is_some_and(|cancel| cancel());
         // A commit that is under way holds the gate until it is done: then this part comes too late, or the commit has
         // failed and the part counts for the next one.
-        let gate = FileLock::acquire(&self.part.gate_path(), None, &should_stop).map_err(|e| match e {
+        let gate = FileLock::acquire(fs.as_ref(), &self.part.gate_path(), None, &should_stop).map_err(|e| match e {
             LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => self.part.gone(),
             LockError::Io { operation, path, source } => WriteError::io(operation, path, source),
             LockError::Stopped | LockError::Timeout { .. } => WriteError::Cancelled,

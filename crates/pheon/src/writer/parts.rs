@@ -341,7 +341,7 @@ impl Part {
         if self.fs.metadata(&lock).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             return Ok(State::Untouched);
         }
-        let _lock = match FileLock::acquire(&lock, Some(Duration::ZERO), &|| false) {
+        let _lock = match FileLock::acquire(self.fs.as_ref(), &lock, Some(Duration::ZERO), &|| false) {
             Ok(lock) => lock,
             Err(LockError::Timeout { holder_pid, .. }) => return Ok(State::Writing(holder_pid)),
             Err(LockError::Stopped) => return Err(WriteError::Cancelled),
@@ -537,7 +537,7 @@ impl Parts {
     /// Keeps parts from getting their final name while this lives.
     pub(super) fn close(&self, options: &PutOptions) -> Result<FileLock, WriteError> {
         let should_stop = || options.cancel.as_ref().is_some_and(|cancel| cancel());
-        match FileLock::acquire(&self.dir.join(GATE_NAME), None, &should_stop) {
+        match FileLock::acquire(self.fs.as_ref(), &self.dir.join(GATE_NAME), None, &should_stop) {
             Ok(lock) => Ok(lock),
             Err(LockError::Io { operation, path, source }) => Err(WriteError::io(operation, path, source)),
             Err(LockError::Stopped | LockError::Timeout { .. }) => Err(WriteError::Cancelled),
@@ -597,7 +597,7 @@ pub(super) fn resumable_suffix(fs: &dyn FileSystem, dir: &Path) -> Option<String
 pub(super) fn is_being_written(fs: &dyn FileSystem, dir: &Path) -> bool {
     let entries = fs.read_dir(dir).unwrap_or_default();
     entries.iter().filter(|e| e.name.ends_with(".lock")).any(|e| {
-        let lock = FileLock::acquire(&dir.join(&e.name), Some(Duration::ZERO), &|| false);
+        let lock = FileLock::acquire(fs, &dir.join(&e.name), Some(Duration::ZERO), &|| false);
         matches!(lock, Err(LockError::Timeout { .. }))
     })
 }
