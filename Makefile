@@ -62,7 +62,7 @@ python-test: python-build
 
 test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(PYTEST)
-	PROPTEST_CASES=2000 $(CARGO_TEST)
+	PHEON_LONG=1 PROPTEST_CASES=2000 $(CARGO_TEST)
 	cargo test --workspace $(FEATURES) --test live --test engine -- --ignored
 	$(MAKE) fuzz
 

@@ -9,8 +9,11 @@ use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put, temporary_dir, tree};
 
-const ENOSPC: i32 = 28;
+const EINTR: i32 = 4;
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
 /// More file operations than any call here makes.
 const OPERATIONS_MAX: u64 = 5_000;
 
@@ -21,24 +24,40 @@ fn stores(scratch: &Scratch) -> (FaultFs, Store) {
     (faulty, store)
 }
 
+/// Kinds of failure, and how far one operation that fails is from the next that does: `PHEON_LONG` tries them all.
+pub(crate) fn kinds_of_failure() -> impl Iterator<Item = (i32, Lasts, u64)> {
+    let all = [
+        (ENOSPC, Lasts::Once, 1),
+        (EIO, Lasts::ForEver, 1),
+        (EIO, Lasts::Once, 2),
+        (ENOSPC, Lasts::ForEver, 3),
+        (EMFILE, Lasts::ForEver, 3),
+        (EINTR, Lasts::Once, 4),
+        (EDQUOT, Lasts::Once, 5),
+        (EMFILE, Lasts::Once, 5),
+        (EDQUOT, Lasts::ForEver, 7),
+    ];
+    let is_long = std::env::var_os("PHEON_LONG").is_some();
+    all.into_iter().map(move |(errno, lasts, step)| (errno, lasts, if is_long { 1 } else { step }))
+}
+
 /// Runs `attempt` on fresh stores, failing its first operation, its second... until one run is through without a failure.
 /// `attempt` gets the number of the operation that fails; it answers whether the fault was met.
 fn each_operation(mut attempt: impl FnMut(u64, i32, Lasts) -> bool) {
-    for (errno, lasts) in [(ENOSPC, Lasts::Once), (EIO, Lasts::Once), (ENOSPC, Lasts::ForEver), (EIO, Lasts::ForEver)] {
+    for (errno, lasts, step) in kinds_of_failure() {
         let mut nth = 1;
         while attempt(nth, errno, lasts) {
-            nth += 1;
+            nth += step;
             assert!(nth < OPERATIONS_MAX);
         }
         assert!(nth > 3, "only {nth} operations: the faults do not reach the engine");
     }
 }
 
-/// The operations since `from` that were failed.
-fn failed(faulty: &FaultFs, from: usize, nth: u64, lasts: Lasts) -> Vec<Op> {
-    let log = faulty.log();
-    let ops = log[from..].iter().map(|(op, _)| *op).skip(nth as usize - 1);
-    ops.take(if lasts == Lasts::Once { 1 } else { usize::MAX }).collect()
+/// Whether a call may succeed although this one of its operations failed: one that removes a temporary name, one that looks
+/// for leftovers, one that was interrupted and made again.
+fn is_harmless(op: Op, errno: i32) -> bool {
+    matches!(op, Op::Unlink | Op::Read) || errno == EINTR && op.is_restarted()
 }
 
 /// The error is of the kind that the fault calls for.
@@ -54,14 +73,16 @@ fn assert_fits(e: &WriteError, errno: i32, op: Op) {
             | Op::SetLen
             | Op::Sync
             | Op::SetMode
+            | Op::OpenLock
     );
+    let is_full = matches!(errno, ENOSPC | EDQUOT);
     match e {
         WriteError::StoreFull { source, .. } => {
-            assert_eq!((errno, source.raw_os_error()), (ENOSPC, Some(ENOSPC)), "{op:?}")
+            assert_eq!((is_full, source.raw_os_error()), (true, Some(errno)), "{op:?}")
         }
         WriteError::Io { source, .. } | WriteError::Read(ReadError::Io { source, .. }) => {
             assert_eq!(source.raw_os_error(), Some(errno), "{op:?}: {e}");
-            assert!(errno == EIO || !takes_space, "{op:?}: a full disk is told as {e:?}");
+            assert!(!is_full || !takes_space, "{op:?}: a full disk is told as {e:?}");
         }
         e => panic!("{op:?} failed with {errno}: {e:?}"),
     }
@@ -81,7 +102,7 @@ fn a_failing_put_keeps_the_old_version() {
         faulty.fail_nth(nth, None, errno, lasts);
         let result = put(&store, "m", &numbered(50, 1000), options());
         faulty.heal();
-        let failed = failed(&faulty, begun, nth, lasts);
+        let failed = faulty.failed();
         let dataset = scratch.path().join("m");
 
         let reopened = Store::open(scratch.path()).unwrap();
@@ -92,15 +113,15 @@ fn a_failing_put_keeps_the_old_version() {
             Ok(published) => {
                 assert_eq!((version, *published), (2, 2));
                 // Only what does not matter may fail unheard: removing a temporary name, and learning what is left over.
-                assert!(failed.iter().all(|op| matches!(op, Op::Unlink | Op::Read)), "{failed:?}");
+                assert!(failed.iter().all(|op| is_harmless(*op, errno)), "{failed:?}");
             }
             Err(e) => {
                 assert_fits(e, errno, failed[0]);
                 if version == 2 {
                     // Visible, and reported all the same: only if the sync after the link failed.
-                    let log = faulty.log();
-                    let linked = log[begun..].iter().position(|(op, _)| *op == Op::Link).unwrap();
-                    assert!(nth as usize > linked + 1 && failed.contains(&Op::SyncDir), "{failed:?}");
+                    assert!(
+                        faulty.log()[begun..].iter().any(|(op, _)| *op == Op::Link) && failed.contains(&Op::SyncDir)
+                    );
                 }
                 if lasts == Lasts::Once {
                     // The failed writer could tidy up itself.
@@ -127,14 +148,13 @@ fn a_failing_first_put_leaves_no_dataset() {
     each_operation(|nth, errno, lasts| {
         let scratch = Scratch::new();
         let (faulty, store) = stores(&scratch);
-        let begun = faulty.log().len();
         faulty.fail_nth(nth, None, errno, lasts);
         let result = put(&store, "m", &numbered(20, 0), options());
         faulty.heal();
-        let failed = failed(&faulty, begun, nth, lasts);
+        let failed = faulty.failed();
         let there = scratch.store.contains("m").unwrap();
         match &result {
-            Ok(_) => assert!(there && failed.iter().all(|op| *op == Op::Unlink), "{failed:?}"),
+            Ok(_) => assert!(there && failed.iter().all(|op| is_harmless(*op, errno)), "{failed:?}"),
             Err(e) => {
                 assert_fits(e, errno, failed[0]);
                 assert!(!there || failed.contains(&Op::SyncDir), "{failed:?}");
@@ -155,11 +175,10 @@ fn a_failing_rollback_keeps_the_newest_version() {
         scratch.put("m", &numbered(10, 0));
         scratch.put("m", &numbered(20, 100));
         let (faulty, store) = stores(&scratch);
-        let begun = faulty.log().len();
         faulty.fail_nth(nth, None, errno, lasts);
         let result = store.rollback("m", 1);
         faulty.heal();
-        let failed = failed(&faulty, begun, nth, lasts);
+        let failed = faulty.failed();
         let map = scratch.store.map("m").unwrap();
         match map.version() {
             2 => assert_numbered(&map, 20, 100),
@@ -186,11 +205,10 @@ fn a_failing_gc_removes_no_more_than_it_should() {
             scratch.put("m", &numbered(10, version));
         }
         let (faulty, store) = stores(&scratch);
-        let begun = faulty.log().len();
         faulty.fail_nth(nth, None, errno, lasts);
         let result = store.gc("m", 1);
         faulty.heal();
-        let failed = failed(&faulty, begun, nth, lasts);
+        let failed = faulty.failed();
         if let Err(e) = &result {
             assert!(
                 matches!(
@@ -218,11 +236,10 @@ fn a_failing_drop_removes_all_or_nothing() {
         scratch.put("m", &numbered(10, 0));
         scratch.put("other", &numbered(1, 0));
         let (faulty, store) = stores(&scratch);
-        let begun = faulty.log().len();
         faulty.fail_nth(nth, None, errno, lasts);
         let result = store.drop_dataset("m");
         faulty.heal();
-        let failed = failed(&faulty, begun, nth, lasts);
+        let failed = faulty.failed();
         if scratch.store.contains("m").unwrap() {
             assert!(result.is_err());
             assert_numbered(&scratch.store.map("m").unwrap(), 10, 0);
@@ -247,10 +264,10 @@ fn a_failing_creation_leaves_no_half_store() {
         let faulty = FaultFs::new(pheon_os::fs::real());
         faulty.fail_nth(nth, None, errno, lasts);
         let result = Store::open_with(&path, Arc::new(faulty.clone()));
-        let failed = failed(&faulty, 0, nth, lasts);
+        let failed = faulty.failed();
         faulty.heal();
         match result {
-            Ok(_) => assert!(failed.iter().all(|op| *op == Op::Unlink), "{failed:?}"),
+            Ok(_) => assert!(failed.iter().all(|op| is_harmless(*op, errno)), "{failed:?}"),
             Err(e) => assert_fits(&e, errno, failed[0]),
         }
         let store = Store::open(&path).unwrap();
@@ -266,12 +283,12 @@ fn reading_reports_the_system_error_and_calls_nothing_corrupt() {
         let scratch = Scratch::new();
         scratch.put("m", &numbered(10, 0));
         let (faulty, store) = stores(&scratch);
-        let begun = faulty.log().len();
         faulty.fail_nth(nth, None, errno, lasts);
         let result = store.map("m").and_then(|map| map.get_many(&arrow_array::StringArray::from(vec!["key-1"])));
-        let failed = failed(&faulty, begun, nth, lasts);
-        match result {
-            Ok(_) => assert!(failed.is_empty(), "{failed:?}"),
+        let warmed = store.warm("m").map(drop);
+        let failed = faulty.failed();
+        match result.map(drop).and(warmed) {
+            Ok(()) => assert!(failed.iter().all(|op| errno == EINTR && op.is_restarted()), "{failed:?}"),
             Err(ReadError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno)),
             Err(e) => panic!("{failed:?}: {e}"),
         }
@@ -364,12 +381,11 @@ fn a_failing_change_keeps_the_old_rows_or_shows_the_new() {
                 scratch.store.append("m", reader(entry(i, i as i64)), options).unwrap();
             }
             let before = scratch.store.map("m").unwrap();
-            let begun = faulty.log().len();
             faulty.fail_nth(nth, None, errno, lasts);
             // Merging small segments afterwards fails as well, and then must not matter.
             let result = change(&store, what, ChangeOptions::default());
             faulty.heal();
-            let failed = failed(&faulty, begun, nth, lasts);
+            let failed = faulty.failed();
             assert!(scratch.store.verify("m").unwrap().is_ok());
             let map = scratch.store.map("m").unwrap();
             let seven = map.get("key-7").unwrap().map(|v| format!("{v:?}"));

@@ -19,6 +19,7 @@ mod names;
 mod parts;
 #[cfg(feature = "polars")]
 mod polars;
+mod power_cuts;
 mod random;
 mod scratch;
 mod sizes;

@@ -11,6 +11,7 @@ use pheon::{
 };
 use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 
+use crate::faults::kinds_of_failure;
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, tree};
 
 fn options() -> PutOptions {
@@ -406,9 +407,8 @@ fn copy_all(from: &Path, to: &Path) {
 /// Every file operation of the main writer fails in turn: finished parts stay, and another attempt publishes them.
 #[test]
 fn a_failing_commit_keeps_the_parts_of_a_build_that_can_be_resumed() {
-    const ENOSPC: i32 = 28;
-    for lasts in [Lasts::Once, Lasts::ForEver] {
-        for nth in 1.. {
+    for (errno, lasts, step) in kinds_of_failure() {
+        for nth in (1..).step_by(step as usize) {
             let scratch = Scratch::new();
             let mut writer = resume(&scratch.store);
             fill(&writer.part(Some("a")).unwrap(), &slice(40, 0, 20));
@@ -416,7 +416,7 @@ fn a_failing_commit_keeps_the_parts_of_a_build_that_can_be_resumed() {
             let faulty = FaultFs::new(pheon_os::fs::real());
             let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
             let begun = faulty.calls();
-            faulty.fail_nth(nth, None, ENOSPC, lasts);
+            faulty.fail_nth(nth, None, errno, lasts);
             let attempt = |store: &Store| {
                 let mut writer = store.writer_of_parts("m", options(), Some(Resume::default()))?;
                 writer.part(Some("a"))?;
@@ -454,23 +454,29 @@ fn a_failing_commit_keeps_the_parts_of_a_build_that_can_be_resumed() {
 /// Every file operation of a part's writer fails in turn: there is no finished part, and it can be written again.
 #[test]
 fn a_failing_part_is_not_finished() {
+    kinds_of_failure().for_each(|(errno, lasts, step)| fail_each_operation_of_a_part(errno, lasts, step as usize));
+}
+
+fn fail_each_operation_of_a_part(errno: i32, lasts: Lasts, step: usize) {
+    const EINTR: i32 = 4;
     let scratch = Scratch::new();
-    let faulty = FaultFs::new(pheon_os::fs::real());
-    let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
-    for nth in 1.. {
+    for nth in (1..).step_by(step) {
+        let faulty = FaultFs::new(pheon_os::fs::real());
+        let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
         let mut writer = store.writer_of_parts("m", options(), Some(Resume::default())).unwrap();
         let part = writer.part(Some("a")).unwrap();
-        let begun = faulty.log().len();
-        faulty.fail_nth(nth, None, 28, Lasts::Once);
+        faulty.fail_nth(nth, None, errno, lasts);
         let done = (|| {
             let mut rows = part.writer(PartOptions::default())?;
             rows.write(&numbered(30, 0))?;
             rows.finish()
         })();
         faulty.heal();
-        let failed = faulty.log().get(begun + nth as usize - 1).map(|(op, _)| *op);
+        let failed = faulty.failed().first().copied();
         match &done {
-            Ok(_) => assert!(failed.is_none_or(|op| op == Op::Metadata), "{failed:?}"),
+            Ok(_) => {
+                assert!(failed.is_none_or(|op| op == Op::Metadata || errno == EINTR && op.is_restarted()), "{failed:?}")
+            }
             // The part may have its name when the folder cannot be synced.
             Err(_) if part.finished_rows().unwrap().is_some() => assert_eq!(failed, Some(Op::SyncDir)),
             Err(e) => {
@@ -487,6 +493,26 @@ fn a_failing_part_is_not_finished() {
             break;
         }
     }
+}
+
+/// Without a free descriptor a build fails; its finished parts stay.
+#[test]
+fn a_build_that_runs_out_of_descriptors_keeps_its_finished_parts() {
+    const EMFILE: i32 = 24;
+    let scratch = Scratch::new();
+    let faulty = FaultFs::new(pheon_os::fs::real());
+    let store = Store::open_with(scratch.path(), Arc::new(faulty.clone())).unwrap();
+    let mut writer = resume(&store);
+    fill(&writer.part(Some("a")).unwrap(), &slice(40, 0, 20));
+    faulty.fail_nth(1, None, EMFILE, Lasts::ForEver);
+    let error = writer.commit().unwrap_err();
+    assert!(
+        matches!(&error, WriteError::Io { source, .. } | WriteError::Read(ReadError::Io { source, .. }) if source.raw_os_error() == Some(EMFILE)),
+        "{error:?}"
+    );
+    assert!(store.gc_with("m", Retention::newest(1).max_age(Duration::ZERO)).is_err());
+    faulty.heal();
+    assert_eq!(resume(&store).part(Some("a")).unwrap().finished_rows().unwrap(), Some(20));
 }
 
 /// A power cut at any moment leaves a part that is whole or none.

@@ -268,7 +268,7 @@ impl LiveMap {
             let ctrl = Ctrl::open(&*fs, &dir, writable)?;
             // Unlinked since it was examined; the name may be another map's already.
             let gone = || LiveError::NotFound { path: dir.clone() };
-            if ctrl.is_unlinked() || !is_at(&*fs, &path, (meta.dev, meta.ino)) {
+            if ctrl.is_unlinked() || !is_at(&*fs, &path, (meta.dev, meta.ino))? {
                 return Err(gone());
             }
             let boot = process::boot_id().map_err(|e| LiveError::io("read the boot's id for", &dir, e))?;
@@ -359,6 +359,10 @@ impl LiveMap {
                 // Else somebody else removed it.
                 if !matches!(error, LiveError::NotFound { .. }) {
                     shared.ctrl.set_linked();
+                    if shared.ctrl.in_store() {
+                        // Else a power cut might find the state that was taken back.
+                        let _ = shared.fs.sync_shared(shared.ctrl.path(), shared.ctrl.map());
+                    }
                 }
             })
         } else {
@@ -401,8 +405,17 @@ fn is_of_this_boot(ctrl: &Ctrl) -> bool {
 }
 
 /// Whether a path names this file.
-fn is_at(fs: &dyn FileSystem, path: &Path, id: (u64, u64)) -> bool {
-    fs.metadata(path).is_ok_and(|meta| (meta.dev, meta.ino) == id)
+fn is_at(fs: &dyn FileSystem, path: &Path, id: (u64, u64)) -> Result<bool, LiveError> {
+    Ok(found_at(fs, path)? == Some(id))
+}
+
+/// Which file a path names, if any.
+fn found_at(fs: &dyn FileSystem, path: &Path) -> Result<Option<(u64, u64)>, LiveError> {
+    match fs.metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev, meta.ino))),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(LiveError::io("examine", path, e)),
+    }
 }
 
 /// Removes the folder of a map that is being unlinked by somebody, who may have been killed. Whether the name is free.
@@ -410,10 +423,10 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     let dir = location.dir()?;
     location.check(fs, &dir)?;
     let path = Ctrl::path_in(&dir);
-    let folder = fs.metadata(&dir);
-    let Ok(meta) = fs.metadata(&path) else {
+    let folder = found_at(fs, &dir)?;
+    let Some(id) = found_at(fs, &path)? else {
         // The name comes and goes with all that is in the folder, so one that stays without CTRL is nobody's work.
-        if folder.is_ok_and(|meta| is_at(fs, &dir, (meta.dev, meta.ino))) {
+        if folder.is_some() && found_at(fs, &dir)? == folder {
             let problem =
                 "it is no live map: it has no CTRL; `pheon live rm --force` removes it, or choose another name";
             return Err(LiveError::corrupt(&dir, problem));
@@ -427,10 +440,10 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     // Who unlinks has the lock, if it is one.
     let held = is_of_this_boot(&ctrl)
         && ctrl.mutex().lock_within(UNLINK_WAIT_MAX).is_ok_and(|attempt| attempt != Attempt::Busy);
-    let done = if ctrl.is_unlinked() && is_at(fs, &path, (meta.dev, meta.ino)) {
-        remove_dir(fs, location, Some((meta.dev, meta.ino))).map(|()| true)
-    } else {
-        exists(fs, &dir).map(|exists| !exists)
+    let done = match is_at(fs, &path, id) {
+        Ok(true) if ctrl.is_unlinked() => remove_dir(fs, location, Some(id)).map(|()| true),
+        Ok(_) => exists(fs, &dir).map(|exists| !exists),
+        Err(error) => Err(error),
     };
     if held {
         let _ = ctrl.mutex().unlock();
@@ -439,11 +452,7 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
 }
 
 fn exists(fs: &dyn FileSystem, path: &Path) -> Result<bool, LiveError> {
-    match fs.metadata(path) {
-        Ok(_) => Ok(true),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-        Err(e) => Err(LiveError::io("examine", path, e)),
-    }
+    Ok(found_at(fs, path)?.is_some())
 }
 
 /// Builds a map under a temporary name. The lock says that somebody is at it.
@@ -525,6 +534,14 @@ fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>
         fs.rename(&temporary, &dir).map_err(|e| LiveError::io("give its name back to", &dir, e))?;
         return Err(LiveError::NotFound { path: dir });
     }
+    if location.is_in_store() {
+        // Else a power cut could bring back the name without all that belongs to it.
+        let (parent, _) = location.parent();
+        if let Err(e) = fs.sync_dir(&parent) {
+            let _ = fs.rename(&temporary, &dir);
+            return Err(LiveError::io("sync", &parent, e));
+        }
+    }
     // What stays is a leftover, which the next one who makes a map removes.
     let _ = fs.remove_dir_all(&temporary);
     Ok(())
@@ -535,7 +552,12 @@ fn remove_leftovers(fs: &dyn FileSystem, location: &Location) {
     let (parent, prefix) = location.parent();
     let prefix = format!("{prefix}{TEMPORARY}");
     let Ok(entries) = fs.read_dir(&parent) else { return };
-    for entry in entries.iter().filter(|entry| entry.is_dir && entry.name.starts_with(&prefix)) {
+    let mut left = entries.iter().filter(|entry| entry.is_dir && entry.name.starts_with(&prefix)).peekable();
+    // Of a map whose unlinking was cut short the new name must be on the disk before its files go.
+    if left.peek().is_some() && location.is_in_store() && fs.sync_dir(&parent).is_err() {
+        return;
+    }
+    for entry in left {
         let dir = parent.join(&entry.name);
         if let Ok(_lock) = FileLock::acquire(fs, &dir.join("LOCK"), Some(Duration::ZERO), &|| false) {
             let _ = fs.remove_dir_all(&dir);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) writable: bool,
     /// Permissions of new files.
     pub(crate) mode: u32,
+    /// Whether this process has seen to it that the names of the folders which the map is in are on the disk.
+    pub(crate) names_synced: AtomicBool,
     view: ArcSwap<View>,
     lock: Owner,
     pub(crate) key_locks: OnceLock<KeyLocks>,
@@ -166,6 +168,7 @@ impl Shared {
             ctrl,
             writable,
             mode,
+            names_synced: AtomicBool::new(false),
             view: ArcSwap::from_pointee(view),
             lock: Owner::default(),
             key_locks: OnceLock::new(),

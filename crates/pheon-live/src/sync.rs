@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pheon_os::fs::FileSystem;
 use pheon_os::shared::SharedMap;
@@ -114,8 +115,22 @@ pub(crate) fn contents(fs: &dyn FileSystem, dir: &Path, chunk: &Chunk) -> Result
     fs.sync_shared(&path, chunk.map()).map_err(|e| LiveError::io("sync", &path, e))
 }
 
+/// Makes the names of the folders durable that the map is in. Once a process: who made the map, or the folder of all maps,
+/// may have been killed before.
+fn folders(shared: &Shared) -> Result<(), LiveError> {
+    if !shared.names_synced.load(Relaxed) {
+        for folder in shared.dir.ancestors().skip(1).take(2) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            shared.fs.sync_dir(folder).map_err(|e| LiveError::io("sync", folder, e))?;
+        }
+        shared.names_synced.store(true, Relaxed);
+    }
+    Ok(())
+}
+
 /// Makes all of the log up to `block` durable, and says so in SYNC. The thread holds the lock, or nobody knows the map yet.
 pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), LiveError> {
+    folders(shared)?;
     let (fs, path) = (&*shared.fs, shared.ctrl.sync_path());
     let file = shared.ctrl.sync_file(fs, shared.mode)?;
     let before = Synced::of(file);
@@ -131,6 +146,7 @@ pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), Liv
 
 /// Makes the transactions after `committed` durable: enough for a replay of the log to find them.
 pub(crate) fn chunks(shared: &Shared, view: &View, committed: &Block, block: &Block) -> Result<(), LiveError> {
+    folders(shared)?;
     let tail = view.tail();
     // Where SYNC names the last chunk, that chunk's name and all before it are on the disk. It does not if a sync failed
     // since, of whatever process.

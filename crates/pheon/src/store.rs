@@ -459,7 +459,12 @@ impl Store {
     /// Removes datasets that a killed `drop_dataset` had renamed.
     fn remove_graves(&self) -> Result<(), WriteError> {
         let entries = self.fs.read_dir(&self.path).map_err(|e| WriteError::io("list", self.path.as_ref(), e))?;
+        let mut first = true;
         for entry in entries.iter().filter(|e| e.is_dir && e.name.starts_with(TEMPORARY_PREFIX)) {
+            // Who renamed it may have been killed before that was on the disk: a power cut could bring its name back.
+            if std::mem::take(&mut first) {
+                self.fs.sync_dir(&self.path).map_err(|e| WriteError::io("sync the folder", self.path.as_ref(), e))?;
+            }
             // Somebody else may be removing it too.
             let _ = self.fs.remove_dir_all(&self.path.join(&entry.name));
         }
@@ -481,7 +486,11 @@ fn create_dirs(fs: &dyn FileSystem, path: &Path) -> Result<(), WriteError> {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             fs.sync_dir(parent).map_err(|e| WriteError::io("sync the folder", parent, e))
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            // Who made it may have been killed before its name was synced. The folder above may be closed to us.
+            let _ = path.parent().map(|parent| fs.sync_dir(parent));
+            Ok(())
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
                 create_dirs(fs, parent)?;

@@ -9,8 +9,189 @@ use pheon_os::fs::real;
 use crate::disk::Disk;
 use crate::scratch::{all, files_dir, locked, put};
 
-const NO_SPACE: i32 = 28;
+const INTERRUPTED: i32 = 4;
 const IO_FAILURE: i32 = 5;
+const NO_DESCRIPTOR: i32 = 24;
+const NO_SPACE: i32 = 28;
+const NO_QUOTA: i32 = 122;
+
+/// Kinds of failure, and how far one call that fails is from the next that does: `PHEON_LONG` tries them all.
+fn kinds_of_failure() -> impl Iterator<Item = (i32, Lasts, u64)> {
+    let all = [
+        (NO_SPACE, Lasts::Once, 1),
+        (IO_FAILURE, Lasts::ForEver, 2),
+        (IO_FAILURE, Lasts::Once, 2),
+        (NO_SPACE, Lasts::ForEver, 3),
+        (NO_DESCRIPTOR, Lasts::ForEver, 3),
+        (INTERRUPTED, Lasts::Once, 3),
+        (NO_QUOTA, Lasts::Once, 4),
+        (NO_DESCRIPTOR, Lasts::Once, 4),
+        (NO_QUOTA, Lasts::ForEver, 5),
+    ];
+    let is_long = std::env::var_os("PHEON_LONG").is_some();
+    all.into_iter().map(move |(errno, lasts, step)| (errno, lasts, if is_long { 1 } else { step }))
+}
+
+#[track_caller]
+fn assert_fits(error: &LiveError, errno: i32) {
+    let (is_full, source) = match error {
+        LiveError::Full { source: Some(source), .. } => (true, source),
+        LiveError::Io { source, .. } => (false, source),
+        other => panic!("{errno}: {other:?}"),
+    };
+    assert_eq!((is_full, source.raw_os_error()), (matches!(errno, NO_SPACE | NO_QUOTA), Some(errno)), "{error:?}");
+}
+
+type Call = fn(&LiveMap) -> Result<(), LiveError>;
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+const LARGE: Call = large;
+
+/// What a call is called, whether the map is durable, what is done before, and the calls whose operations fail.
+const CASES: &[(&str, bool, &[Call], &[Call])] = &[
+    ("durable writes", true, &[], &[small, small]),
+    ("a larger log", false, &[small], &[large, large]),
+    ("a larger log, durable", true, &[small], &[large, large]),
+    ("a larger index", false, &[small], &[many]),
+    ("dropping chunks", false, &[LARGE; 12], &[LARGE; 6]),
+    ("dropping chunks, durable", true, &[LARGE; 12], &[LARGE; 3]),
+    ("sync", false, &[small, large, large], &[LiveMap::sync]),
+    ("unlink", false, &[small, large], &[LiveMap::unlink]),
+];
+
+fn small(map: &LiveMap) -> Result<(), LiveError> {
+    map.put(format!("small {}", map.sequence()).as_bytes(), 0, &[7; 100])
+}
+
+fn large(map: &LiveMap) -> Result<(), LiveError> {
+    map.put(b"large", 0, &vec![map.sequence() as u8; 60_000])
+}
+
+fn many(map: &LiveMap) -> Result<(), LiveError> {
+    let keys: Vec<_> = (0..1500u32).map(u32::to_le_bytes).collect();
+    map.apply(keys.iter().map(|key| Change::Put { key, meta: 0, value: b"" }))
+}
+
+/// A map that was made and changed without failures.
+fn prepared(dir: &std::path::Path, durable: bool, before: &[Call]) -> Location {
+    let location = Location::Store { path: dir.to_owned(), name: "m".to_owned() };
+    let map = LiveMap::create(&location, &LiveOptions { durable, ..LiveOptions::default() }).unwrap();
+    put(&map, b"first", b"1").unwrap();
+    before.iter().for_each(|call| locked(&map, || call(&map)).unwrap());
+    location
+}
+
+/// The entries, unless the map is gone.
+fn entries(location: &Location) -> Option<Entries> {
+    match LiveMap::attach(location, true) {
+        Ok(map) => Some(all(&map)),
+        Err(LiveError::NotFound { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Unlinks a map, if it is there; nothing is left.
+fn clear(location: &Location, dir: &std::path::Path) {
+    match LiveMap::attach(location, true) {
+        Ok(map) => map.unlink().unwrap(),
+        Err(LiveError::NotFound { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    // Whoever makes a map removes what others left.
+    LiveMap::create(location, &LiveOptions::default()).unwrap().unlink().unwrap();
+    let left: Vec<_> = std::fs::read_dir(dir.join(".live")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn every_file_operation_of_every_call_fails_in_turn() {
+    for (what, durable, before, calls) in CASES {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let location = prepared(dir.path(), *durable, before);
+        let map = LiveMap::attach(&location, true).unwrap();
+        let mut states = vec![Some(all(&map))];
+        for call in *calls {
+            map.lock(None, &|| false).unwrap();
+            call(&map).unwrap();
+            let _ = map.unlock();
+            states.push(entries(&location));
+        }
+        drop(map);
+        let mut operations = 0;
+        for (errno, lasts, step) in kinds_of_failure() {
+            for nth in (1..).step_by(step as usize) {
+                let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+                let location = prepared(dir.path(), *durable, before);
+                let faulty = FaultFs::new(real());
+                let map = LiveMap::attach_with(Arc::new(faulty.clone()), &location, true).unwrap();
+                faulty.fail_nth(nth, None, errno, lasts);
+                let mut done = 0;
+                for call in *calls {
+                    map.lock(None, &|| false).unwrap();
+                    let result = call(&map);
+                    let _ = map.unlock();
+                    match result {
+                        Ok(()) => done += 1,
+                        Err(error) => {
+                            assert_fits(&error, errno);
+                            break;
+                        }
+                    }
+                }
+                faulty.heal();
+                let failed = faulty.failed();
+                let now = entries(&location);
+                let allowed = &states[done..states.len().min(done + 2)];
+                assert!(allowed.contains(&now), "{what}, call {nth} failed with {errno} {lasts:?}: {failed:?}");
+                if let Some(mut now) = now {
+                    // The next one goes on.
+                    put(&map, b"next", b"1").unwrap_or_else(|error| panic!("{what}, {nth}, {errno}: {error}"));
+                    locked(&map, || map.sync()).unwrap();
+                    now.push((b"next".to_vec(), b"1".to_vec()));
+                    assert_eq!(entries(&location), Some(now));
+                }
+                drop(map);
+                clear(&location, dir.path());
+                operations += failed.len().min(1);
+                if failed.is_empty() {
+                    break;
+                }
+            }
+        }
+        assert!(operations > 5, "{what}: only {operations} operations: the faults do not reach the map");
+    }
+}
+
+#[test]
+fn every_file_operation_of_opening_and_rebuilding_fails_in_turn() {
+    for is_after_boot in [false, true] {
+        for (errno, lasts, step) in kinds_of_failure() {
+            for nth in (1..).step_by(step as usize) {
+                let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+                let location = prepared(dir.path(), true, &[small, large, large, small]);
+                let expected = entries(&location);
+                if is_after_boot {
+                    crate::power_cuts::boot(dir.path());
+                }
+                let faulty = FaultFs::new(real());
+                faulty.fail_nth(nth, None, errno, lasts);
+                let attached = LiveMap::attach_with(Arc::new(faulty.clone()), &location, true);
+                faulty.heal();
+                let failed = faulty.failed();
+                match attached {
+                    Ok(map) => assert_eq!(Some(all(&map)), expected, "{failed:?}"),
+                    Err(error) => assert_fits(&error, errno),
+                }
+                assert_eq!(entries(&location), expected, "call {nth} failed with {errno}: {failed:?}");
+                clear(&location, dir.path());
+                if failed.is_empty() {
+                    assert!(nth > 3, "only {nth} operations");
+                    break;
+                }
+            }
+        }
+    }
+}
 
 #[test]
 fn a_failing_call_fails_the_transaction_and_the_next_one_works() {
@@ -49,10 +230,16 @@ fn a_failing_call_fails_the_transaction_and_the_next_one_works() {
 fn making_a_map_fails_whole() {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
-    for nth in 1.. {
+    for (errno, lasts, step) in kinds_of_failure() {
+        make_with_failures(dir.path(), &location, errno, lasts, step as usize);
+    }
+}
+
+fn make_with_failures(dir: &std::path::Path, location: &Location, errno: i32, lasts: Lasts, step: usize) {
+    for nth in (1..).step_by(step) {
         let faulty = FaultFs::new(real());
-        faulty.fail_nth(nth, None, NO_SPACE, Lasts::Once);
-        let made = LiveMap::create_with(Arc::new(faulty.clone()), &location, &LiveOptions::default());
+        faulty.fail_nth(nth, None, errno, lasts);
+        let made = LiveMap::create_with(Arc::new(faulty.clone()), location, &LiveOptions::default());
         faulty.heal();
         let exists = location.dir().unwrap().exists();
         match made {
@@ -60,16 +247,24 @@ fn making_a_map_fails_whole() {
                 // Beyond the last call, or one whose failure does not matter.
                 put(&map, b"a", b"1").unwrap();
                 map.unlink().unwrap();
-                if faulty.calls() < nth {
+                if faulty.failed().is_empty() {
                     assert!(nth > 10);
                     break;
                 }
             }
             // Failures after the rename leave a whole map.
-            Err(_) if exists => LiveMap::attach(&location, true).unwrap().unlink().unwrap(),
-            Err(_) => {}
+            Err(error) => {
+                assert_fits(&error, errno);
+                if exists {
+                    LiveMap::attach(location, true).unwrap().unlink().unwrap();
+                }
+            }
         }
-        let left: Vec<_> = std::fs::read_dir(dir.path().join(".live")).map(|dir| dir.collect()).unwrap_or_default();
+        if lasts == Lasts::ForEver {
+            // What could not be removed then, the next one removes.
+            LiveMap::create(location, &LiveOptions::default()).unwrap().unlink().unwrap();
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.join(".live")).map(|dir| dir.collect()).unwrap_or_default();
         assert!(left.is_empty(), "call {nth} left {left:?}");
     }
 }

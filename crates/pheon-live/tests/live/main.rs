@@ -9,5 +9,6 @@ mod disk;
 mod faults;
 mod flips;
 mod linearizable;
+mod power_cuts;
 mod scratch;
 mod threads;

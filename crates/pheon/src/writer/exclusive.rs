@@ -84,7 +84,7 @@ impl Exclusive {
         let (fs, dir) = (dataset.fs(), dataset.dir());
         for _ in 0..ACQUIRE_ATTEMPTS_MAX {
             if create {
-                make_dir(fs.as_ref(), dir)?;
+                make_dir(dataset)?;
             }
             let path = dir.join(LOCK_NAME);
             match FileLock::acquire(fs.as_ref(), &path, Some(timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT)), should_stop) {
@@ -193,6 +193,7 @@ impl Exclusive {
         let mut report = GcReport::default();
         let excess = numbers.len().saturating_sub(usize::try_from(retention.keep.max(1)).unwrap_or(usize::MAX));
         let now = now_unix_ms();
+        let mut first = true;
         for pair in numbers.windows(2).take(excess) {
             let &[number, successor] = pair else { continue };
             if let Some(age) = retention.max_age {
@@ -201,6 +202,11 @@ impl Exclusive {
                 if u128::from(now.saturating_sub(superseded)) < age.as_millis() {
                     break;
                 }
+            }
+            // The newest manifest may be of a writer that was killed before it synced its name; without this one a power
+            // cut could leave neither.
+            if std::mem::take(&mut first) {
+                self.sync_names()?;
             }
             let path = self.dataset.manifest_path(number);
             report.bytes_freed += self.length_of(&path);
@@ -246,12 +252,18 @@ impl Exclusive {
             }
         }
         let (mut segments, mut leftovers, mut bytes) = (0, 0, 0);
+        let mut first = true;
         for entry in &entries {
             let path = dir.join(&entry.name);
             let temporary = entry.name.starts_with(TEMPORARY_PREFIX);
             let orphan = is_suspect(&entry.name) && file_id(&entry.name).is_some_and(|id| !needed.contains(id));
             if !(temporary || orphan) {
                 continue;
+            }
+            // That nothing names it must be on the disk before it goes, or a power cut could bring back the name alone: that
+            // of a manifest, or the one that a folder had before it was renamed.
+            if std::mem::take(&mut first) {
+                self.sync_names()?;
             }
             bytes += self.length_of(&path);
             if entry.name.ends_with(parts::PARTS_SUFFIX) {
@@ -282,10 +294,16 @@ impl Exclusive {
         Ok((segments, leftovers, bytes))
     }
 
+    fn sync_names(&self) -> Result<(), WriteError> {
+        let dir = self.dataset.dir();
+        self.dataset.fs().sync_dir(dir).map_err(|e| WriteError::io("sync the folder", dir, e))
+    }
+
     /// Whether there is a segment whose id ends so.
-    pub(super) fn has_segment_of(&self, suffix: &str) -> bool {
-        let entries = self.dataset.fs().read_dir(self.dataset.dir()).unwrap_or_default();
-        entries.iter().any(|e| e.name.starts_with(SEGMENT_PREFIX) && e.name.ends_with(suffix))
+    pub(super) fn has_segment_of(&self, suffix: &str) -> Result<bool, WriteError> {
+        let dir = self.dataset.dir();
+        let entries = self.dataset.fs().read_dir(dir).map_err(|e| WriteError::io("list", dir, e))?;
+        Ok(entries.iter().any(|e| e.name.starts_with(SEGMENT_PREFIX) && e.name.ends_with(suffix)))
     }
 
     /// Removes what an interrupted build has finished.
@@ -369,15 +387,20 @@ fn published_with(id: &str) -> u64 {
     id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(u64::MAX)
 }
 
-fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WriteError> {
+fn make_dir(dataset: &Dataset) -> Result<(), WriteError> {
+    let (fs, dir) = (dataset.fs(), dataset.dir());
     match fs.create_dir(dir, DIR_MODE) {
-        Ok(()) => {
-            let parent = dir.parent().unwrap_or(Path::new("."));
-            fs.sync_dir(parent).map_err(|e| WriteError::io("sync the folder", parent, e))
+        Ok(()) => {}
+        // Without a version it is of a writer that may have been killed before it synced the name.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            if !dataset.version_numbers()?.is_empty() {
+                return Ok(());
+            }
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(WriteError::io("make the folder", dir, e)),
+        Err(e) => return Err(WriteError::io("make the folder", dir, e)),
     }
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    fs.sync_dir(parent).map_err(|e| WriteError::io("sync the folder", parent, e))
 }
 
 /// Writes a document under a temporary name and links it to its final one, which must not exist.

@@ -427,14 +427,18 @@ impl Parts {
             }
             let parts = Self::at(exclusive, dir, found.id, true);
             // Leftovers are cleared away by now: its segment is there only where a manifest could not be read, which may name it.
-            if parts.segment_suffix().is_some_and(|suffix| exclusive.has_segment_of(suffix)) {
+            let suffix = parts.segment_suffix().unwrap_or_default();
+            if exclusive.has_segment_of(suffix)? {
                 let problem = format!(
                     "{:?}: whether the interrupted build was published cannot be told, because a manifest cannot be read; verify the dataset, or start again without resume",
                     parts.dataset
                 );
                 return Err(WriteError::Options { problem });
             }
-            // Of a writer that was killed before it published.
+            // Of a writer that was killed before it published, or before it synced these names.
+            for dir in [&parts.dir, dataset_dir] {
+                fs.sync_dir(dir).map_err(|e| WriteError::io("sync the folder", dir, e))?;
+            }
             parts.set_closed(false)?;
             return Ok(parts);
         }
@@ -575,8 +579,9 @@ impl Parts {
         let keeps = |name: &str| {
             name != GATE_NAME && name != CLOSED_NAME && !name.ends_with(".json") && !name.ends_with(".lock")
         };
-        let is_needed =
-            self.resumable && self.fs.read_dir(&self.dir).is_ok_and(|entries| entries.iter().any(|e| keeps(&e.name)));
+        // A folder that cannot be listed, as where no descriptor is free, may hold finished parts.
+        let is_needed = self.resumable
+            && self.fs.read_dir(&self.dir).map_or(true, |entries| entries.iter().any(|e| keeps(&e.name)));
         if !is_needed {
             // What cannot be removed now, the next writer removes, or the one that resumes.
             let _ = self.remove();
@@ -595,10 +600,13 @@ pub(super) fn resumable_suffix(fs: &dyn FileSystem, dir: &Path) -> Option<String
 
 /// Whether any process has a part in this folder open.
 pub(super) fn is_being_written(fs: &dyn FileSystem, dir: &Path) -> bool {
-    let entries = fs.read_dir(dir).unwrap_or_default();
+    // What cannot be told counts as being written.
+    let Ok(entries) = fs.read_dir(dir) else { return true };
     entries.iter().filter(|e| e.name.ends_with(".lock")).any(|e| {
-        let lock = FileLock::acquire(fs, &dir.join(&e.name), Some(Duration::ZERO), &|| false);
-        matches!(lock, Err(LockError::Timeout { .. }))
+        match FileLock::acquire(fs, &dir.join(&e.name), Some(Duration::ZERO), &|| false) {
+            Err(LockError::Io { source, .. }) => source.kind() != io::ErrorKind::NotFound,
+            lock => lock.is_err(),
+        }
     })
 }
 
@@ -611,6 +619,11 @@ pub(super) fn remove_folder(fs: &dyn FileSystem, dir: &Path) -> Result<(), Write
     match fs.rename(dir, &grave) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed.map_err(|e| WriteError::io("rename to", &grave, e))?,
+    }
+    if dir.ends_with(RESUME_NAME) {
+        // Else a power cut could bring back the name, and a build would take up what is left in it.
+        let parent = dir.parent().unwrap_or(Path::new("."));
+        fs.sync_dir(parent).map_err(|e| WriteError::io("sync the folder", parent, e))?;
     }
     let mut attempts_left = ATTEMPTS_MAX;
     loop {
