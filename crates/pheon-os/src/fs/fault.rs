@@ -71,10 +71,10 @@ impl Op {
     }
 
     /// Whether the real file system makes the call again when a signal interrupts it (`EINTR`): all that POSIX says can be
-    /// interrupted, and `msync`.
+    /// interrupted, listing a folder and `msync`.
     pub fn is_restarted(self) -> bool {
         use Op as O;
-        self.needs_descriptor() && !matches!(self, O::ReadDir | O::RemoveDirAll)
+        self.needs_descriptor() && self != O::RemoveDirAll
             || matches!(self, O::SyncShared | O::WriteAt | O::SetLen | O::SetMode | O::Sync | O::ReadAt)
     }
 }

@@ -57,7 +57,13 @@ impl FileSystem for RealFs {
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(path)? {
+        let listed = loop {
+            match fs::read_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                listed => break listed?,
+            }
+        };
+        for entry in listed {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_dir = match entry.file_type() {
