@@ -28,14 +28,14 @@ fn stores(scratch: &Scratch) -> (FaultFs, Store) {
 pub(crate) fn kinds_of_failure() -> impl Iterator<Item = (i32, Lasts, u64)> {
     let all = [
         (ENOSPC, Lasts::Once, 1),
-        (EIO, Lasts::ForEver, 1),
-        (EIO, Lasts::Once, 2),
-        (ENOSPC, Lasts::ForEver, 3),
-        (EMFILE, Lasts::ForEver, 3),
-        (EINTR, Lasts::Once, 4),
-        (EDQUOT, Lasts::Once, 5),
-        (EMFILE, Lasts::Once, 5),
-        (EDQUOT, Lasts::ForEver, 7),
+        (EIO, Lasts::ForEver, 3),
+        (EIO, Lasts::Once, 4),
+        (ENOSPC, Lasts::ForEver, 5),
+        (EMFILE, Lasts::ForEver, 4),
+        (EINTR, Lasts::Once, 5),
+        (EDQUOT, Lasts::Once, 6),
+        (EMFILE, Lasts::Once, 7),
+        (EDQUOT, Lasts::ForEver, 9),
     ];
     let is_long = std::env::var_os("PHEON_LONG").is_some();
     all.into_iter().map(move |(errno, lasts, step)| (errno, lasts, if is_long { 1 } else { step }))

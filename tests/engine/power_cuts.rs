@@ -201,7 +201,7 @@ fn collect(store: &Store) {
 }
 
 fn append(store: &Store) {
-    let from = store.table("m").unwrap().num_rows() as i64;
+    let from = store.table("m").unwrap().version() as i64 * 10 + 100;
     store.append("m", reader(&rows(from..from + 5, 0)), ChangeOptions::default().compact(false)).unwrap();
 }
 
@@ -223,7 +223,7 @@ fn compact_and_collect(store: &Store) {
 }
 
 fn append_and_tidy(store: &Store) {
-    let from = store.table("m").unwrap().num_rows() as i64;
+    let from = store.table("m").unwrap().version() as i64 * 10 + 100;
     let options = ChangeOptions::default().retain(Retention::newest(2));
     store.append("m", reader(&rows(from..from + 3, 0)), options).unwrap();
 }
