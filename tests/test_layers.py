@@ -78,7 +78,7 @@ def tree(tmp_path: Path) -> Path:
             "allows file functions beside the seam",
         ),
         ("crates/pheon/src/probe.rs", "fn f() {}\n", "probe.rs: keeps to the seam"),
-        ("crates/pheon-flight/src/lib.rs", "use tokio::fs::File;\n", "`tokio::fs` is a way to files"),
+        ("crates/pheon/src/lib.rs", "use tokio::fs::File;\n", "`tokio::fs` is a way to files"),
         ("crates/pheon-cli/Cargo.toml", "[dependencies]\nmemmap2 = '0.9'\n", "memmap2 is a way to files"),
         ("python/pheon/__init__.py", "import os\ndef f(): os.replace(a, b)\n", "__init__.py:2: changes files"),
         ("python/pheon/__init__.py", "def f(): open(a, 'r+b')\n", "__init__.py:1: changes files"),

@@ -45,6 +45,9 @@ fn at(root: &Path) -> Location {
     Location::Store { path: root.join("store"), name: "m".to_owned() }
 }
 
+/// What calls are called, and the map that has had them.
+type Life = (&'static str, fn() -> Recorded);
+
 /// Calls on a map whose changes are recorded.
 struct Recorded {
     dir: tempfile::TempDir,
@@ -352,7 +355,7 @@ fn what_a_failed_maker_did_not_sync_the_next_one_does() {
 #[ignore = "minutes: a part of `make test-long`"]
 fn every_sync_is_needed_and_its_lack_is_noticed() {
     let mut unnoticed = Vec::new();
-    let lives: &[(&str, fn() -> Recorded)] =
+    let lives: &[Life] =
         &[("made again", made_again), ("rebuilt", rebuilt), ("syncs", || life(false)), ("durable", || life(true))];
     let effort = Effort { states_max: 24, seed: 1 };
     for (what, life) in lives {
