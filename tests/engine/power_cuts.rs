@@ -433,7 +433,7 @@ fn what_a_failed_writer_did_not_sync_the_next_one_does() {
 /// The syncs of a record whose lack nobody notices. One that is done twice, in case the first was of a writer that was
 /// killed, must be missed if neither is.
 fn unneeded(what: &str, record: &Record, check: impl Fn(&Path, usize)) -> Vec<String> {
-    let effort = Effort { states_max: 64, seed: 1 };
+    let effort = Effort { states_max: 24, seed: 1 };
     let is_missed = |syncs: &[usize]| explore_some(&record.without(syncs), effort, |_| true, &check).is_err();
     let syncs = record.syncs();
     let (alone, others): (Vec<usize>, Vec<usize>) = syncs.iter().partition(|&&at| is_missed(&[at]));
