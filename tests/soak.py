@@ -114,6 +114,7 @@ class Soak:
         self.board = Board(self.numbers)
         self.staying: dict[str, BaseProcess] = {}
         self.passing: dict[int, BaseProcess] = {}
+        self.clients: set[int] = set()
         self.counts: Counter[str] = Counter()
 
     def run(self, seconds: float) -> list[str]:
@@ -211,6 +212,7 @@ class Soak:
     def begin(self, slot: int) -> None:
         method = self.rng.choice(("fork", "spawn"))
         role = self.rng.choice(work.STAYING)
+        (self.clients.add if role == "client" else self.clients.discard)(slot)
         context = multiprocessing.get_context(method)
         args = (role, self.place, self.location, self.numbers, slot, self.dice(), self.failures)
         self.passing[slot] = context.Process(target=work.work_a_while, args=args, daemon=True)
@@ -220,7 +222,8 @@ class Soak:
     def end(self, slot: int, live: pheon.LiveMap, *, kill: bool) -> None:
         """One that comes and goes has gone, or is killed: what it was told is there."""
         process = self.passing.pop(slot)
-        if kill and process.is_alive():
+        # A statement that a killed client leaves at the server holds its tables until it expires, in minutes.
+        if kill and process.is_alive() and slot not in self.clients:
             process.kill()
             self.counts["killed"] += 1
         process.join(WAIT_SECONDS_MAX)
