@@ -1,6 +1,8 @@
 """Keys that are asked for again and again: their values' objects are kept for a while, which nobody must notice."""
 
+import gc
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,52 @@ def test_short_values_are_kept_and_long_ones_are_not(store: pheon.Store, make: A
     assert m["key " * 100] is not m["key " * 100]
     other = store.map("m")
     assert other["short"] is not other["short"], "a map that is hardly asked keeps nothing"
+
+
+def test_a_list_that_another_thread_changes_meanwhile_leaves_no_wrong_value(store: pheon.Store) -> None:
+    d = {f"key {i}": i for i in range(100_000)}
+    m = store.put_map("m", d)
+    keys = list(d)
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            keys.reverse()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(3):
+            m.get_many(keys)
+    finally:
+        done.set()
+        thread.join()
+    assert [key for key in keys if m[key] != d[key]] == []
+
+
+@pytest.mark.timeout(60)
+def test_finalizers_may_look_keys_up(store: pheon.Store) -> None:
+    texts, numbers = store.put_map("texts", {"a": 1, "b": 2}), store.put_map("numbers", {2**64 - 1: 1, 2**64 - 2: 2})
+    found = []
+
+    class Finalized:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            found.append((texts["a"], numbers[2**64 - 1]))
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(200):
+            Finalized()
+            assert texts.get("\ud800") is None
+            Finalized()
+            assert numbers.get(2**64 - 2) == 2
+            Finalized()
+            assert numbers.get(2**70) is None
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert found == [(1, 1)] * 600

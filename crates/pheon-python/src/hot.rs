@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyString};
 const WAYS: usize = 2;
 const SETS: usize = 2048;
 /// Characters or bytes of a key and of a value: longer ones are not kept, so that all of them take 3 MiB at most, or, of text
-/// that is not ASCII, up to four times as much.
+/// that is not ASCII, up to some 13 MiB.
 const LEN_MAX: usize = 256;
 
 /// How much lookups must fail to find their key here before the next [`PAUSE`] lookups do not look.

@@ -26,8 +26,8 @@ use crate::table::TableHandle;
 /// Batches below this many keys keep the interpreter lock: releasing it costs more than it gives.
 const DETACH_KEYS_MIN: usize = 256;
 
-/// Of a list whose keys are looked for among the hot ones, so many may be missing, or an eighth of them.
-const LIST_MISSES_MIN: usize = 8;
+/// Of a list whose keys are looked for among the hot ones, so many may be missing, or half of them.
+const LIST_MISSES_MIN: usize = 16;
 
 /// One open version with what Python needs to know about its columns.
 pub(crate) struct Opened {
@@ -120,8 +120,9 @@ pub(crate) struct MapHandle {
     allow_pickle: bool,
 }
 
-/// While this is locked no Python code may run: it could let in a thread that waits for it and holds the interpreter lock.
-/// Plain keys and values that are made directly need none; everything else takes its own reference to the version first.
+/// While this is locked no Python code may run, and nothing be made that the garbage collector knows: either could let in a
+/// finalizer or a thread that waits for the lock and holds the interpreter lock. So only hashes and comparisons of plain keys
+/// are made, and objects kept that exist.
 struct State {
     opened: Arc<Opened>,
     hot: Hot,
@@ -173,21 +174,20 @@ impl MapHandle {
             };
         }
         let hash = state.hash(key)?;
-        if let Some(hash) = hash
-            && let Some(value) = state.hot.get(key, hash)
-        {
+        if let Some(value) = hash.and_then(|hash| state.hot.get(key, hash)) {
             return Ok(Some(value));
         }
-        let value = match state.opened.find_direct(key)? {
-            Ok(Some(value)) => value_object(py, value, ValueCodec::Plain)?,
-            Ok(None) => return Ok(None),
-            Err(e) => {
-                drop(state);
-                return Err(read_error(py, &e));
-            }
+        let opened = Arc::clone(&state.opened);
+        drop(state);
+        let value = match opened.find_direct(key)?.map_err(|e| read_error(py, &e))? {
+            Some(value) => value_object(py, value, ValueCodec::Plain)?,
+            None => return Ok(None),
         };
         if let Some(hash) = hash {
-            state.hot.missed(key, hash, &value);
+            let mut state = self.state();
+            if Arc::ptr_eq(&opened, &state.opened) {
+                state.hot.missed(key, hash, &value);
+            }
         }
         Ok(Some(value))
     }
@@ -268,22 +268,18 @@ impl MapHandle {
         default: Option<Bound<'py, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
-        if let Ok(list) = keys.cast_exact::<PyList>()
-            && let Some(values) = self.hot_list(list, default.as_ref())?
-        {
-            return Ok(values);
-        }
         let opened = self.opened();
-        let asked = keys;
-        let keys = opened.keys.array(py, asked)?;
+        if opened.direct
+            && default.is_none()
+            && let Ok(list) = keys.cast_exact::<PyList>()
+        {
+            return self.get_direct(&opened, &list.get_slice(0, list.len()), threads);
+        }
+        let keys = opened.keys.array(py, keys)?;
         let map = &opened.map;
         if opened.codecs.len() == 1 && default.is_none() {
             let values = look_up(py, keys.len(), || map.get_many_with(&keys, threads))?;
-            let objects = column_objects(py, &values, opened.codecs[0])?;
-            if let Ok(list) = asked.cast_exact::<PyList>() {
-                self.note_list(&opened, list, &objects)?;
-            }
-            return PyList::new(py, objects);
+            return PyList::new(py, column_objects(py, &values, opened.codecs[0])?);
         }
         let rows = look_up(py, keys.len(), || map.find_many(&keys, threads))?;
         let mut columns = Vec::with_capacity(opened.codecs.len());
@@ -469,43 +465,52 @@ impl MapHandle {
 }
 
 impl MapHandle {
-    /// The values of a list's keys if most of them are hot.
-    fn hot_list<'py>(
+    /// The values of a list of keys that nobody else can change meanwhile, None where missing.
+    fn get_direct<'py>(
         &self,
+        opened: &Arc<Opened>,
         keys: &Bound<'py, PyList>,
-        default: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
         let py = keys.py();
+        let look_up_all = |keys: &Bound<'py, PyList>| {
+            let array = opened.keys.array(py, keys)?;
+            let values = look_up(py, array.len(), || opened.map.get_many_with(&array, threads))?;
+            let objects = column_objects(py, &values, ValueCodec::Plain)?;
+            self.note_list(opened, keys, &objects)?;
+            Ok::<_, PyErr>(objects)
+        };
+        let Some(mut values) = self.hot_values(opened, keys)? else { return PyList::new(py, look_up_all(keys)?) };
+        let missing: Vec<_> = (0..values.len()).filter(|&i| values[i].is_none()).collect();
+        if !missing.is_empty() {
+            let rest = PyList::new(py, missing.iter().map(|&i| keys.get_item(i)).collect::<PyResult<Vec<_>>>()?)?;
+            for (i, value) in missing.into_iter().zip(look_up_all(&rest)?) {
+                values[i] = Some(value);
+            }
+        }
+        PyList::new(py, values)
+    }
+
+    /// The values of the hot keys among these, if most are.
+    fn hot_values<'py>(
+        &self,
+        opened: &Arc<Opened>,
+        keys: &Bound<'py, PyList>,
+    ) -> PyResult<Option<Vec<Option<Bound<'py, PyAny>>>>> {
         let mut state = self.state();
-        if state.hot.is_cold() {
+        if !Arc::ptr_eq(opened, &state.opened) || state.hot.is_cold() {
             return Ok(None);
         }
-        let (mut values, mut misses, mut absent) = (Vec::with_capacity(keys.len()), Vec::new(), 0);
+        let (mut values, mut misses) = (Vec::with_capacity(keys.len()), 0);
         for (i, key) in keys.iter().enumerate() {
-            if misses.len() + absent > LIST_MISSES_MIN.max(i / 8) || !state.direct(&key) {
+            if misses > LIST_MISSES_MIN.max(i / 2) || !state.direct(&key) {
                 return Ok(None);
             }
-            let hash = key.hash()?;
-            if let Some(value) = state.hot.get(&key, hash) {
-                values.push(value);
-                continue;
-            }
-            let value = match state.opened.find_direct(&key)? {
-                Ok(value) => value.map(|value| value_object(py, value, ValueCodec::Plain)).transpose()?,
-                Err(e) => {
-                    drop(state);
-                    return Err(read_error(py, &e));
-                }
-            };
-            match &value {
-                Some(value) => misses.push((key, hash, value.clone())),
-                None => absent += 1,
-            }
-            values.push(value.or_else(|| default.cloned()).unwrap_or_else(|| py.None().into_bound(py)));
+            let value = state.hot.get(&key, key.hash()?);
+            misses += usize::from(value.is_none());
+            values.push(value);
         }
-        misses.iter().for_each(|(key, hash, value)| state.hot.missed(key, *hash, value));
-        drop(state);
-        PyList::new(py, values).map(Some)
+        Ok(Some(values))
     }
 
     /// Notes the values of a list's keys, which were looked up together.
