@@ -76,7 +76,10 @@ impl Segment {
             });
         }
         let left = if began.elapsed() > WAITED { LOOKUPS_ASKING } else { asking.saturating_sub(1) };
-        self.waits.0.store(left, Ordering::Relaxed);
+        // Threads share the word with what every lookup reads.
+        if left != asking {
+            self.waits.0.store(left, Ordering::Relaxed);
+        }
         found
     }
 
