@@ -219,3 +219,11 @@ def test_arrays_are_no_values(store: pheon.Store) -> None:
         with pytest.raises(pheon.SchemaError, match="ndarray"):
             store.put_map("m", {"a": array})
     assert store.put_map("m", {"a": np.int64(3)}) == {"a": 3}
+
+
+def test_decimals_with_more_places_than_digits(store: pheon.Store) -> None:
+    unscaled = pa.py_buffer(b"".join(value.to_bytes(16, "little", signed=True) for value in (123, -7)))
+    column = pa.Array.from_buffers(pa.decimal128(3, 5), 2, [None, unscaled])
+    store.put("t", pa.table({"k": [1, 2], "x": column}), key="k")
+    assert store.table("t").to_pyarrow()["x"].to_pylist() == [Decimal("0.00123"), Decimal("-0.00007")]
+    assert store.verify("t").ok

@@ -4,9 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow_array::types::{
-    Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, validate_decimal_precision_and_scale,
-};
+use arrow_array::types::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType};
 use arrow_ipc::convert::fb_to_schema;
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 
@@ -30,10 +28,16 @@ pub(crate) fn schema(encoded: arrow_ipc::Schema<'_>) -> Result<SchemaRef, ArrowE
 
 /// Refuses types that no value has: those who compute with a type's numbers rely on it. Nesting is bounded by the reader of
 /// the encoded schema.
-fn check(data_type: &DataType) -> Result<(), ArrowError> {
+pub(crate) fn check(data_type: &DataType) -> Result<(), ArrowError> {
     use DataType as D;
+    // Other libraries make decimals with more digits after the point than there are digits.
     fn decimal<T: DecimalType>(precision: u8, scale: i8) -> Result<(), ArrowError> {
-        validate_decimal_precision_and_scale::<T>(precision, scale)
+        match (1..=T::MAX_PRECISION).contains(&precision) && scale.unsigned_abs() <= T::MAX_SCALE.unsigned_abs() {
+            true => Ok(()),
+            false => {
+                Err(ArrowError::ParseError(format!("decimals of {precision} digits, {scale} of them after the point")))
+            }
+        }
     }
     match data_type {
         D::FixedSizeBinary(size) | D::FixedSizeList(_, size) if *size < 0 => {

@@ -45,7 +45,8 @@ pub(crate) fn stored_type(input: &DataType) -> Result<DataType, String> {
             }
             D::Dictionary(keys.clone(), Box::new(values))
         }
-        other => other.clone(),
+        // What no reader would take is not written either.
+        other => crate::untrusted::check(other).map(|()| other.clone()).map_err(|e| e.to_string())?,
     })
 }
 
