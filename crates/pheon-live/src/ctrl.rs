@@ -232,12 +232,17 @@ impl Ctrl {
     }
 
     pub(crate) fn is_unlinked(&self) -> bool {
-        self.map.load(ctrl::STATE) as u32 == ctrl::STATE_UNLINKED
+        self.says_unlinked(self.map.load(ctrl::STATE) as u32)
     }
 
     /// Tells everybody that the map is being unlinked; `false` if somebody else did already.
     pub(crate) fn set_unlinked(&self) -> bool {
-        self.map.u32_at(ctrl::STATE).swap(ctrl::STATE_UNLINKED, AcqRel) != ctrl::STATE_UNLINKED
+        !self.says_unlinked(self.map.u32_at(ctrl::STATE).swap(ctrl::STATE_UNLINKED, AcqRel))
+    }
+
+    /// Whether a state means that. Maps of before, which have no checksum, were unlinked by a 1.
+    fn says_unlinked(&self, state: u32) -> bool {
+        state == ctrl::STATE_UNLINKED || state == 1 && self.map.load_relaxed(ctrl::SUM) == 0
     }
 
     /// Takes that back: the folder could not be removed.
