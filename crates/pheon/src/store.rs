@@ -488,7 +488,8 @@ fn create_dirs(fs: &dyn FileSystem, path: &Path) -> Result<(), WriteError> {
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             // Who made it may have been killed before its name was synced. The folder above may be closed to us.
-            let _ = path.parent().map(|parent| fs.sync_dir(parent));
+            let parent = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+            let _ = parent.map(|parent| fs.sync_dir(parent));
             Ok(())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {

@@ -316,6 +316,7 @@ impl Writer {
             // What an interrupted build has finished is of no use beside this version, which nothing but a disk can stop now.
             self.exclusive.discard_resumable()?;
         }
+        let before = self.exclusive.dataset().version_numbers()?;
         let leaves_out = self.parts.as_ref().filter(|parts| parts.handed_out() > finished.len());
         leaves_out.map_or(Ok(()), |parts| parts.set_closed(true))?;
         let suffix = self.parts.as_ref().and_then(Parts::segment_suffix);
@@ -331,7 +332,8 @@ impl Writer {
             Err(e) => {
                 // Removes the new files unless their manifest became visible after all.
                 let _ = self.exclusive.remove_leftovers();
-                let _ = leaves_out.map(|parts| parts.set_closed(false));
+                let is_hidden = self.exclusive.dataset().version_numbers().is_ok_and(|now| now == before);
+                let _ = leaves_out.filter(|_| is_hidden).map(|parts| parts.set_closed(false));
                 return Err(e);
             }
         };
