@@ -16,6 +16,7 @@ import re
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -147,6 +148,8 @@ class Soak:
                     if process.is_alive():
                         process.kill()
                     process.join()
+                pheon.LiveMap(name=work.memory_name(self.place)).unlink()
+                self.unlink_others()
         for role, use in after.items():
             print(f"{role:7} before: {before[role]}\n{role:7} after:  {use}")
         rounds = {role: self.numbers[self.board.rounds(slot)] for slot, role in enumerate(work.STAYING)}
@@ -155,7 +158,6 @@ class Soak:
         left = self.left_over(before, after)
         left += [f"{n} of entry {name}" for name, n in (entries_after - entries_before).items()]
         left += [f"{n} of entry {name} are missing" for name, n in (entries_before - entries_after).items()]
-        pheon.LiveMap(name=work.memory_name(self.place), create=False).unlink()
         store.close()
         return left
 
@@ -178,6 +180,7 @@ class Soak:
             if name != "m":
                 store.drop(name)
         self.numbers[1] = 0
+        self.unlink_others()
         store.put_map("m", children.content(0))
         store.gc(keep=1)
         for live in (store.live("l"), pheon.LiveMap(name=work.memory_name(self.place))):
@@ -186,6 +189,13 @@ class Soak:
             self.numbers[self.board.begun(slot)] = self.numbers[self.board.acked(slot)] = 0
         for live in (store.live("l", create=True), pheon.LiveMap(name=work.memory_name(self.place), create=True)):
             live["filler", 0] = b""
+
+    def unlink_others(self) -> None:
+        """Maps in memory whose makers were killed before they unlinked them."""
+        for path in Path("/dev/shm").glob(f"*{work.memory_name(self.place)}-*"):
+            name = path.name[path.name.index(work.memory_name(self.place)) :]
+            with suppress(pheon.NotFoundError):
+                pheon.LiveMap(name=name, create=False).unlink()
 
     def work_for(self, seconds: float) -> None:
         """Lets all work, and others come and go."""

@@ -26,7 +26,7 @@ type Step = fn(&Store);
 
 const EIO: i32 = 5;
 /// States for each moment.
-const QUICK_STATES: usize = 4;
+const QUICK_STATES: usize = 8;
 /// And so many moments are passed over, unless there are few.
 const QUICK_STEP: usize = 3;
 const MOMENTS_MIN: usize = 30;
@@ -98,11 +98,8 @@ fn record(before: &[Step], steps: &[Step]) -> (Record, Vec<Snapshot>) {
 /// Looks at each state of a record. How many there were, or what is wrong with one.
 fn explore(record: &Record, effort: Effort, check: impl Fn(&Path, usize)) -> Result<usize, String> {
     let step = if is_long() || record.len() < MOMENTS_MIN { 1 } else { QUICK_STEP };
-    explore_some(record, effort, |state| is_tried(record, effort, state, step), check)
-}
-
-fn is_tried(record: &Record, effort: Effort, state: &CutState, step: usize) -> bool {
-    (state.after_changes + effort.seed as usize).is_multiple_of(step) || state.after_changes == record.len()
+    let is_tried = |after: usize| (after + effort.seed as usize).is_multiple_of(step) || after == record.len();
+    check_states(record, effort, record.states_at(effort, is_tried), check)
 }
 
 fn explore_some(
@@ -111,10 +108,19 @@ fn explore_some(
     is_wanted: impl Fn(&CutState) -> bool,
     check: impl Fn(&Path, usize),
 ) -> Result<usize, String> {
+    check_states(record, effort, record.states(effort).filter(is_wanted), check)
+}
+
+fn check_states(
+    record: &Record,
+    effort: Effort,
+    states_to_check: impl Iterator<Item = CutState>,
+    check: impl Fn(&Path, usize),
+) -> Result<usize, String> {
     let dir = temporary_dir();
     let cut = dir.path().join("cut");
     let mut states = 0;
-    for state in record.states(effort).filter(is_wanted) {
+    for state in states_to_check {
         state.write_to(&cut).unwrap();
         let checked = catch_unwind(AssertUnwindSafe(|| check(&cut, state.acknowledged)));
         if let Err(panic) = checked {
@@ -151,6 +157,11 @@ fn check_allowed(cut: &Path, allowed: &[Snapshot], earlier: &[Snapshot]) {
     for (version, rows) in &found.versions {
         let is_known = earlier.iter().any(|snapshot| snapshot.versions.get(version) == Some(rows));
         assert!(is_known, "version {version} has {rows:?}");
+    }
+    // One that is there before and after the step is there in its midst, too.
+    for version in allowed[0].versions.keys().filter(|version| allowed.iter().all(|s| s.versions.contains_key(version)))
+    {
+        assert!(found.versions.contains_key(version), "version {version} is gone");
     }
     if found.newest.is_some() {
         let report = store.verify("m").unwrap();

@@ -19,11 +19,11 @@ use pheon_os::fs::record::{CutState, Effort, Record, RecordFs};
 use crate::scratch::{all, delete, locked, put};
 
 const BOOT_OFFSET: u64 = 32;
-const QUICK_STATES: usize = 4;
+const QUICK_STATES: usize = 8;
 /// And so many moments are passed over, unless there are few.
 const QUICK_STEP: usize = 9;
 const MOMENTS_MIN: usize = 30;
-const LONG_STATES: usize = 16;
+const LONG_STATES: usize = 32;
 
 fn is_long() -> bool {
     std::env::var_os("PHEON_LONG").is_some()
@@ -193,10 +193,8 @@ fn check(cut: &Path, acknowledged: usize, history: &[After]) {
 /// Looks at each state of a record. How many there were, or what is wrong with one.
 fn explore(record: &Record, effort: Effort, history: &[After]) -> Result<usize, String> {
     let step = if is_long() || record.len() < MOMENTS_MIN { 1 } else { QUICK_STEP };
-    let is_tried = |state: &CutState| {
-        (state.after_changes + effort.seed as usize).is_multiple_of(step) || state.after_changes == record.len()
-    };
-    explore_some(record, effort, history, is_tried)
+    let is_tried = |after: usize| (after + effort.seed as usize).is_multiple_of(step) || after == record.len();
+    check_states(record, effort, history, record.states_at(effort, is_tried))
 }
 
 fn explore_some(
@@ -205,10 +203,19 @@ fn explore_some(
     history: &[After],
     is_wanted: impl Fn(&CutState) -> bool,
 ) -> Result<usize, String> {
+    check_states(record, effort, history, record.states(effort).filter(is_wanted))
+}
+
+fn check_states(
+    record: &Record,
+    effort: Effort,
+    history: &[After],
+    states_to_check: impl Iterator<Item = CutState>,
+) -> Result<usize, String> {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let cut = dir.path().join("cut");
     let mut states = 0;
-    for state in record.states(effort).filter(is_wanted) {
+    for state in states_to_check {
         state.write_to(&cut).unwrap();
         let checked = catch_unwind(AssertUnwindSafe(|| check(&cut, state.acknowledged, history)));
         if let Err(panic) = checked {

@@ -511,8 +511,14 @@ impl Record {
 
     /// Different states after each change in turn.
     pub fn states(&self, effort: Effort) -> impl Iterator<Item = CutState> {
+        self.states_at(effort, |_| true)
+    }
+
+    /// Different states after some numbers of changes.
+    pub fn states_at(&self, effort: Effort, is_wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = CutState> {
         let mut seen = HashSet::new();
         (0..=self.len())
+            .filter(move |&after| is_wanted(after))
             .flat_map(move |after| self.states_after(after, effort))
             .filter(move |state| seen.insert(state.fingerprint()))
     }
@@ -531,16 +537,18 @@ impl Record {
             }
         };
         let names = disk.names.len();
+        // Where few are made, which of these come is left to the dice.
+        let offset = random.below(1 << EXHAUSTIVE_MAX) as usize;
         for data in [Data::All, Data::Synced] {
             add(&|_| true, data, &mut random);
             add(&|_| false, data, &mut random);
         }
         if names <= EXHAUSTIVE_MAX {
-            for set in 0..1usize << names {
+            for set in (0..1usize << names).map(|set| (set + offset) % (1 << names)) {
                 add(&|i| set >> i & 1 == 1, Data::Any, &mut random);
             }
         } else {
-            for chosen in 0..names {
+            for chosen in (0..names).map(|chosen| (chosen + offset) % names) {
                 add(&|i| i != chosen, Data::Any, &mut random);
                 add(&|i| i == chosen, Data::Any, &mut random);
                 add(&|i| i < chosen, Data::Any, &mut random);
