@@ -19,8 +19,9 @@ HITS_GOAL, MISSES_GOAL = 0.80, 0.70
 UNSORTED_GOAL, SORTED_GOAL = 1.5e6, 3.0e6
 MEMORY_GOAL = 1.10
 MIB, GIB = 2**20, 2**30
+# What the model of lookups is calibrated on.
+SHORT = "str -> str, short"
 # The dictionary that this project began with.
-SHORT = "str -> str, short"  # what the model of lookups is calibrated on
 TARGET = model.Shape(rows=1_750_000_000, key_bytes=24.5, value_bytes=24.5)
 TARGET_READERS = 32
 
