@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use pheon::{ChangeOptions, PutOptions, ReadError, Retention, Store, WriteError};
-use pheon_os::fs::fault::{FaultFs, Lasts, Op};
+use pheon_os::fs::fault::{self, FaultFs, Lasts, Op};
 
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put, temporary_dir, tree};
 
 const EINTR: i32 = 4;
 const EIO: i32 = 5;
-const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 /// More file operations than any call here makes.
@@ -24,21 +23,9 @@ fn stores(scratch: &Scratch) -> (FaultFs, Store) {
     (faulty, store)
 }
 
-/// Kinds of failure, and how far one operation that fails is from the next that does: `PHEON_LONG` tries them all.
+/// Kinds of failure, and how far one call that fails is from the next that does.
 pub(crate) fn kinds_of_failure() -> impl Iterator<Item = (i32, Lasts, u64)> {
-    let all = [
-        (ENOSPC, Lasts::Once, 1),
-        (EIO, Lasts::ForEver, 3),
-        (EIO, Lasts::Once, 4),
-        (ENOSPC, Lasts::ForEver, 5),
-        (EMFILE, Lasts::ForEver, 4),
-        (EINTR, Lasts::Once, 5),
-        (EDQUOT, Lasts::Once, 6),
-        (EMFILE, Lasts::Once, 7),
-        (EDQUOT, Lasts::ForEver, 9),
-    ];
-    let is_long = std::env::var_os("PHEON_LONG").is_some();
-    all.into_iter().map(move |(errno, lasts, step)| (errno, lasts, if is_long { 1 } else { step }))
+    fault::kinds([1, 3, 4, 5, 4, 5, 6, 7, 9])
 }
 
 /// Runs `attempt` on fresh stores, failing its first operation, its second... until one run is through without a failure.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
@@ -37,10 +36,7 @@ fn is_long() -> bool {
 }
 
 fn effort() -> Effort {
-    let given = std::env::var("PHEON_SEED").ok().map(|seed| seed.parse().expect("PHEON_SEED is a number"));
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed = given.unwrap_or_else(|| if is_long() { now() } else { 1 });
-    Effort { states_max: if is_long() { LONG_STATES } else { QUICK_STATES }, seed }
+    Effort::of_test(QUICK_STATES, LONG_STATES)
 }
 
 /// What readers find, after each step.
@@ -180,8 +176,9 @@ fn check_allowed(cut: &Path, allowed: &[Snapshot], earlier: &[Snapshot]) {
 fn survives(what: &str, before: &[Step], steps: &[Step]) {
     let (record, snapshots) = record(before, steps);
     assert!(record.len() > 3, "{what}: only {} changes: the recorder does not see the engine", record.len());
-    match explore(&record, effort(), |cut, acknowledged| check_store(cut, acknowledged, &snapshots)) {
-        Ok(states) => println!("{what}: {} changes, {states} states, seed {}", record.len(), effort().seed),
+    let effort = effort();
+    match explore(&record, effort, |cut, acknowledged| check_store(cut, acknowledged, &snapshots)) {
+        Ok(states) => println!("{what}: {} changes, {states} states, seed {}", record.len(), effort.seed),
         Err(problem) => panic!("{what}: {problem}"),
     }
 }

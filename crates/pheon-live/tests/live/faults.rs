@@ -3,33 +3,19 @@
 use std::sync::Arc;
 
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
-use pheon_os::fs::fault::{FaultFs, Lasts, Op};
+use pheon_os::fs::fault::{self, FaultFs, Lasts, Op};
 use pheon_os::fs::real;
 
 use crate::disk::Disk;
 use crate::scratch::{all, files_dir, locked, put};
 
-const INTERRUPTED: i32 = 4;
 const IO_FAILURE: i32 = 5;
-const NO_DESCRIPTOR: i32 = 24;
 const NO_SPACE: i32 = 28;
 const NO_QUOTA: i32 = 122;
 
-/// Kinds of failure, and how far one call that fails is from the next that does: `PHEON_LONG` tries them all.
+/// Kinds of failure, and how far one call that fails is from the next that does.
 fn kinds_of_failure() -> impl Iterator<Item = (i32, Lasts, u64)> {
-    let all = [
-        (NO_SPACE, Lasts::Once, 1),
-        (IO_FAILURE, Lasts::ForEver, 2),
-        (IO_FAILURE, Lasts::Once, 2),
-        (NO_SPACE, Lasts::ForEver, 3),
-        (NO_DESCRIPTOR, Lasts::ForEver, 3),
-        (INTERRUPTED, Lasts::Once, 3),
-        (NO_QUOTA, Lasts::Once, 4),
-        (NO_DESCRIPTOR, Lasts::Once, 4),
-        (NO_QUOTA, Lasts::ForEver, 5),
-    ];
-    let is_long = std::env::var_os("PHEON_LONG").is_some();
-    all.into_iter().map(move |(errno, lasts, step)| (errno, lasts, if is_long { 1 } else { step }))
+    fault::kinds([1, 2, 2, 3, 3, 3, 4, 4, 5])
 }
 
 #[track_caller]

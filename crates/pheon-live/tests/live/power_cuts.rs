@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
 use pheon_os::fs::fault::{FaultFs, Lasts};
@@ -30,10 +29,7 @@ fn is_long() -> bool {
 }
 
 fn effort() -> Effort {
-    let given = std::env::var("PHEON_SEED").ok().map(|seed| seed.parse().expect("PHEON_SEED is a number"));
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed = given.unwrap_or_else(|| if is_long() { now() } else { 1 });
-    Effort { states_max: if is_long() { LONG_STATES } else { QUICK_STATES }, seed }
+    Effort::of_test(QUICK_STATES, LONG_STATES)
 }
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -238,8 +234,9 @@ fn check_states(
 fn survives(what: &str, recorded: &Recorded) {
     let record = recorded.record();
     assert!(record.len() > 10, "{what}: only {} changes: the recorder does not see the map", record.len());
-    match explore(&record, effort(), &recorded.history) {
-        Ok(states) => println!("{what}: {} changes, {states} states, seed {}", record.len(), effort().seed),
+    let effort = effort();
+    match explore(&record, effort, &recorded.history) {
+        Ok(states) => println!("{what}: {} changes, {states} states, seed {}", record.len(), effort.seed),
         Err(problem) => panic!("{what}: {problem}"),
     }
 }

@@ -88,6 +88,29 @@ pub enum Lasts {
     ForEver,
 }
 
+/// The kinds of failure that a test tries, error number and length, each with how far one call that fails is from the next
+/// that does: one of `steps`, or every call where `PHEON_LONG` is set.
+pub fn kinds(steps: [u64; 9]) -> impl Iterator<Item = (i32, Lasts, u64)> {
+    const EINTR: i32 = 4;
+    const EIO: i32 = 5;
+    const EMFILE: i32 = 24;
+    const ENOSPC: i32 = 28;
+    const EDQUOT: i32 = 122;
+    let all = [
+        (ENOSPC, Lasts::Once),
+        (EIO, Lasts::ForEver),
+        (EIO, Lasts::Once),
+        (ENOSPC, Lasts::ForEver),
+        (EMFILE, Lasts::ForEver),
+        (EINTR, Lasts::Once),
+        (EDQUOT, Lasts::Once),
+        (EMFILE, Lasts::Once),
+        (EDQUOT, Lasts::ForEver),
+    ];
+    let is_long = std::env::var_os("PHEON_LONG").is_some();
+    all.into_iter().zip(steps).map(move |((errno, lasts), step)| (errno, lasts, if is_long { 1 } else { step }))
+}
+
 #[derive(Debug)]
 struct Fault {
     only: Option<Op>,

@@ -33,6 +33,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{DirEntry, FileMeta, FileSystem, ReadFile, WriteFile};
 use crate::map::ReadMap;
@@ -416,6 +417,21 @@ pub struct Effort {
     pub states_max: usize,
     /// Decides about the random ones.
     pub seed: u64,
+}
+
+impl Effort {
+    /// For a test: so many states at each moment, or `long_states` of them where `PHEON_LONG` is set. The dice are those of
+    /// `PHEON_SEED`; else always the same, or new ones for a long test.
+    ///
+    /// # Panics
+    /// If `PHEON_SEED` is no number.
+    pub fn of_test(quick_states: usize, long_states: usize) -> Self {
+        let given = std::env::var("PHEON_SEED").ok().map(|seed| seed.parse().expect("PHEON_SEED is a number"));
+        let is_long = std::env::var_os("PHEON_LONG").is_some();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seed = given.unwrap_or_else(|| if is_long { now() } else { 1 });
+        Self { states_max: if is_long { long_states } else { quick_states }, seed }
+    }
 }
 
 impl Default for Effort {
