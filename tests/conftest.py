@@ -5,6 +5,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,14 @@ def rng() -> random.Random:
     seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
     print("PHEON_SEED =", seed)
     return random.Random(seed)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[BaseProcess]]:
+    """Whatever a failing test leaves running is ended."""
+    started: list[BaseProcess] = []
+    yield started
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join()

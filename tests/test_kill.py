@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -142,17 +141,6 @@ def test_ctrl_c_leaves_the_store_as_it_was(memory_path: Path, rng: random.Random
 
 
 # Running readers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def processes() -> Iterator[list[BaseProcess]]:
-    """Whatever a failing test leaves running is ended."""
-    started: list[BaseProcess] = []
-    yield started
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join()
 
 
 @pytest.mark.timeout(int(600 + 2 * READ_SECONDS), method="thread")

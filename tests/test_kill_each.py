@@ -8,7 +8,6 @@ run, PHEON_LONG=1 kills a hundred times as many.
 import random
 import signal
 import time
-from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -24,17 +23,6 @@ INTERRUPTED_MIN = 2 * TIMES
 SHORT = {"parts", "compact", "gc", "drop", "freeze", "live: durable", "live: make"}
 NAMES = [name for name in work.OPERATIONS if LONG or name in SHORT]
 ROUNDS_MAX = 60 * TIMES
-
-
-@pytest.fixture
-def processes() -> Iterator[list[BaseProcess]]:
-    """Whatever a failing test leaves running is ended."""
-    started: list[BaseProcess] = []
-    yield started
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join()
 
 
 def leftovers(path: Path) -> list[Path]:

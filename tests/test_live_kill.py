@@ -30,17 +30,6 @@ def failures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def processes() -> Iterator[list[BaseProcess]]:
-    """Whatever a failing test leaves running is ended."""
-    started: list[BaseProcess] = []
-    yield started
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join()
-
-
 @pytest.fixture(params=["memory", "store"])
 def place(request: pytest.FixtureRequest, memory_path: Path) -> Iterator[tuple[str, str | None]]:
     """Name and store of a map, which is gone afterwards with all that it had in memory."""
