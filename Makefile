@@ -62,6 +62,7 @@ python-test: python-build
 
 test-long: python-build ## the slow versions: more kills, larger data
 	PHEON_LONG=1 $(PYTEST)
+	PHEON_LONG=1 $(BIN)/python -m pytest -q tests/test_memory_limits.py -k overcommitment
 	PHEON_LONG=1 PROPTEST_CASES=2000 $(CARGO_TEST)
 	cargo test --workspace $(FEATURES) --test live --test engine -- --ignored
 	$(MAKE) fuzz
@@ -78,6 +79,8 @@ MUTANTS ?=
 mutants: ## break the engine in many small ways, one at a time, and list those that no test notices; hours (.cargo/mutants.toml)
 	@if [ ! -x $(TOOLS)/bin/cargo-mutants ]; then \
 		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-mutants --root $(TOOLS); fi
+	@if ! cargo nextest --version >/dev/null 2>&1 && [ ! -x $(TOOLS)/bin/cargo-nextest ]; then \
+		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-nextest --root $(TOOLS); fi
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" CARGO_TARGET_DIR=target/mutants cargo mutants --in-place --output target $(MUTANTS)
 
 bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables

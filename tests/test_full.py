@@ -43,7 +43,9 @@ def test_full_at_every_point(kind: str, tmp_path: Path, memory_path: Path) -> No
     scratch = tmp_path if kind in PROBES else memory_path
     prefix = PREFIX if kind in PROBES else []
     command = [*prefix, sys.executable, str(script), kind, str(scratch), "fine" if LONG else "short"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    # Before the mark's time is over, so that it does not go on without anybody.
+    limit = 3500 if LONG else 280
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
     print(done.stdout)
     assert done.returncode == 0, f"ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert int(done.stdout.split()[-1]) > (200 if LONG else 10), "too few attempts were refused"
