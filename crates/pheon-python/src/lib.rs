@@ -1,7 +1,7 @@
 //! `pheon._native`: the engine as Python sees it. One file a Python noun; `python/pheon` builds the public classes on these.
 //!
-//! No data is held in Python objects, but for the values of some hot keys (`hot.rs`): handles refer to mappings of the store's files. All classes are frozen, and
-//! the interpreter lock is released during builds and lookups of many keys.
+//! No data is held in Python objects, but for the values of some hot keys (`hot.rs`): handles refer to mappings of the
+//! store's files. All classes are frozen, and the interpreter lock is released during builds and lookups of many keys.
 
 mod batch;
 mod bound;

@@ -223,7 +223,7 @@ impl Store {
     ///
     /// With `resume`, parts that are finished stay until a commit, whatever becomes of this writer and its process, and
     /// those that an earlier such writer has left are finished already ([`Part::finished_rows`](crate::Part)). They go
-    /// with the next version that a put publishes, when a build in parts begins without `resume`, with [`Store::gc`] when
+    /// when a put is about to publish a version, when a build in parts begins without `resume`, with [`Store::gc`] when
     /// they are old, and with [`Store::drop_dataset`]. Rows that were written to the earlier writer itself must be written again.
     ///
     /// # Errors
