@@ -122,3 +122,18 @@ fn waiting_can_be_cancelled_and_ends_when_the_lock_is_free() {
     assert_eq!(writer.commit().unwrap(), 1);
     assert_eq!(waiting.join().unwrap(), 2);
 }
+
+#[test]
+fn a_dropped_dataset_stays_until_who_drops_it_is_done() {
+    let scratch = Scratch::new();
+    scratch.put("other", &numbered(3, 0));
+    let holder = Holder::start(&scratch);
+    // As the child would do it.
+    let grave = scratch.path().join(".tmp-0123");
+    std::fs::rename(scratch.path().join("m"), &grave).unwrap();
+    scratch.store.gc("other", 1).unwrap();
+    assert!(grave.exists(), "it was removed, and its name could still be given back");
+    drop(holder);
+    scratch.store.gc("other", 1).unwrap();
+    assert!(!grave.exists());
+}

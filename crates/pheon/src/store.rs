@@ -8,11 +8,12 @@ use std::time::Duration;
 use arrow_array::{Array, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use pheon_os::fs::FileSystem;
+use pheon_os::lock::{FileLock, LockError};
 use pheon_os::{process, shm};
 
 use crate::access::Access;
 use crate::build::PutOptions;
-use crate::dataset::{Dataset, TEMPORARY_PREFIX, VersionInfo, is_name};
+use crate::dataset::{Dataset, LOCK_NAME, TEMPORARY_PREFIX, VersionInfo, is_name};
 use crate::error::{ReadError, WriteError};
 use crate::manifest::{self, MARKER_FORMAT_VERSION, Marker};
 use crate::map::Map;
@@ -465,8 +466,13 @@ impl Store {
             if std::mem::take(&mut first) {
                 self.fs.sync_dir(&self.path).map_err(|e| WriteError::io("sync the folder", self.path.as_ref(), e))?;
             }
-            // Somebody else may be removing it too.
-            let _ = self.fs.remove_dir_all(&self.path.join(&entry.name));
+            let grave = self.path.join(&entry.name);
+            // Who dropped it holds its lock until nothing more can fail: till then it may be given its name back.
+            let lock = FileLock::acquire(self.fs.as_ref(), &grave.join(LOCK_NAME), Some(Duration::ZERO), &|| false);
+            if !matches!(lock, Err(LockError::Timeout { .. })) {
+                // Somebody else may be removing it too.
+                let _ = self.fs.remove_dir_all(&grave);
+            }
         }
         Ok(())
     }
