@@ -89,7 +89,7 @@ pub(crate) fn sort<C: Cells>(
     let parts = (total / PART_ROWS).clamp(1, PARTS_MAX);
     let splitters = Splitters::new(cells, rows, total, parts);
     let pieces = pieces(rows);
-    let classified = in_parallel(threads, &pieces, |piece| {
+    let classified = in_parallel(threads, &pieces, &|piece| {
         monitor.check()?;
         Ok(classify(cells, &splitters, *piece))
     })?;
@@ -101,7 +101,7 @@ pub(crate) fn sort<C: Cells>(
         }
     }
     let numbers: Vec<usize> = (0..jobs.len()).collect();
-    in_parallel(threads, &numbers, |&part| {
+    in_parallel(threads, &numbers, &|&part| {
         let pieces = std::mem::take(&mut *jobs[part].lock().unwrap_or_else(PoisonError::into_inner));
         let mut items = pieces.concat();
         drop(pieces);
@@ -132,7 +132,7 @@ fn sort_part<C: Cells>(items: &mut [u128], cells: &[C], depth: usize, monitor: &
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
-    work: impl Fn(&T) -> Result<R, WriteError> + Sync,
+    work: &(dyn Fn(&T) -> Result<R, WriteError> + Sync),
 ) -> Result<Vec<R>, WriteError> {
     let threads = threads.min(items.len());
     if threads <= 1 {

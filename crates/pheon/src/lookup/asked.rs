@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, LargeBinaryArray};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, BinaryArray, LargeBinaryArray};
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
@@ -17,7 +17,7 @@ pub(crate) type AskedColumn<'a> = (&'a str, KeyType, &'a DataType);
 
 /// Keys of a batch, in a form that the lookup loops take.
 pub(crate) enum Keys {
-    /// A string or binary array, for byte keys.
+    /// A binary array with 32- or 64-bit offsets, also for string keys; of keys of several columns always 64-bit.
     Bytes(ArrayRef),
     /// Values extended to 64 bits. Null: cannot be in the dataset.
     Words(ScalarBuffer<u64>, Option<NullBuffer>),
@@ -61,8 +61,9 @@ impl Keys {
         let found = array.data_type();
         match key_type {
             KeyType::Utf8 => match found {
-                D::Utf8 | D::LargeUtf8 => Ok(Self::Bytes(array.clone())),
-                D::Utf8View => Ok(Self::Bytes(cast(array, &D::LargeUtf8)?)),
+                D::Utf8 => Ok(Self::Bytes(Arc::new(BinaryArray::from(array.as_string::<i32>().clone())))),
+                D::LargeUtf8 => Ok(Self::Bytes(Arc::new(LargeBinaryArray::from(array.as_string::<i64>().clone())))),
+                D::Utf8View => Self::of(&cast(array, &D::LargeUtf8)?, key_type, column_type),
                 _ => Err(NotKeys::Type),
             },
             KeyType::Binary | KeyType::FixedBinary(_) => match found {
@@ -118,8 +119,6 @@ impl Keys {
         use DataType as D;
         match self {
             Self::Bytes(array) => match array.data_type() {
-                D::Utf8 => Box::new(|i| array.is_valid(i).then(|| array.as_string::<i32>().value(i).into())),
-                D::LargeUtf8 => Box::new(|i| array.is_valid(i).then(|| array.as_string::<i64>().value(i).into())),
                 D::Binary => Box::new(|i| array.is_valid(i).then(|| array.as_binary::<i32>().value(i).into())),
                 _ => Box::new(|i| array.is_valid(i).then(|| array.as_binary::<i64>().value(i).into())),
             },

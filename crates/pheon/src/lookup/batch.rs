@@ -17,6 +17,7 @@
 
 use std::ops::Range;
 
+use super::output::ValueOf;
 use super::stored::{Asked, Hashed, Stored};
 use crate::index::{Index, fingerprint};
 
@@ -72,6 +73,18 @@ pub(crate) fn find<S: Stored, H: Hints>(
     Ok(None)
 }
 
+/// [`find`] after the first candidate had another key, which one in 7,000 has by chance: all candidates are compared.
+#[cold]
+#[inline(never)]
+pub(super) fn find_again<S: Stored>(
+    index: &Index,
+    stored: &S,
+    hash: u64,
+    key: S::Key<'_>,
+) -> Result<Option<u32>, BadRow> {
+    find(index, stored, hash, key, &ValueOf::Nothing)
+}
+
 #[inline(always)]
 fn find_in<S: Stored, H: Hints>(
     bucket: crate::index::Bucket<'_>,
@@ -94,6 +107,27 @@ fn find_in<S: Stored, H: Hints>(
     Ok(None)
 }
 
+/// For forms of keys whose own work hides that of a call.
+impl Hints for &mut dyn Output {
+    fn hint_place(&self, row: usize) {
+        (**self).hint_place(row);
+    }
+
+    fn hint_value(&self, row: usize) {
+        (**self).hint_value(row);
+    }
+}
+
+impl Output for &mut dyn Output {
+    fn emit(&mut self, row: u32) -> Result<(), BadRow> {
+        (**self).emit(row)
+    }
+
+    fn emit_missing(&mut self) {
+        (**self).emit_missing();
+    }
+}
+
 /// Looks up `asked[range]` and emits a row or a miss for each.
 pub(crate) fn find_many<'k, S, A, O>(
     index: &Index,
@@ -113,15 +147,7 @@ where
         Pipeline { index, stored, asked, base: range.start, ring: [idle; RING], seed: index.plan().seed };
     let count = range.len();
     let filled = count.min(IN_FLIGHT);
-    for i in 0..filled {
-        pipeline.begin(i);
-        if i >= DISTANCE {
-            pipeline.probe(i - DISTANCE, out);
-        }
-        if i >= 2 * DISTANCE {
-            pipeline.fetch(i - 2 * DISTANCE, out);
-        }
-    }
+    (0..filled).try_for_each(|i| pipeline.step(i, count, out))?;
     for i in filled..count {
         pipeline.begin(i);
         pipeline.probe(i - DISTANCE, out);
@@ -129,18 +155,7 @@ where
         pipeline.finish(i - 3 * DISTANCE, out)?;
     }
     // No more keys begin: the rest goes through what it has before it.
-    for i in count..count + 3 * DISTANCE {
-        if let Some(i) = i.checked_sub(DISTANCE).filter(|&i| i < count) {
-            pipeline.probe(i, out);
-        }
-        if let Some(i) = i.checked_sub(2 * DISTANCE).filter(|&i| i < count) {
-            pipeline.fetch(i, out);
-        }
-        if let Some(i) = i.checked_sub(3 * DISTANCE).filter(|&i| i < count) {
-            pipeline.finish(i, out)?;
-        }
-    }
-    Ok(())
+    (count..count + IN_FLIGHT).try_for_each(|i| pipeline.step(i, count, out))
 }
 
 /// A key under way.
@@ -173,6 +188,30 @@ struct Pipeline<'a, S, A> {
 }
 
 impl<S: Stored, A> Pipeline<'_, S, A> {
+    /// All stages at the ends of a batch, where some have no key. Not inlined: the loop that has all of them is what must be
+    /// fast, and each inlined copy costs compile time for every form of keys and values.
+    #[inline(never)]
+    fn step<'k, O: Output>(&mut self, i: usize, count: usize, out: &mut O) -> Result<(), BadRow>
+    where
+        S::Key<'k>: Hashed,
+        A: Asked<S::Key<'k>>,
+    {
+        let behind = |distance: usize| i.checked_sub(distance).filter(|&i| i < count);
+        if i < count {
+            self.begin(i);
+        }
+        if let Some(i) = behind(DISTANCE) {
+            self.probe(i, out);
+        }
+        if let Some(i) = behind(2 * DISTANCE) {
+            self.fetch(i, out);
+        }
+        match behind(3 * DISTANCE) {
+            Some(i) => self.finish(i, out),
+            None => Ok(()),
+        }
+    }
+
     #[inline(always)]
     fn begin<'k>(&mut self, i: usize)
     where
@@ -239,8 +278,7 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
             && let Some(key) = self.asked.key(self.base + i)
         {
             let same = self.stored.equals(flight.row as usize, key).ok_or(BadRow(flight.row))?;
-            // About one key in 7,000 agrees in its fingerprint by chance: look again, at every candidate.
-            let row = if same { Some(flight.row) } else { find(self.index, self.stored, flight.hash, key, out)? };
+            let row = if same { Some(flight.row) } else { find_again(self.index, self.stored, flight.hash, key)? };
             if let Some(row) = row {
                 return out.emit(row);
             }

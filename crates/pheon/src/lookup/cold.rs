@@ -116,7 +116,7 @@ impl<'a> Wave<'a> {
 }
 
 /// A key column that tells where its bytes are.
-pub(super) trait Paged: Stored {
+pub(super) trait Paged {
     /// Notes the bytes that tell where a row's key is.
     fn want_place(&self, row: usize, wave: &mut Wave<'_>);
     /// Notes the bytes of the key itself; reads its place.
@@ -212,42 +212,55 @@ pub(super) fn find_many<'k, S, A, O>(
     out: &mut O,
 ) -> Result<(), BadRow>
 where
-    S: Paged,
+    S: Stored + Paged,
     S::Key<'k>: Hashed,
     A: Asked<S::Key<'k>>,
     O: Output,
 {
-    let (bucket_map, column_map) = files;
-    for base in range.clone().step_by(KEYS_MAX) {
-        let part = base..range.end.min(base + KEYS_MAX);
+    let seed = index.plan().seed;
+    let hash = |i| asked.key(i).map(|key| key.hash(seed));
+    let mut compare = |i, candidate: &Candidate| {
+        let Some(key) = asked.key(i) else { return Ok(()) };
+        let row = candidate.row;
+        // As in a warm batch: a fingerprint that agrees by chance is rare, and then all candidates are compared.
+        let same = stored.equals(row as usize, key).ok_or(BadRow(row))?;
+        let row = if same { Some(row) } else { batch::find_again(index, stored, candidate.hash, key)? };
+        if let Some(row) = row {
+            out.emit(row)?;
+            order.push((i - range.start) as u32);
+        }
+        Ok(())
+    };
+    in_parts(files, index, (stored, value), range.clone(), &hash, &mut compare)
+}
+
+/// Calls `compare` with the number of each key of `keys` that has a candidate and the first one, in the order of their rows and
+/// with their pages asked for. Compiled once for all forms of keys, as all of this file that a page's wait hides.
+fn in_parts(
+    (bucket_map, column_map): (&ReadMap, &ReadMap),
+    index: &Index,
+    (stored, value): (&dyn Paged, Option<&Column>),
+    keys: Range<usize>,
+    hash: &dyn Fn(usize) -> Option<u64>,
+    compare: &mut dyn FnMut(usize, &Candidate) -> Result<(), BadRow>,
+) -> Result<(), BadRow> {
+    for base in keys.clone().step_by(KEYS_MAX) {
         in_waves(
             column_map,
-            &candidates(bucket_map, index, asked, part),
-            |candidate, wave| {
+            &candidates(bucket_map, index, hash, base..keys.end.min(base + KEYS_MAX)),
+            &|candidate, wave| {
                 stored.want_place(candidate.row as usize, wave);
                 if let Some(value) = value {
                     value.raw.want_place(candidate.row as usize, wave);
                 }
             },
-            |candidate, wave| {
+            &|candidate, wave| {
                 stored.want_key(candidate.row as usize, wave);
                 if let Some(value) = value {
                     value.raw.want_bytes(candidate.row as usize, wave);
                 }
             },
-            |candidate| {
-                let at = base + candidate.at as usize;
-                let Some(key) = asked.key(at) else { return Ok(()) };
-                let row = candidate.row;
-                // As in a warm batch: a fingerprint that agrees by chance is rare, and then all candidates are compared.
-                let same = stored.equals(row as usize, key).ok_or(BadRow(row))?;
-                let row = if same { Some(row) } else { batch::find(index, stored, candidate.hash, key, out)? };
-                if let Some(row) = row {
-                    out.emit(row)?;
-                    order.push((at - range.start) as u32);
-                }
-                Ok(())
-            },
+            &mut |candidate| compare(base + candidate.at as usize, candidate),
         )?;
     }
     Ok(())
@@ -256,30 +269,25 @@ where
 /// A row whose fingerprint agrees with that of a key.
 struct Candidate {
     row: u32,
-    /// The key's number.
+    /// The key's number, counted from the first of its part.
     at: u32,
     hash: u64,
 }
 
 /// The first candidate of each key that has one, ascending by row.
-fn candidates<'k, K, A>(map: &ReadMap, index: &Index, asked: &A, keys: Range<usize>) -> Vec<Candidate>
-where
-    K: Hashed + 'k,
-    A: Asked<K>,
-{
-    let seed = index.plan().seed;
-    let hashes = keys.zip(0..).filter_map(|(i, at)| Some((asked.key(i)?.hash(seed), at)));
+fn candidates(map: &ReadMap, index: &Index, hash: &dyn Fn(usize) -> Option<u64>, keys: Range<usize>) -> Vec<Candidate> {
+    let hashes = keys.zip(0..).filter_map(|(i, at)| Some((hash(i)?, at)));
     let mut ahead: Vec<(u64, u64, u32)> = hashes.map(|(hash, at)| (index.primary(hash), hash, at)).collect();
     let mut found = Vec::with_capacity(ahead.len());
     for is_primary in [true, false] {
         let mut overflowed = Vec::new();
         ahead.sort_unstable();
-        let nothing: Result<(), BadRow> = in_waves(
+        let nothing = in_waves(
             map,
             &ahead,
-            |&(bucket, ..), wave| wave.want(index.bucket(bucket).bytes()),
-            |_, _| {},
-            |&(at_bucket, hash, at)| {
+            &|&(bucket, ..), wave| wave.want(index.bucket(bucket).bytes()),
+            &|_, _| {},
+            &mut |&(at_bucket, hash, at)| {
                 let bucket = index.bucket(at_bucket);
                 let matches = bucket.matches(fingerprint(hash));
                 if matches != 0 {
@@ -302,9 +310,9 @@ where
 fn in_waves<T>(
     map: &ReadMap,
     items: &[T],
-    place: impl Fn(&T, &mut Wave<'_>),
-    bytes: impl Fn(&T, &mut Wave<'_>),
-    mut done: impl FnMut(&T) -> Result<(), BadRow>,
+    place: &dyn Fn(&T, &mut Wave<'_>),
+    bytes: &dyn Fn(&T, &mut Wave<'_>),
+    done: &mut dyn FnMut(&T) -> Result<(), BadRow>,
 ) -> Result<(), BadRow> {
     let waves: Vec<&[T]> = items.chunks(WAVE).collect();
     let mut pages = Wave::of(map);
@@ -314,7 +322,7 @@ fn in_waves<T>(
         pages.ask();
         wave(1).iter().for_each(|item| bytes(item, &mut pages));
         pages.ask();
-        wave(2).iter().try_for_each(&mut done)?;
+        wave(2).iter().try_for_each(&mut *done)?;
     }
     Ok(())
 }
@@ -340,9 +348,9 @@ impl Segment {
         in_waves(
             &self.data.map,
             found,
-            |&(row, _), wave| value.raw.want_place(row as usize, wave),
-            |&(row, _), wave| value.raw.want_bytes(row as usize, wave),
-            |&(row, _)| out.emit(row),
+            &|&(row, _), wave| value.raw.want_place(row as usize, wave),
+            &|&(row, _), wave| value.raw.want_bytes(row as usize, wave),
+            &mut |&(row, _)| out.emit(row),
         )
         .map_err(|bad| self.bad_value(bad))
     }

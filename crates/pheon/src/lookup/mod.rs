@@ -12,8 +12,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{GenericBinaryType, GenericStringType};
-use arrow_array::{Array, ArrayRef, DictionaryArray, GenericByteArray, UInt32Array, downcast_integer, make_array};
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, GenericBinaryArray, OffsetSizeTrait, UInt32Array, downcast_integer, make_array,
+};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
@@ -24,7 +25,7 @@ use self::batch::{BadRow, Output};
 use self::cold::{How, Paged, is_cold, put_back, put_rows_back, touch};
 use self::output::{FixedValues, Rows, ValueOf, VarValues};
 pub(crate) use self::range::{KeyBound, KeySpan};
-use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, VarKeys, WordKeys, Words};
+use self::stored::{AnyKeys, Asked, CompositeKeys, FixedKeys, Hashed, Stored, VarKeys, WordKeys, Words};
 pub(crate) use self::waiting::Waits;
 use crate::error::ReadError;
 use crate::key::{KeyRef, KeyType};
@@ -411,7 +412,7 @@ impl Segment {
         rows: &mut Vec<u32>,
     ) -> Result<(), BadRow>
     where
-        S: Paged,
+        S: Stored + Paged,
         S::Key<'k>: Hashed,
         A: Asked<S::Key<'k>>,
     {
@@ -523,15 +524,13 @@ impl AskedKeys<'_> {
     ) -> Result<(), ReadError> {
         let column = &segment.columns[self.side.column];
         match &self.keys {
-            Keys::Bytes(array) => match array.data_type() {
-                _ if self.side.is_composite() => {
-                    let asked = array.as_binary::<i64>();
-                    run(self.side, &segment.composite_keys(self.side), &asked, range, how, out)
-                }
-                DataType::Utf8 => self.run_bytes::<GenericStringType<i32>, O>(column, array, range, how, out),
-                DataType::LargeUtf8 => self.run_bytes::<GenericStringType<i64>, O>(column, array, range, how, out),
-                DataType::Binary => self.run_bytes::<GenericBinaryType<i32>, O>(column, array, range, how, out),
-                _ => self.run_bytes::<GenericBinaryType<i64>, O>(column, array, range, how, out),
+            Keys::Bytes(array) if self.side.is_composite() => {
+                let stored = segment.composite_keys(self.side);
+                run(self.side, &stored, &array.as_binary::<i64>(), range, how, &mut (out as &mut dyn Output))
+            }
+            Keys::Bytes(array) => match array.as_binary_opt::<i32>() {
+                Some(asked) => self.run_bytes(column, asked, range, how, out),
+                None => self.run_bytes(column, array.as_binary::<i64>(), range, how, out),
             },
             Keys::Words(values, nulls) => {
                 let asked = Words { values, nulls: nulls.as_ref() };
@@ -550,18 +549,14 @@ impl AskedKeys<'_> {
         .map_err(|bad| segment.bad_row(self.side, bad))
     }
 
-    fn run_bytes<T: arrow_array::types::ByteArrayType, O: Output>(
+    fn run_bytes<I: OffsetSizeTrait, O: Output>(
         &self,
         column: &Column,
-        array: &ArrayRef,
+        asked: &GenericBinaryArray<I>,
         range: Range<usize>,
         how: How<'_>,
         out: &mut O,
-    ) -> Result<(), BadRow>
-    where
-        T::Native: AsRef<[u8]>,
-    {
-        let asked: &GenericByteArray<T> = array.as_any().downcast_ref().expect("the type was just matched");
+    ) -> Result<(), BadRow> {
         if let Raw::Var { offsets, values } = &column.raw {
             return run(self.side, &VarKeys { offsets, values }, &asked, range, how, out);
         }
@@ -569,15 +564,15 @@ impl AskedKeys<'_> {
         self.run_any(column, &any, how, out)
     }
 
-    fn run_any<O: Output>(
+    fn run_any(
         &self,
         column: &Column,
         keys: &[Option<KeyRef<'_>>],
         how: How<'_>,
-        out: &mut O,
+        mut out: &mut dyn Output,
     ) -> Result<(), BadRow> {
         let stored = AnyKeys { column, key_type: self.side.key_type };
-        run(self.side, &stored, &keys, 0..keys.len(), how, out)
+        run(self.side, &stored, &keys, 0..keys.len(), how, &mut out)
     }
 }
 
@@ -606,7 +601,7 @@ fn run<'k, S, A, O>(
     out: &mut O,
 ) -> Result<(), BadRow>
 where
-    S: Paged,
+    S: Stored + Paged,
     S::Key<'k>: Hashed,
     A: Asked<S::Key<'k>>,
     O: Output,

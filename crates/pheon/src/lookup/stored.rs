@@ -1,6 +1,6 @@
 //! The two sides of a key comparison: keys as a segment stores them and keys as a caller asks for them.
 
-use arrow_array::{Array, GenericByteArray, types::ByteArrayType};
+use arrow_array::{Array, GenericBinaryArray, OffsetSizeTrait};
 use arrow_buffer::NullBuffer;
 use pheon_os::prefetch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -257,14 +257,11 @@ impl<'k> Asked<&'k [u8]> for &[Option<&'k [u8]>] {
     }
 }
 
-/// String and binary arrays with 32- or 64-bit offsets.
-impl<'k, T: ByteArrayType> Asked<&'k [u8]> for &'k GenericByteArray<T>
-where
-    T::Native: AsRef<[u8]>,
-{
+/// Binary arrays with 32- or 64-bit offsets.
+impl<'k, I: OffsetSizeTrait> Asked<&'k [u8]> for &'k GenericBinaryArray<I> {
     #[inline(always)]
     fn key(&self, i: usize) -> Option<&'k [u8]> {
-        if Array::is_null(*self, i) { None } else { Some(self.value(i).as_ref()) }
+        if Array::is_null(*self, i) { None } else { Some(self.value(i)) }
     }
 }
 

@@ -4,7 +4,6 @@
 //! the value, value. Once the row is known the pages of key and value can be asked for together, which leaves three waits.
 //! Asking costs four system calls, so it is done only while lookups do wait, which the clock tells.
 
-use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,7 +36,7 @@ impl crate::Map {
 impl Segment {
     /// The row that holds `key`, whose hash is known; `value`: the column that will be read next.
     #[inline(always)]
-    pub(super) fn look_up<'k, S: Paged>(
+    pub(super) fn look_up<'k, S: Stored + Paged>(
         &self,
         side: &SegmentKey,
         stored: &S,
@@ -55,7 +54,7 @@ impl Segment {
     }
 
     #[inline(never)]
-    fn look_up_waiting<S: Paged>(
+    fn look_up_waiting<S: Stored + Paged>(
         &self,
         side: &SegmentKey,
         stored: &S,
@@ -84,7 +83,7 @@ impl Segment {
     }
 
     /// Asks for the pages of the first row whose fingerprint agrees: first those of the places, then the others.
-    fn ask_for<S: Paged>(&self, side: &SegmentKey, stored: &S, hash: u64, value: Option<&Column>) {
+    fn ask_for(&self, side: &SegmentKey, stored: &dyn Paged, hash: u64, value: Option<&Column>) {
         let primary = side.index.primary(hash);
         let bucket = side.index.bucket(primary);
         let (mut matches, mut bucket_of_row) = (bucket.matches(fingerprint(hash)), bucket);
