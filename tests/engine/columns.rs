@@ -165,7 +165,7 @@ fn flat_values() {
 
 #[test]
 fn nested_values() {
-    assert_eq!(check_types(|t| t.is_nested() && !has_codes(t) && !has_union(t)), 11);
+    assert_eq!(check_types(|t| t.is_nested() && !has_codes(t) && !has_union(t)), 13);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn has_codes(t: &DataType) -> bool {
 
 #[test]
 fn every_value_type_is_in_one_group() {
-    assert_eq!(value_types().len(), 40 + 11 + 8 + 7);
+    assert_eq!(value_types().len(), 40 + 13 + 8 + 7);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow_schema::DataType;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_schema::{DataType, Field};
 use pheon::{Map, PutOptions, ReadError, Store, Value};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -263,6 +264,46 @@ fn key_and_value_offsets_that_are_wrong() {
             }
         }
     }
+}
+
+/// Structs of plain fields are read row by row: what is wrong with one does not concern the others, nor does it cost anything.
+#[test]
+fn text_in_a_struct_that_is_not_utf_8() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["first", "zweitér", "third"]));
+    let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true, false, true]));
+    let fields = [("text", &texts), ("flag", &flags)]
+        .map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array.clone()));
+    let values = StructArray::from(fields.to_vec());
+    let batch = entries(Arc::new(Int32Array::from(vec![1, 2, 3])), Arc::new(values));
+    let mut image = Image::of(&batch, PutOptions::map("k"));
+    let bytes = image.buffer_mut("data", 5);
+    assert_eq!(&bytes[5..13], "zweitér".as_bytes());
+    bytes[6] = 0xFF;
+    let written = image.write();
+    let map = written.store().map("m").unwrap();
+    for (key, text) in [(1, "first"), (3, "third")] {
+        let Some(Value::Array(found)) = map.get(key).unwrap() else { panic!("{key}") };
+        assert_eq!(found.as_struct().column(0).as_string::<i64>().value(0), text);
+    }
+    let e = corrupt(map.get(2).unwrap_err());
+    assert!(e.contains("row 1") && e.contains("\"v.text\"") && e.contains("UTF-8"), "{e}");
+    let found = map.get_many(&Int32Array::from(vec![3, 9, 1])).unwrap();
+    assert_eq!(found.as_struct().column(0).as_string::<i64>().value(2), "first");
+    assert!(found.is_null(1) && found.null_count() == 1);
+    assert!(corrupt(map.get_many(&Int32Array::from(vec![1, 2])).unwrap_err()).contains("\"v.text\""));
+    corrupt(map.table().column(1).unwrap_err());
+    assert!(written.problems()[0].contains("buffer 5"), "{:?}", written.problems());
+    image.forge();
+    assert!(!image.write().problems().is_empty());
+    // A field whose offsets lead outside.
+    let mut image = Image::of(&batch, PutOptions::map("k"));
+    image.buffer_mut("data", 4)[8..16].copy_from_slice(&1_000_000i64.to_le_bytes());
+    let written = image.write();
+    let map = written.store().map("m").unwrap();
+    corrupt(map.get(1).unwrap_err());
+    corrupt(map.get(2).unwrap_err());
+    assert!(map.get(3).unwrap().is_some());
+    corrupt(map.get_many(&Int32Array::from(vec![2])).unwrap_err());
 }
 
 #[test]

@@ -59,6 +59,14 @@ pub(crate) fn value_types() -> Vec<DataType> {
     types.push(D::List(item(D::Struct(pair.clone()))));
     types.push(D::Struct(Fields::empty()));
     types.push(D::Struct(Fields::from(vec![Field::new("x", D::Int32, false), Field::new("y", D::Struct(pair), true)])));
+    let plain =
+        [("s", D::Utf8), ("b", D::Boolean), ("w", D::Decimal256(76, 7)), ("f", D::FixedSizeBinary(5)), ("z", D::Int16)];
+    let mut plain: Vec<Field> = plain.into_iter().map(|(name, t)| Field::new(name, t, true)).collect();
+    plain.push(Field::new("always", D::LargeBinary, false));
+    let plain = Fields::from(plain);
+    types.push(D::Struct(plain.clone()));
+    let of_plain = vec![Field::new("x", D::Float64, false), Field::new("y", D::Struct(plain), true)];
+    types.push(D::Struct(Fields::from(of_plain)));
     let entries = Fields::from(vec![Field::new("keys", D::Utf8, false), Field::new("values", D::Int32, true)]);
     types.push(D::Map(Arc::new(Field::new("entries", D::Struct(entries), false)), false));
     types.extend([dictionary(D::Int8, D::Utf8), dictionary(D::UInt16, D::Int64), dictionary(D::Int32, D::Utf8View)]);

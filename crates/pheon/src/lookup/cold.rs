@@ -62,9 +62,10 @@ pub(super) fn is_cold(access: Access, len: usize, mut look_up: impl FnMut(usize)
 
 /// Reads a value so that its pages are in memory or a fault is counted.
 pub(super) fn touch(column: &Column, row: u32) {
-    column.raw.each_span(row as usize, 1, |bytes| {
-        std::hint::black_box(bytes.first().copied());
-        std::hint::black_box(bytes.last().copied());
+    column.each_leaf(&mut |leaf| {
+        leaf.raw.each_span(row as usize, 1, |bytes| {
+            std::hint::black_box((bytes.first().copied(), bytes.last().copied()));
+        });
     });
 }
 

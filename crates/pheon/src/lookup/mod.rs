@@ -259,6 +259,20 @@ impl Segment {
             let whole = value.slice(&self.data, 0, self.rows)?;
             return self.with_values(&whole, &self.take_column(codes, rows)?);
         }
+        self.take_any(value, rows)
+    }
+
+    fn take_any(&self, value: &Column, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
+        if let Some(fields) = &value.fields {
+            let arrays = fields.iter().map(|field| self.take_any(field, rows)).collect::<Result<_, _>>()?;
+            let nulls = if value.has_nulls() {
+                let is_valid = |row: Option<u32>| row.is_some_and(|row| !value.is_null(row as usize));
+                Some(NullBuffer::from_iter(rows.iter().map(is_valid))).filter(|nulls| nulls.null_count() > 0)
+            } else {
+                rows.nulls().cloned()
+            };
+            return value.struct_of(&self.data, 0, arrays, nulls);
+        }
         if !is_gathered(value) {
             let whole = value.slice(&self.data, 0, self.rows)?;
             let taken = if takes_wrongly(&value.data_type) {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::batch::{self, BadRow};
-use super::cold::{Paged, Wave};
-use super::stored::Hashed;
+use super::cold::{Paged, Wave, touch};
+use super::stored::{Hashed, Stored};
 use crate::access::Access;
 use crate::index::fingerprint;
 use crate::segment::column::Column;
@@ -70,9 +70,7 @@ impl Segment {
         let found = batch::find(&side.index, stored, hash, key, &self.hints(value));
         if let (Ok(Some(row)), Some(column)) = (&found, value.and_then(|i| self.columns.get(i))) {
             // The caller reads it anyway: that it waits, too, is worth knowing.
-            column.raw.each_span(*row as usize, 1, |bytes| {
-                black_box((bytes.first().copied(), bytes.last().copied()));
-            });
+            touch(column, *row);
         }
         let left = if began.elapsed() > WAITED { LOOKUPS_ASKING } else { asking.saturating_sub(1) };
         // Threads share the word with what every lookup reads.
@@ -95,13 +93,12 @@ impl Segment {
             return;
         }
         let row = bucket_of_row.row(matches.trailing_zeros()) as usize;
-        let value = value.map(|column| column.codes.as_deref().unwrap_or(column));
         let mut pages = Wave::of_few(&self.data.map);
         stored.want_place(row, &mut pages);
-        value.iter().for_each(|column| column.raw.want_place(row, &mut pages));
+        value.iter().for_each(|column| column.each_leaf(&mut |leaf| leaf.raw.want_place(row, &mut pages)));
         pages.ask();
         stored.want_key(row, &mut pages);
-        value.iter().for_each(|column| column.raw.want_bytes(row, &mut pages));
+        value.iter().for_each(|column| column.each_leaf(&mut |leaf| leaf.raw.want_bytes(row, &mut pages)));
         pages.ask();
     }
 }

@@ -3,10 +3,10 @@
 //! Nothing in a buffer is believed: every offset is checked where it is used, and a string is checked to be UTF-8
 //! before it is handed out. A damaged file gives [`ReadError::Corrupt`], never a crash.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, make_array};
+use arrow_array::{Array, ArrayRef, BooleanArray, StructArray, make_array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::DataType;
@@ -36,6 +36,8 @@ pub(crate) struct Column {
     /// Of a dictionary-encoded column, its codes: which value each row has. Whether there are such values is known only
     /// once the whole column is validated.
     pub(crate) codes: Option<Box<Column>>,
+    /// Of a struct, its fields, if the rows of each can be read one at a time; then so can those of the struct.
+    pub(crate) fields: Option<Vec<Column>>,
 }
 
 /// The buffers of a column whose values can be read one at a time.
@@ -51,7 +53,7 @@ pub(crate) enum Raw {
     Fixed { width: usize, values: Buffer },
     /// One bit a row.
     Bool { values: Buffer },
-    /// Nested, dictionary-encoded and the like: only as whole, validated arrays.
+    /// Nested, dictionary-encoded and the like: only as whole, validated arrays, but for structs with [`Column::fields`].
     Other,
 }
 
@@ -79,8 +81,10 @@ impl Column {
         buffers: &[Buffer],
     ) -> Result<Self, String> {
         let raw = Raw::of(data_type, rows, buffers)?;
+        let fields = Self::fields_of(position, name, data_type, rows, buffers)?;
         let validity = match (&raw, buffers.first()) {
-            (Raw::Other, _) | (_, None) => None,
+            (Raw::Other, _) if fields.is_none() => None,
+            (_, None) => None,
             (_, Some(b)) if b.is_empty() => None,
             (_, Some(b)) if b.len() >= rows.div_ceil(8) => Some(b.clone()),
             (_, Some(b)) => return Err(format!("validity has {} bytes for {rows} rows", b.len())),
@@ -90,10 +94,65 @@ impl Column {
             _ => None,
         };
         let (name, data_type) = (name.to_owned(), data_type.clone());
-        Ok(Self { position, name, data_type, raw, validity, rows, whole: OnceLock::new(), codes })
+        Ok(Self { position, name, data_type, raw, validity, rows, whole: OnceLock::new(), codes, fields })
     }
 
-    /// Whether the value of `row` is null. Only for columns with raw buffers.
+    fn fields_of(
+        position: usize,
+        name: &str,
+        data_type: &DataType,
+        rows: usize,
+        buffers: &[Buffer],
+    ) -> Result<Option<Vec<Self>>, String> {
+        // Of no rows a buffer may be missing.
+        let DataType::Struct(fields) = data_type else { return Ok(None) };
+        if rows == 0 || fields.is_empty() {
+            return Ok(None);
+        }
+        let mut columns = Vec::with_capacity(fields.len());
+        // The first one is the validity of the struct.
+        let mut rest = buffers.get(1..).unwrap_or_default();
+        for field in fields {
+            let (here, after) = rest
+                .split_at_checked(layout_of(field.data_type()).1)
+                .ok_or_else(|| format!("field {:?} has too few buffers", field.name()))?;
+            rest = after;
+            let name = format!("{name}.{}", field.name());
+            let column = Self::of_buffers(position, &name, field.data_type(), rows, here)
+                .map_err(|problem| format!("field {:?}: {problem}", field.name()))?;
+            if matches!(column.raw, Raw::Other) && column.fields.is_none() {
+                return Ok(None);
+            }
+            columns.push(column);
+        }
+        Ok(Some(columns))
+    }
+
+    /// The columns whose buffers hold a value of this one: of a struct those of its fields, of a dictionary the codes.
+    pub(crate) fn each_leaf(&self, take: &mut dyn FnMut(&Self)) {
+        match (&self.fields, &self.codes) {
+            (Some(fields), _) => fields.iter().for_each(|field| field.each_leaf(take)),
+            (None, Some(codes)) => take(codes),
+            (None, None) => take(self),
+        }
+    }
+
+    /// A struct of these arrays, one for each field, which come from rows that begin at `row`.
+    pub(crate) fn struct_of(
+        &self,
+        file: &ArrowFile,
+        row: usize,
+        arrays: Vec<ArrayRef>,
+        nulls: Option<NullBuffer>,
+    ) -> Result<ArrayRef, ReadError> {
+        let DataType::Struct(fields) = &self.data_type else { unreachable!("only structs have fields") };
+        match StructArray::try_new(fields.clone(), arrays, nulls) {
+            Ok(array) => Ok(Arc::new(array)),
+            Err(e) => Err(self.corrupt_at(file, row, e.to_string())),
+        }
+    }
+
+    /// Whether the value of `row` is null. Only for columns with raw buffers or fields.
     #[inline]
     pub(crate) fn is_null(&self, row: usize) -> bool {
         self.validity.as_ref().is_some_and(|v| v.as_slice().get(row / 8).is_none_or(|byte| byte >> (row % 8) & 1 == 0))
@@ -187,7 +246,7 @@ impl Column {
 
     /// Rows `start .. start + len` as an array that shares the mapping, validated before it is handed out.
     ///
-    /// Strings and plain values cost O(len); nested and dictionary columns are validated whole, once.
+    /// Strings, plain values and structs of them cost O(len); other nested and dictionary columns are validated whole, once.
     pub(crate) fn slice(&self, file: &ArrowFile, start: usize, len: usize) -> Result<ArrayRef, ReadError> {
         if start.checked_add(len).is_none_or(|end| end > self.rows) {
             return Err(self.corrupt_at(file, start, format!("{len} rows asked for, there are {}", self.rows)));
@@ -207,6 +266,11 @@ impl Column {
             }
         }
         let array = match raw {
+            _ if self.fields.is_some() => {
+                let fields = self.fields.iter().flatten();
+                let arrays = fields.map(|field| field.slice(file, start, len)).collect::<Result<_, _>>()?;
+                self.struct_of(file, start, arrays, self.nulls(start, len))?
+            }
             Raw::Other => {
                 let whole = file.decode_column(self.position)?;
                 if whole.len() != self.rows {
@@ -222,10 +286,9 @@ impl Column {
                 var_slice(&self.data_type, offsets, values, self.nulls(start, len), start, len)
                     .map_err(|(row, problem)| self.corrupt_at(file, row, problem))?
             }
-            Raw::Bool { values } => std::sync::Arc::new(BooleanArray::new(
-                BooleanBuffer::new(values.clone(), start, len),
-                self.nulls(start, len),
-            )),
+            Raw::Bool { values } => {
+                Arc::new(BooleanArray::new(BooleanBuffer::new(values.clone(), start, len), self.nulls(start, len)))
+            }
             Raw::Fixed { width, values } => {
                 let data = ArrayData::builder(self.data_type.clone())
                     .len(len)
