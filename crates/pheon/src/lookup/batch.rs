@@ -142,20 +142,19 @@ where
     A: Asked<S::Key<'k>>,
     O: Output,
 {
-    let idle = Flight { hash: 0, bucket: NO_BUCKET, row: MISSING };
-    let mut pipeline =
-        Pipeline { index, stored, asked, base: range.start, ring: [idle; RING], seed: index.plan().seed };
+    let pipeline = Pipeline { index, stored, asked, base: range.start, seed: index.plan().seed };
+    let mut ring = [Flight { hash: 0, bucket: NO_BUCKET, row: MISSING }; RING];
     let count = range.len();
     let filled = count.min(IN_FLIGHT);
-    (0..filled).try_for_each(|i| pipeline.step(i, count, out))?;
+    (0..filled).try_for_each(|i| pipeline.step(&mut ring, i, count, out))?;
     for i in filled..count {
-        pipeline.begin(i);
-        pipeline.probe(i - DISTANCE, out);
-        pipeline.fetch(i - 2 * DISTANCE, out);
-        pipeline.finish(i - 3 * DISTANCE, out)?;
+        pipeline.begin(&mut ring, i);
+        pipeline.probe(&mut ring, i - DISTANCE, out);
+        pipeline.fetch(&mut ring, i - 2 * DISTANCE, out);
+        pipeline.finish(&ring, i - 3 * DISTANCE, out)?;
     }
     // No more keys begin: the rest goes through what it has before it.
-    (count..count + IN_FLIGHT).try_for_each(|i| pipeline.step(i, count, out))
+    (count..count + IN_FLIGHT).try_for_each(|i| pipeline.step(&mut ring, i, count, out))
 }
 
 /// A key under way.
@@ -178,42 +177,52 @@ fn candidate(row: u32) -> u32 {
     row.min(MISSING - 1)
 }
 
+/// Handed on by value, so that the loop above keeps its parts in registers.
 struct Pipeline<'a, S, A> {
     index: &'a Index,
     stored: &'a S,
     asked: &'a A,
     base: usize,
-    ring: [Flight; RING],
     seed: u64,
 }
+
+impl<S, A> Clone for Pipeline<'_, S, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S, A> Copy for Pipeline<'_, S, A> {}
+
+type Ring = [Flight; RING];
 
 impl<S: Stored, A> Pipeline<'_, S, A> {
     /// All stages at the ends of a batch, where some have no key. Not inlined: the loop that has all of them is what must be
     /// fast, and each inlined copy costs compile time for every form of keys and values.
     #[inline(never)]
-    fn step<'k, O: Output>(&mut self, i: usize, count: usize, out: &mut O) -> Result<(), BadRow>
+    fn step<'k, O: Output>(self, ring: &mut Ring, i: usize, count: usize, out: &mut O) -> Result<(), BadRow>
     where
         S::Key<'k>: Hashed,
         A: Asked<S::Key<'k>>,
     {
         let behind = |distance: usize| i.checked_sub(distance).filter(|&i| i < count);
         if i < count {
-            self.begin(i);
+            self.begin(ring, i);
         }
         if let Some(i) = behind(DISTANCE) {
-            self.probe(i, out);
+            self.probe(ring, i, out);
         }
         if let Some(i) = behind(2 * DISTANCE) {
-            self.fetch(i, out);
+            self.fetch(ring, i, out);
         }
         match behind(3 * DISTANCE) {
-            Some(i) => self.finish(i, out),
+            Some(i) => self.finish(ring, i, out),
             None => Ok(()),
         }
     }
 
     #[inline(always)]
-    fn begin<'k>(&mut self, i: usize)
+    fn begin<'k>(self, ring: &mut Ring, i: usize)
     where
         S::Key<'k>: Hashed,
         A: Asked<S::Key<'k>>,
@@ -225,12 +234,12 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
             self.index.prefetch(bucket);
             flight.bucket = bucket as u32;
         }
-        self.ring[i % RING] = flight;
+        ring[i % RING] = flight;
     }
 
     #[inline(always)]
-    fn probe<O: Output>(&mut self, i: usize, out: &O) {
-        let flight = &mut self.ring[i % RING];
+    fn probe<O: Output>(self, ring: &mut Ring, i: usize, out: &O) {
+        let flight = &mut ring[i % RING];
         if flight.bucket == NO_BUCKET {
             return;
         }
@@ -252,8 +261,8 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
     }
 
     #[inline(always)]
-    fn fetch<O: Output>(&mut self, i: usize, out: &O) {
-        let flight = &mut self.ring[i % RING];
+    fn fetch<O: Output>(self, ring: &mut Ring, i: usize, out: &O) {
+        let flight = &mut ring[i % RING];
         if flight.bucket != NO_BUCKET {
             // One key in ten or less: its offsets are read without having been asked for.
             let bucket = self.index.bucket(u64::from(flight.bucket));
@@ -269,11 +278,11 @@ impl<S: Stored, A> Pipeline<'_, S, A> {
     }
 
     #[inline(always)]
-    fn finish<'k, O: Output>(&mut self, i: usize, out: &mut O) -> Result<(), BadRow>
+    fn finish<'k, O: Output>(self, ring: &Ring, i: usize, out: &mut O) -> Result<(), BadRow>
     where
         A: Asked<S::Key<'k>>,
     {
-        let flight = self.ring[i % RING];
+        let flight = ring[i % RING];
         if flight.row != MISSING
             && let Some(key) = self.asked.key(self.base + i)
         {

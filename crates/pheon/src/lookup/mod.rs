@@ -8,12 +8,14 @@ mod range;
 mod stored;
 mod waiting;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, GenericBinaryArray, OffsetSizeTrait, UInt32Array, downcast_integer, make_array,
+    new_null_array,
 };
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_data::transform::MutableArrayData;
@@ -264,6 +266,9 @@ impl Segment {
 
     fn take_any(&self, value: &Column, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
         if let Some(fields) = &value.fields {
+            if rows.null_count() == rows.len() {
+                return Ok(new_null_array(&value.data_type, rows.len()));
+            }
             let arrays = fields.iter().map(|field| self.take_any(field, rows)).collect::<Result<_, _>>()?;
             let nulls = if value.has_nulls() {
                 let is_valid = |row: Option<u32>| row.is_some_and(|row| !value.is_null(row as usize));
@@ -293,6 +298,7 @@ impl Segment {
         }) {
             return self.take_cold(value, rows);
         }
+        let rows = &with_missing(rows);
         let taken = self.gather_part(value, rows.len(), usize::MAX, |out| match out {
             Gather::Var(out) => self.emit_rows(rows, out),
             Gather::W1(out) => self.emit_rows(rows, out),
@@ -305,19 +311,17 @@ impl Segment {
     }
 
     /// Emits known rows, with the lines of later rows already asked for.
-    fn emit_rows<O: Output>(&self, rows: &UInt32Array, out: &mut O) -> Result<(), ReadError> {
+    fn emit_rows<O: Output>(&self, rows: &[u32], out: &mut O) -> Result<(), ReadError> {
         const PLACE_AHEAD: usize = 32;
         const VALUE_AHEAD: usize = 16;
-        let row = |i: usize| if rows.is_null(i) { MISSING } else { rows.value(i) };
-        let hint = |i: usize| (i < rows.len()).then(|| row(i)).filter(|&r| r != MISSING).map(|r| r as usize);
-        for i in 0..rows.len() {
-            if let Some(row) = hint(i + PLACE_AHEAD) {
-                out.hint_place(row);
+        for (i, &row) in rows.iter().enumerate() {
+            if let Some(&row) = rows.get(i + PLACE_AHEAD).filter(|&&row| row != MISSING) {
+                out.hint_place(row as usize);
             }
-            if let Some(row) = hint(i + VALUE_AHEAD) {
-                out.hint_value(row);
+            if let Some(&row) = rows.get(i + VALUE_AHEAD).filter(|&&row| row != MISSING) {
+                out.hint_value(row as usize);
             }
-            match row(i) {
+            match row {
                 MISSING => out.emit_missing(),
                 row => out.emit(row).map_err(|bad| self.bad_value(bad))?,
             }
@@ -458,6 +462,17 @@ impl Segment {
 
     fn bad_value(&self, bad: BadRow) -> ReadError {
         self.data.corrupt(format!("row {}", bad.0), "its value lies outside the buffers")
+    }
+}
+
+/// Rows with [`MISSING`] for null.
+fn with_missing(rows: &UInt32Array) -> Cow<'_, [u32]> {
+    match rows.nulls() {
+        None => Cow::Borrowed(rows.values()),
+        Some(nulls) => {
+            let row = |(row, is_valid)| if is_valid { row } else { MISSING };
+            Cow::Owned(std::iter::zip(rows.values().iter().copied(), nulls).map(row).collect())
+        }
     }
 }
 
