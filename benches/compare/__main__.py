@@ -34,9 +34,12 @@ def main() -> int:
         results = report.load(json_file)
     else:
         dataset = data.prepare(args.cache, args.rows, args.questions)
-        plan = Plan(dataset, args.cache.resolve() / "work", args.peers, args.repeat, args.processes, args.readers)
+        work = args.cache.resolve() / "work"
+        touch_memory = args.rows is None
+        plan = Plan(dataset, work, args.peers, args.repeat, args.processes, args.readers, touch_memory)
         command = shlex.join(["python", "-m", "benches.compare", *sys.argv[1:]])
         results = report.describe(dataset, command, run(plan))
+        results["touched"] = touch_memory
         report.save(results, json_file)
     markdown_file.write_text(report.markdown(results))
     if args.readme is not None:

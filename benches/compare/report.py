@@ -125,6 +125,8 @@ def _facts(results: Results) -> list[str]:
         f"{facts['questions']:,} lookups a round in random order, {MISS_SHARE:.0%} of them misses; the median round "
         "counts; every answer of every round was compared with a Python dict's."
     )
+    if results.get("touched"):
+        data += " Half of the memory was written to once before each peer: a virtual machine pays for new pages."
     where = f"{machine_words(results['machine'])} {results['date']}, `{results['command']}`."
     return [data, where]
 

@@ -38,6 +38,7 @@ class Plan:
     repeat: int
     processes: int
     readers: int
+    touch_memory: bool = False
 
 
 def run(plan: Plan) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def run(plan: Plan) -> dict[str, Any]:
 def _measure(plan: Plan, name: str, peer: Peer, bare: dict[int, int]) -> dict[str, Any]:
     place = plan.work / name
     _empty(place)
+    if plan.touch_memory:
+        memory.touch_half()
     with peer.serving(place) as servers:
         result: dict[str, Any] = {"build": _builds(plan, name, peer, place)}
         result["bytes"] = _phase(plan, name, "size")["bytes"]

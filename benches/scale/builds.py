@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
+from benches.compare.memory import touch_half
 from benches.scale.plan import Build, Plan, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-# In a virtual machine a page costs several times as much when it is used for the first time as later: the host must
-# find it. Which build pays for that depends on what ran before, so it is paid beforehand.
-TOUCH = """
-with open("/proc/meminfo") as file:
-    kib = dict((line.split(":")[0], int(line.split()[1])) for line in file)
-b"x" * (kib["MemAvailable"] * 1024 // 2)
-"""
 
 
 def run(plan: Plan, builds: Iterable[Build]) -> list[dict[str, Any]]:
@@ -34,7 +25,7 @@ def run(plan: Plan, builds: Iterable[Build]) -> list[dict[str, Any]]:
         }
         words = [str(word) for pair in arguments.items() for word in pair]
         if plan.touch_memory:
-            subprocess.run([sys.executable, "-c", TOUCH], check=True)
+            touch_half()
         (measured,) = plan.run_program("scale", *words)
         found.append({**measured, "wanted_rows": wanted.rows})
     return found
