@@ -467,9 +467,19 @@ impl Store {
                 self.fs.sync_dir(&self.path).map_err(|e| WriteError::io("sync the folder", self.path.as_ref(), e))?;
             }
             let grave = self.path.join(&entry.name);
-            // Who dropped it holds its lock until nothing more can fail: till then it may be given its name back.
+            // Who dropped it holds its lock until nothing more can fail: till then it may be given its name back. Where
+            // there is no lock file, there may be no room for one either. The lock need not be kept: who drops takes it
+            // once, before the renaming.
             let lock = FileLock::acquire(self.fs.as_ref(), &grave.join(LOCK_NAME), Some(Duration::ZERO), &|| false);
-            if !matches!(lock, Err(LockError::Timeout { .. })) {
+            let is_free = match lock.map(drop) {
+                Ok(()) => true,
+                Err(LockError::Io { source, .. }) => matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ),
+                Err(_) => false,
+            };
+            if is_free {
                 // Somebody else may be removing it too.
                 let _ = self.fs.remove_dir_all(&grave);
             }
