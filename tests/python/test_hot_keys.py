@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_short_values_are_kept_and_long_ones_are_not(store: pheon.Store, make: A
     assert m["key " * 100] is not m["key " * 100]
     other = store.map("m")
     assert other["short"] is not other["short"], "a map that is hardly asked keeps nothing"
+
+
+def test_no_key_is_kept_where_few_are_asked_for_again(store: pheon.Store) -> None:
+    m = store.put_map("m", {f"key {i}": i for i in range(30_000)})
+    key = "".join(["key ", "7"])
+    before = sys.getrefcount(key)
+    warm(m, key)
+    assert sys.getrefcount(key) == before + 1
+    assert all(m[f"key {i}"] == i for i in range(30_000))
+    assert sys.getrefcount(key) == before
 
 
 def test_a_list_that_another_thread_changes_meanwhile_leaves_no_wrong_value(store: pheon.Store) -> None:

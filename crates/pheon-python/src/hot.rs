@@ -2,7 +2,7 @@
 //!
 //! Sets of two ways, chosen by Python's own hash, which a `str` remembers. In a full set a key takes another's place only when
 //! it is asked for the second time while no other key that is not there was between: keys that are asked for once push
-//! nothing out. Where few keys repeat, most lookups do not even come here.
+//! nothing out. Where few keys repeat, none is kept, and most lookups do not even come here.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -83,7 +83,9 @@ impl Hot {
     pub(crate) fn missed(&mut self, key: &Bound<'_, PyAny>, hash: isize, value: &Bound<'_, PyAny>) {
         self.debit += 1;
         if self.debit > CREDIT {
-            (self.debit, self.pause) = (0, PAUSE);
+            // What is here is only memory now.
+            *self = Self { pause: PAUSE, ..Self::default() };
+            return;
         }
         if self.sets.is_empty() {
             if self.debit < MISSES_MIN {
