@@ -17,7 +17,7 @@ _KEYS_SHOWN_MAX = 4
 _ELLIPSIS = "..."
 # Longer values are cut before they are printed.
 _PRINTED_ITEMS_MAX = 40
-_CHECKED_WHOLE = ("Dictionary", "List", "LargeList", "FixedSizeList", "Struct", "Map", "Union", "RunEnd")
+_CHECKED_WHOLE = ("Dictionary", "List", "Map", "Union", "RunEnd", "Null", "Struct()")
 _CHECKED_ROWS_MAX = 100_000
 
 
@@ -86,8 +86,8 @@ def _excerpt(table: Table) -> tuple[list[str], list[str], list[list[str]], int |
 
 
 def _is_cheap(table: Table, kind: str) -> bool:
-    """Whether showing a value reads little: the engine checks nested and dictionary columns whole."""
-    return not kind.startswith(_CHECKED_WHOLE) or table.info().rows <= _CHECKED_ROWS_MAX
+    """Whether showing a value reads little: the engine checks dictionary columns and lists whole, also in structs."""
+    return not any(word in kind for word in _CHECKED_WHOLE) or table.info().rows <= _CHECKED_ROWS_MAX
 
 
 def _reader(

@@ -184,6 +184,15 @@ def test_the_cost_does_not_grow_with_the_rows(store: pheon.Store, monkeypatch: p
     assert repr(table).splitlines()[-1].split() == ["200000", "x"]
 
 
+def test_structs_of_plain_fields_are_shown_whatever_their_number(
+    store: pheon.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pa.table({"k": [1, 2], "s": [{"a": 1.5, "b": {"c": "x"}}] * 2, "l": [{"a": [1]}] * 2})
+    table = store.put("t", rows, key="k")
+    monkeypatch.setattr(_display, "_CHECKED_ROWS_MAX", 1)
+    assert repr(table).splitlines()[-1].split() == ["2", "{'a':", "1.5,", "'b':", "{'c':", "'x'}}", "..."]
+
+
 def test_slices_and_pandas(store: pheon.Store) -> None:
     table = store.put("t", pd.DataFrame({"v": [1.5, 2.5, 3.5]}, index=[10, 11, 12]))
     assert "key __index_level_0__" in repr(table)
