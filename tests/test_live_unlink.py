@@ -11,11 +11,11 @@ import live_unlink_children as children
 import pytest
 from killing import LONG, check_failures, wait_for
 from live_children import HANG_SECONDS, hold, open_map
-from test_live_kill import Child, _folder, failures, place, processes
+from test_live_kill import Child, _folder, failures, place
 
 import pheon
 
-__all__ = ["failures", "place", "processes"]
+__all__ = ["failures", "place"]
 
 STATE_OFFSET = 136  # in CTRL; docs/live.md
 TIMES = 20 if LONG else 1

@@ -34,6 +34,10 @@ def check(store: pheon.Store, name: str, number: int, exitcode: int | None, allo
     return is_done
 
 
+# Of each operation, how its process ended with so little room.
+ENDS: dict[str, list[int | None]] = {}
+
+
 @pytest.mark.timeout(3600 if LONG else 300, method="thread")
 @pytest.mark.parametrize("name", NAMES)
 def test_little_address_space(name: str, memory_path: Path) -> None:
@@ -54,7 +58,13 @@ def test_little_address_space(name: str, memory_path: Path) -> None:
         ends.append(child.exitcode)
     work.OPERATIONS[name].prepare(store, len(ROOMS_MIB))
     print(name, dict(zip(ROOMS_MIB, ends, strict=True)))
-    assert any(ends), "there was always enough room"
+    ENDS[name] = ends
+
+
+def test_some_room_was_too_little() -> None:
+    if not ENDS:
+        pytest.skip("no operation was tried")
+    assert any(any(ends) for ends in ENDS.values()), ENDS
 
 
 @pytest.fixture
