@@ -9,7 +9,7 @@ use crate::segment::column::fixed64;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Value<'a> {
-    /// Null.
+    /// Null. Of lists, maps, unions and structs that hold one of these or a dictionary: an `Array` of one null instead.
     Null,
     /// Boolean.
     Bool(bool),

@@ -276,7 +276,7 @@ impl Segment {
             } else {
                 rows.nulls().cloned()
             };
-            return value.struct_of(&self.data, 0, arrays, nulls);
+            return value.struct_of(&self.data, arrays, nulls);
         }
         if !is_gathered(value) {
             let whole = value.slice(&self.data, 0, self.rows)?;

@@ -104,9 +104,9 @@ impl Column {
         rows: usize,
         buffers: &[Buffer],
     ) -> Result<Option<Vec<Self>>, String> {
-        // Of no rows a buffer may be missing.
         let DataType::Struct(fields) = data_type else { return Ok(None) };
-        if rows == 0 || fields.is_empty() {
+        // Of no rows a buffer may be missing.
+        if rows == 0 || !is_plain(data_type) {
             return Ok(None);
         }
         let mut columns = Vec::with_capacity(fields.len());
@@ -120,9 +120,6 @@ impl Column {
             let name = format!("{name}.{}", field.name());
             let column = Self::of_buffers(position, &name, field.data_type(), rows, here)
                 .map_err(|problem| format!("field {:?}: {problem}", field.name()))?;
-            if matches!(column.raw, Raw::Other) && column.fields.is_none() {
-                return Ok(None);
-            }
             columns.push(column);
         }
         Ok(Some(columns))
@@ -137,18 +134,17 @@ impl Column {
         }
     }
 
-    /// A struct of these arrays, one for each field, which come from rows that begin at `row`.
+    /// A struct of these arrays, one for each field.
     pub(crate) fn struct_of(
         &self,
         file: &ArrowFile,
-        row: usize,
         arrays: Vec<ArrayRef>,
         nulls: Option<NullBuffer>,
     ) -> Result<ArrayRef, ReadError> {
         let DataType::Struct(fields) = &self.data_type else { unreachable!("only structs have fields") };
         match StructArray::try_new(fields.clone(), arrays, nulls) {
             Ok(array) => Ok(Arc::new(array)),
-            Err(e) => Err(self.corrupt_at(file, row, e.to_string())),
+            Err(e) => Err(file.corrupt(format!("column {:?}", self.name), e.to_string())),
         }
     }
 
@@ -269,7 +265,7 @@ impl Column {
             _ if self.fields.is_some() => {
                 let fields = self.fields.iter().flatten();
                 let arrays = fields.map(|field| field.slice(file, start, len)).collect::<Result<_, _>>()?;
-                self.struct_of(file, start, arrays, self.nulls(start, len))?
+                self.struct_of(file, arrays, self.nulls(start, len))?
             }
             Raw::Other => {
                 let whole = file.decode_column(self.position)?;
@@ -383,6 +379,15 @@ impl Raw {
                 None => Self::Other,
             },
         })
+    }
+}
+
+/// Whether rows of a type can be read one at a time, in structs too.
+fn is_plain(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| is_plain(field.data_type())),
+        DataType::LargeUtf8 | DataType::LargeBinary | DataType::Boolean | DataType::FixedSizeBinary(_) => true,
+        other => other.primitive_width().is_some(),
     }
 }
 
