@@ -59,7 +59,7 @@ def touch_half() -> None:
     In a virtual machine a page costs several times as much when it is used for the first time as later: the host must
     find it. Who pays for that depends on what ran before, so it is paid beforehand.
     """
-    subprocess.run([sys.executable, "-c", TOUCH], check=True)
+    subprocess.run([sys.executable, "-c", TOUCH], check=False)  # it may be killed where less is allowed
 
 
 @contextmanager
