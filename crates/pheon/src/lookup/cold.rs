@@ -62,10 +62,9 @@ pub(super) fn is_cold(access: Access, len: usize, mut look_up: impl FnMut(usize)
 
 /// Reads a value so that its pages are in memory or a fault is counted.
 pub(super) fn touch(column: &Column, row: u32) {
-    column.each_leaf(&mut |leaf| {
-        leaf.raw.each_span(row as usize, 1, |bytes| {
-            std::hint::black_box((bytes.first().copied(), bytes.last().copied()));
-        });
+    let column = column.codes.as_deref().unwrap_or(column);
+    column.raw.each_span(row as usize, 1, &mut |bytes| {
+        std::hint::black_box((bytes.first().copied(), bytes.last().copied()));
     });
 }
 
@@ -130,13 +129,16 @@ impl Raw {
             Self::Var { offsets, .. } => want_offsets(offsets, row, wave),
             Self::Fixed { width, values } => wave.want(fixed_at(values, *width, row).unwrap_or_default()),
             Self::Bool { values } => wave.want(values.get(row / 8..=row / 8).unwrap_or_default()),
+            Self::Struct { fields } => fields.iter().for_each(|field| field.raw.want_place(row, wave)),
             Self::Other => {}
         }
     }
 
     pub(super) fn want_bytes(&self, row: usize, wave: &mut Wave<'_>) {
-        if let Self::Var { offsets, values } = self {
-            wave.want(var_at(offsets, values, row).unwrap_or_default());
+        match self {
+            Self::Var { offsets, values } => wave.want(var_at(offsets, values, row).unwrap_or_default()),
+            Self::Struct { fields } => fields.iter().for_each(|field| field.raw.want_bytes(row, wave)),
+            Self::Fixed { .. } | Self::Bool { .. } | Self::Other => {}
         }
     }
 }

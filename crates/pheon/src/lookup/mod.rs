@@ -265,7 +265,7 @@ impl Segment {
     }
 
     fn take_any(&self, value: &Column, rows: &UInt32Array) -> Result<ArrayRef, ReadError> {
-        if let Some(fields) = &value.fields {
+        if let Raw::Struct { fields } = &value.raw {
             if rows.null_count() == rows.len() {
                 return Ok(new_null_array(&value.data_type, rows.len()));
             }
@@ -349,7 +349,7 @@ impl Segment {
             Raw::Fixed { width: 4, values } => Gather::W4(FixedValues::new(value, values, rows)),
             Raw::Fixed { width: 8, values } => Gather::W8(FixedValues::new(value, values, rows)),
             Raw::Fixed { values, .. } => Gather::W16(FixedValues::new(value, values, rows)),
-            Raw::Bool { .. } | Raw::Other => unreachable!("is_gathered was asked before"),
+            Raw::Bool { .. } | Raw::Struct { .. } | Raw::Other => unreachable!("is_gathered was asked before"),
         };
         fill(&mut gather)?;
         let data_type = &value.data_type;
@@ -495,7 +495,7 @@ fn is_gathered(column: &Column) -> bool {
     match &column.raw {
         Raw::Var { .. } => true,
         Raw::Fixed { width, .. } => matches!(width, 1 | 2 | 4 | 8 | 16),
-        Raw::Bool { .. } | Raw::Other => false,
+        Raw::Bool { .. } | Raw::Struct { .. } | Raw::Other => false,
     }
 }
 

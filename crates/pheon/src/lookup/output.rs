@@ -24,7 +24,7 @@ impl<'a> ValueOf<'a> {
         match column.map(|c| &c.raw) {
             Some(Raw::Var { offsets, values }) => Self::Var { offsets, values },
             Some(Raw::Fixed { width, values }) => Self::Fixed { values, width: *width },
-            Some(Raw::Bool { .. } | Raw::Other) | None => Self::Nothing,
+            Some(Raw::Bool { .. } | Raw::Struct { .. } | Raw::Other) | None => Self::Nothing,
         }
     }
 }

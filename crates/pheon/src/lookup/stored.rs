@@ -215,7 +215,7 @@ impl Stored for CompositeKeys<'_> {
                 }
                 Raw::Fixed { width, values } => prefetch::read(values, row.wrapping_mul(*width)),
                 Raw::Bool { values } => prefetch::read(values, row / 8),
-                Raw::Other => {}
+                Raw::Struct { .. } | Raw::Other => {}
             }
         }
     }

@@ -93,12 +93,13 @@ impl Segment {
             return;
         }
         let row = bucket_of_row.row(matches.trailing_zeros()) as usize;
+        let value = value.map(|column| column.codes.as_deref().unwrap_or(column));
         let mut pages = Wave::of_few(&self.data.map);
         stored.want_place(row, &mut pages);
-        value.iter().for_each(|column| column.each_leaf(&mut |leaf| leaf.raw.want_place(row, &mut pages)));
+        value.iter().for_each(|column| column.raw.want_place(row, &mut pages));
         pages.ask();
         stored.want_key(row, &mut pages);
-        value.iter().for_each(|column| column.each_leaf(&mut |leaf| leaf.raw.want_bytes(row, &mut pages)));
+        value.iter().for_each(|column| column.raw.want_bytes(row, &mut pages));
         pages.ask();
     }
 }

@@ -23,12 +23,10 @@ impl Column {
             }
             Raw::Fixed { width, .. } => (*width as u64).saturating_mul(len),
             Raw::Bool { .. } => len.div_ceil(8),
-            Raw::Other => match &self.fields {
-                Some(fields) => fields.iter().try_fold(0u64, |sum, field| {
-                    field.row_bytes(file, rows.clone()).map(|bytes| sum.saturating_add(bytes))
-                })?,
-                None => array_bytes(&self.slice(file, start, end - start)?),
-            },
+            Raw::Struct { fields } => fields.iter().try_fold(0u64, |sum, field| {
+                field.row_bytes(file, rows.clone()).map(|bytes| sum.saturating_add(bytes))
+            })?,
+            Raw::Other => array_bytes(&self.slice(file, start, end - start)?),
         })
     }
 }

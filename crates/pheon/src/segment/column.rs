@@ -9,7 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, StructArray, make_array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Fields};
 
 use super::file::{ArrowFile, layout_of};
 use super::slice::var_slice;
@@ -36,8 +36,6 @@ pub(crate) struct Column {
     /// Of a dictionary-encoded column, its codes: which value each row has. Whether there are such values is known only
     /// once the whole column is validated.
     pub(crate) codes: Option<Box<Column>>,
-    /// Of a struct, its fields, if the rows of each can be read one at a time; then so can those of the struct.
-    pub(crate) fields: Option<Vec<Column>>,
 }
 
 /// The buffers of a column whose values can be read one at a time.
@@ -53,7 +51,9 @@ pub(crate) enum Raw {
     Fixed { width: usize, values: Buffer },
     /// One bit a row.
     Bool { values: Buffer },
-    /// Nested, dictionary-encoded and the like: only as whole, validated arrays, but for structs with [`Column::fields`].
+    /// Structs whose fields can all be read so.
+    Struct { fields: Vec<Column> },
+    /// Nested in other ways, dictionary-encoded and the like: only as whole, validated arrays.
     Other,
 }
 
@@ -80,11 +80,15 @@ impl Column {
         rows: usize,
         buffers: &[Buffer],
     ) -> Result<Self, String> {
-        let raw = Raw::of(data_type, rows, buffers)?;
-        let fields = Self::fields_of(position, name, data_type, rows, buffers)?;
+        let raw = match data_type {
+            // Of no rows a buffer may be missing.
+            DataType::Struct(fields) if rows > 0 && is_plain(data_type) => {
+                Raw::Struct { fields: Self::of_fields(position, name, fields, rows, buffers)? }
+            }
+            _ => Raw::of(data_type, rows, buffers)?,
+        };
         let validity = match (&raw, buffers.first()) {
-            (Raw::Other, _) if fields.is_none() => None,
-            (_, None) => None,
+            (Raw::Other, _) | (_, None) => None,
             (_, Some(b)) if b.is_empty() => None,
             (_, Some(b)) if b.len() >= rows.div_ceil(8) => Some(b.clone()),
             (_, Some(b)) => return Err(format!("validity has {} bytes for {rows} rows", b.len())),
@@ -94,21 +98,16 @@ impl Column {
             _ => None,
         };
         let (name, data_type) = (name.to_owned(), data_type.clone());
-        Ok(Self { position, name, data_type, raw, validity, rows, whole: OnceLock::new(), codes, fields })
+        Ok(Self { position, name, data_type, raw, validity, rows, whole: OnceLock::new(), codes })
     }
 
-    fn fields_of(
+    fn of_fields(
         position: usize,
         name: &str,
-        data_type: &DataType,
+        fields: &Fields,
         rows: usize,
         buffers: &[Buffer],
-    ) -> Result<Option<Vec<Self>>, String> {
-        let DataType::Struct(fields) = data_type else { return Ok(None) };
-        // Of no rows a buffer may be missing.
-        if rows == 0 || !is_plain(data_type) {
-            return Ok(None);
-        }
+    ) -> Result<Vec<Self>, String> {
         let mut columns = Vec::with_capacity(fields.len());
         // The first one is the validity of the struct.
         let mut rest = buffers.get(1..).unwrap_or_default();
@@ -122,16 +121,7 @@ impl Column {
                 .map_err(|problem| format!("field {:?}: {problem}", field.name()))?;
             columns.push(column);
         }
-        Ok(Some(columns))
-    }
-
-    /// The columns whose buffers hold a value of this one: of a struct those of its fields, of a dictionary the codes.
-    pub(crate) fn each_leaf(&self, take: &mut dyn FnMut(&Self)) {
-        match (&self.fields, &self.codes) {
-            (Some(fields), _) => fields.iter().for_each(|field| field.each_leaf(take)),
-            (None, Some(codes)) => take(codes),
-            (None, None) => take(self),
-        }
+        Ok(columns)
     }
 
     /// A struct of these arrays, one for each field.
@@ -148,7 +138,7 @@ impl Column {
         }
     }
 
-    /// Whether the value of `row` is null. Only for columns with raw buffers or fields.
+    /// Whether the value of `row` is null. Only for columns with raw buffers.
     #[inline]
     pub(crate) fn is_null(&self, row: usize) -> bool {
         self.validity.as_ref().is_some_and(|v| v.as_slice().get(row / 8).is_none_or(|byte| byte >> (row % 8) & 1 == 0))
@@ -189,6 +179,7 @@ impl Column {
                     None => Value::Array(self.slice(file, row, 1)?),
                 }
             }
+            Raw::Struct { .. } => Value::Array(self.slice(file, row, 1)?),
             Raw::Other => match &self.codes {
                 Some(codes) if matches!(&self.data_type, DataType::Dictionary(_, v) if **v == DataType::LargeUtf8) => {
                     self.text_of_dictionary(file, codes, row)?
@@ -232,7 +223,7 @@ impl Column {
             Raw::Var { offsets, values } => var_at(offsets, values, row).map(KeyRef::Bytes),
             Raw::Bool { values } => bit_at(values, row).map(|b| KeyRef::Fixed64(u64::from(b))),
             Raw::Fixed { width, values } => fixed_at(values, *width, row).map(|b| key_of_fixed(key_type, b)),
-            Raw::Other => None,
+            Raw::Struct { .. } | Raw::Other => None,
         }
     }
 
@@ -252,19 +243,19 @@ impl Column {
         }
         let moved;
         let mut raw = &self.raw;
-        if file.access == Access::Random {
+        // Fields see to their own.
+        if file.access == Access::Random && !matches!(raw, Raw::Struct { .. }) {
             let bytes = raw.bytes_of(start, len);
             if bytes >= IN_ORDER_BYTES_MIN {
                 moved = raw.in_order(file);
                 raw = &moved;
             } else if bytes >= ASKED_BYTES_MIN {
-                raw.each_span(start, len, |bytes| file.ask(bytes));
+                raw.each_span(start, len, &mut |bytes| file.ask(bytes));
             }
         }
         let array = match raw {
-            _ if self.fields.is_some() => {
-                let fields = self.fields.iter().flatten();
-                let arrays = fields.map(|field| field.slice(file, start, len)).collect::<Result<_, _>>()?;
+            Raw::Struct { fields } => {
+                let arrays = fields.iter().map(|field| field.slice(file, start, len)).collect::<Result<_, _>>()?;
                 self.struct_of(file, arrays, self.nulls(start, len))?
             }
             Raw::Other => {
@@ -318,7 +309,7 @@ impl Raw {
     }
 
     /// Calls `take` with the bytes of some rows: where their values are, then the values. Damaged offsets give none.
-    pub(crate) fn each_span(&self, start: usize, len: usize, mut take: impl FnMut(&[u8])) {
+    pub(crate) fn each_span(&self, start: usize, len: usize, take: &mut dyn FnMut(&[u8])) {
         match self {
             Self::Var { offsets, values } => {
                 let Some(here) = offsets.get(start..).and_then(|o| o.get(..=len)) else { return };
@@ -328,6 +319,7 @@ impl Raw {
             }
             Self::Fixed { width, values } => take(values.get(start * width..(start + len) * width).unwrap_or_default()),
             Self::Bool { values } => take(values.get(start / 8..(start + len).div_ceil(8)).unwrap_or_default()),
+            Self::Struct { fields } => fields.iter().for_each(|field| field.raw.each_span(start, len, take)),
             Self::Other => {}
         }
     }
@@ -335,7 +327,7 @@ impl Raw {
     /// How many bytes [`Raw::each_span`] finds.
     fn bytes_of(&self, start: usize, len: usize) -> usize {
         let mut bytes = 0;
-        self.each_span(start, len, |span| bytes += span.len());
+        self.each_span(start, len, &mut |span| bytes += span.len());
         bytes
     }
 
@@ -348,7 +340,7 @@ impl Raw {
             },
             Self::Fixed { width, values } => Self::Fixed { width: *width, values: file.in_order(values) },
             Self::Bool { values } => Self::Bool { values: file.in_order(values) },
-            Self::Other => Self::Other,
+            Self::Struct { .. } | Self::Other => Self::Other,
         }
     }
 
