@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, LargeBinaryArray, PrimitiveArray};
-use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::{
+    Array, ArrayRef, FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, PrimitiveArray, make_array,
+};
+use arrow_buffer::{BooleanBufferBuilder, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::interleave::interleave;
 use pheon_os::prefetch;
 
 use super::block::Block;
 use super::cells::fixed_bytes;
+use super::normalise::{relabelled, shape_of};
 use super::sort::{Place, block_of, row_of};
 
 /// How many rows ahead the line that says where a value is, and the value's line, are asked for.
@@ -25,6 +28,23 @@ pub(crate) fn gather(blocks: &[Arc<Block>], places: &[Place], columns: usize) ->
         gather_column(&sources, places)
     });
     Ok(Block { rows: places.len(), columns: columns.collect::<Result<_, _>>()? })
+}
+
+/// The rows at `places` of arrays of one stored type without dictionaries; `sources` is not empty.
+pub(crate) fn gather_stored(sources: &[ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
+    let stored = sources[0].data_type();
+    let gather = |shapes: Vec<ArrayRef>| gather_column(&shapes.iter().collect::<Vec<_>>(), places);
+    if stored.is_nested() {
+        return gather(sources.to_vec());
+    }
+    if stored == &DataType::LargeUtf8 {
+        let bytes = |s: &ArrayRef| Arc::new(LargeBinaryArray::from(s.as_string::<i64>().clone())) as ArrayRef;
+        let gathered = gather(sources.iter().map(bytes).collect())?;
+        return Ok(Arc::new(LargeStringArray::try_from_binary(gathered.as_binary().clone())?));
+    }
+    let shape = shape_of(stored);
+    let shapes = sources.iter().map(|s| relabelled(s, shape.clone())).collect::<Result<_, _>>()?;
+    relabelled(&gather(shapes)?, stored.clone())
 }
 
 /// One column of [`gather`]; `sources` is not empty.
@@ -62,7 +82,8 @@ fn gather_primitive<T: ArrowPrimitiveType>(sources: &[&ArrayRef], places: &[Plac
         out.push(values[block_of(place)][row_of(place)]);
     }
     let nulls = gather_nulls(sources, places);
-    Ok(Arc::new(PrimitiveArray::<T>::try_new(ScalarBuffer::from(out), nulls)?))
+    // Not as a `dyn Array` of its own, which would be compiled here once more for each type.
+    Ok(make_array(PrimitiveArray::<T>::try_new(ScalarBuffer::from(out), nulls)?.into_data()))
 }
 
 fn gather_fixed(sources: &[&ArrayRef], n: i32, places: &[Place]) -> Result<ArrayRef, ArrowError> {
@@ -71,7 +92,8 @@ fn gather_fixed(sources: &[&ArrayRef], n: i32, places: &[Place]) -> Result<Array
         return gather_any(sources, places);
     }
     let values: Vec<Buffer> = sources.iter().map(|s| fixed_bytes(s).0).collect();
-    let mut out = Vec::with_capacity(places.len() * width);
+    // Aligned for whatever type the bytes are of.
+    let mut out = MutableBuffer::with_capacity(places.len() * width);
     for (i, &place) in places.iter().enumerate() {
         if let Some(&ahead) = places.get(i + AHEAD_PLACE) {
             prefetch::read(values[block_of(ahead)].as_slice(), row_of(ahead) * width);
@@ -79,7 +101,7 @@ fn gather_fixed(sources: &[&ArrayRef], n: i32, places: &[Place]) -> Result<Array
         out.extend_from_slice(&values[block_of(place)].as_slice()[row_of(place) * width..][..width]);
     }
     let nulls = gather_nulls(sources, places);
-    Ok(Arc::new(FixedSizeBinaryArray::try_new(n, Buffer::from_vec(out), nulls)?))
+    Ok(Arc::new(FixedSizeBinaryArray::try_new(n, out.into(), nulls)?))
 }
 
 fn gather_strings(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, ArrowError> {
@@ -146,7 +168,34 @@ fn gather_any(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, Arrow
 mod tests {
     use super::*;
     use crate::build::sort::place;
-    use arrow_array::{BooleanArray, Int16Array};
+    use arrow_array::{
+        BooleanArray, Decimal128Array, Float64Array, Int16Array, NullArray, StructArray, TimestampMicrosecondArray,
+    };
+    use arrow_schema::Field;
+
+    #[test]
+    fn stored_columns_agree_with_interleave() {
+        let picks = [(1, 2), (0, 0), (0, 2), (1, 0), (0, 1), (1, 1)];
+        let places: Vec<Place> = picks.iter().map(|&(b, r)| place(b, r)).collect();
+        let texts: ArrayRef = Arc::new(LargeStringArray::from(vec![Some("é"), None, Some(""), Some("a longer text")]));
+        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![Some(f64::NAN), Some(-0.0), None, Some(7.5)]));
+        let times =
+            TimestampMicrosecondArray::from(vec![Some(1), None, Some(-3), Some(4)]).with_timezone("Europe/Oslo");
+        let wide = Decimal128Array::from(vec![Some(1), None, Some(-3), Some(4)]).with_precision_and_scale(38, 4);
+        let flags: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), Some(true)]));
+        let field = Arc::new(Field::new("x", DataType::LargeUtf8, true));
+        let structs: ArrayRef = Arc::new(StructArray::from(vec![(field, texts.clone())]));
+        let nothing: ArrayRef = Arc::new(NullArray::new(4));
+        let bytes = FixedSizeBinaryArray::try_from_iter([b"abc", b"def", b"ghi", b"jkl"].into_iter()).unwrap();
+        for array in
+            [texts, numbers, Arc::new(times), Arc::new(wide.unwrap()), flags, structs, nothing, Arc::new(bytes)]
+        {
+            let sources = [array.slice(1, 3), array.slice(0, 3)];
+            let got = gather_stored(&sources, &places).unwrap();
+            assert_eq!(&got, &interleave(&[sources[0].as_ref(), sources[1].as_ref()], &picks).unwrap());
+            assert_eq!(&gather_stored(&sources, &[]).unwrap(), &array.slice(0, 0));
+        }
+    }
 
     #[test]
     fn every_path_agrees_with_interleave() {

@@ -192,7 +192,7 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
 }
 
 /// The same buffers under another type.
-fn relabelled(array: &ArrayRef, to: DataType) -> Result<ArrayRef, ArrowError> {
+pub(super) fn relabelled(array: &ArrayRef, to: DataType) -> Result<ArrayRef, ArrowError> {
     if array.data_type() == &to {
         return Ok(array.clone());
     }

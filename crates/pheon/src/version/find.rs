@@ -5,11 +5,11 @@
 
 use arrow_array::{Array, ArrayRef, UInt32Array, UInt64Array, new_null_array};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
-use arrow_select::interleave::interleave;
+use arrow_schema::ArrowError;
 
 use super::Version;
 use super::dictionaries::join;
-use crate::build::has_dictionary;
+use crate::build::{Place, block_of, gather_stored, has_dictionary, place, row_of};
 use crate::error::ReadError;
 use crate::key::KeyRef;
 
@@ -111,16 +111,21 @@ impl Version {
         if let Some((part, rows)) = self.in_one_part(rows)? {
             return self.parts[part].segment.take(column, &rows);
         }
+        let failed = |e| ReadError::arrow("gather values of several segments", e);
+        if u32::try_from(rows.len()).is_err() {
+            let problem = format!("{} rows at once, which is more than {}", rows.len(), u32::MAX);
+            return Err(failed(ArrowError::InvalidArgumentError(problem)));
+        }
         // The values of each segment, then all of them in the order asked for.
         let mut own: Vec<Vec<u32>> = vec![Vec::new(); self.parts.len()];
-        let places: Vec<(usize, usize)> = (0..rows.len())
+        let places: Vec<Place> = (0..rows.len())
             .map(|i| {
                 if rows.is_null(i) {
-                    return (self.parts.len(), 0);
+                    return place(self.parts.len(), 0);
                 }
                 let (part, row) = parts_of(rows.value(i));
                 own[part].push(row);
-                (part, own[part].len() - 1)
+                place(part, own[part].len() - 1)
             })
             .collect();
         let mut values = Vec::with_capacity(own.len() + 1);
@@ -128,13 +133,12 @@ impl Version {
             values.push(part.segment.take(column, &UInt32Array::from(rows))?);
         }
         values.push(new_null_array(values[0].data_type(), 1));
-        let failed = |e| ReadError::arrow("gather values of several segments", e);
         if has_dictionary(values[0].data_type()) {
             let values = self.with_one_dictionary(column, values)?;
-            return join(&values, places.iter().map(|&(at, row)| (at, row, row + 1)), places.len()).map_err(failed);
+            return join(&values, places.iter().map(|&p| (block_of(p), row_of(p), row_of(p) + 1)), places.len())
+                .map_err(failed);
         }
-        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-        interleave(&values, &places).map_err(failed)
+        gather_stored(&values, &places).map_err(failed)
     }
 
     /// Bytes that [`Version::take`] would copy, without validity.

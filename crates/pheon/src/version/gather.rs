@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, SchemaRef};
-use arrow_select::interleave::interleave;
 
 use super::Version;
 use super::dictionaries::join;
 use super::merge::Run;
-use crate::build::has_dictionary;
+use crate::build::{gather_stored, has_dictionary, place};
 use crate::error::ReadError;
 
 /// Runs of so many rows are handed out as they lie; shorter ones cost a consumer more as a chunk of their own than
@@ -85,10 +84,9 @@ impl Version {
         if has_dictionary(values[0].data_type()) {
             return join(&self.with_one_dictionary(column, values)?, pieces, rows).map_err(failed);
         }
-        let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
         let mut places = Vec::with_capacity(rows);
-        pieces.for_each(|(at, from, to)| places.extend((from..to).map(|row| (at, row))));
-        interleave(&values, &places).map_err(failed)
+        pieces.for_each(|(at, from, to)| places.extend((from..to).map(|row| place(at, row))));
+        gather_stored(&values, &places).map_err(failed)
     }
 }
 
