@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field};
 use pheon::{Map, PutOptions, ReadError, Store, Value};
 use proptest::prelude::*;
@@ -304,6 +306,39 @@ fn text_in_a_struct_that_is_not_utf_8() {
     corrupt(map.get(2).unwrap_err());
     assert!(map.get(3).unwrap().is_some());
     corrupt(map.get_many(&Int32Array::from(vec![2])).unwrap_err());
+}
+
+/// A damaged bit that says which values are there concerns its own row alone.
+#[test]
+fn validity_of_a_struct_that_is_wrong() {
+    let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(10..26));
+    let fields = vec![Arc::new(Field::new("number", DataType::Int32, true))];
+    let nulls = NullBuffer::from_iter((0..16).map(|i| i != 7));
+    let values = StructArray::new(fields.into(), vec![numbers], Some(nulls));
+    let batch = entries(Arc::new(Int32Array::from_iter_values(0..16)), Arc::new(values));
+    let mut image = Image::of(&batch, PutOptions::map("k"));
+    // Buffers: validity and values of `k`, then validity of `v`.
+    let bits = image.buffer_mut("data", 2);
+    assert_eq!(bits[..2], [0b0111_1111, 0xFF]);
+    bits[0] ^= 0b1000_0100;
+    let written = image.write();
+    let map = written.store().map("m").unwrap();
+    let there = |row: i32| row != 2;
+    let number = |array: &StructArray, at: usize| array.column(0).as_primitive::<Int32Type>().value(at);
+    for row in (0..16).filter(|&row| row != 7 && there(row)) {
+        let Some(Value::Array(found)) = map.get(row).unwrap() else { panic!("{row}") };
+        assert_eq!(number(found.as_struct(), 0), 10 + row);
+    }
+    assert!(matches!(map.get(2).unwrap(), Some(Value::Null)));
+    let found = map.get_many(&Int32Array::from_iter_values((0..17).rev())).unwrap();
+    let found = found.as_struct();
+    for row in (0..16).filter(|&row| row != 7) {
+        let at = 16 - row as usize;
+        assert_eq!(found.is_valid(at), there(row), "{row}");
+        assert!(!there(row) || number(found, at) == 10 + row, "{row}");
+    }
+    assert!(found.is_null(0), "a miss");
+    assert!(written.problems()[0].contains("buffer 2"), "{:?}", written.problems());
 }
 
 #[test]

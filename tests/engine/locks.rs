@@ -136,4 +136,8 @@ fn a_dropped_dataset_stays_until_who_drops_it_is_done() {
     drop(holder);
     scratch.store.gc("other", 1).unwrap();
     assert!(!grave.exists());
+    // One that was half removed already has no lock file, and nobody who could hold it.
+    std::fs::create_dir_all(grave.join("v1")).unwrap();
+    scratch.store.gc("other", 1).unwrap();
+    assert!(!grave.exists());
 }
