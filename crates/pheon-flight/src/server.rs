@@ -213,8 +213,7 @@ impl Server {
         let flight = FlightServiceServer::new(router)
             .max_decoding_message_size(limits.message_bytes_max)
             .max_encoding_message_size(usize::MAX)
-            .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
-            .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
+            .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<FlightServiceServer<FlightRouter>>().await;
         let describe = || {

@@ -206,15 +206,18 @@ pub(crate) fn objects<'py>(py: Python<'py>, array: &dyn Array) -> PyResult<Vec<O
     }
 }
 
+/// Of the array's own type, and in a loop: a `dyn Array`, or a chain of iterators, of each type is much to compile.
 fn each<'py>(
     py: Python<'py>,
-    array: &dyn Array,
+    array: &impl Array,
     mut object: impl FnMut(usize) -> PyResult<Object<'py>>,
 ) -> PyResult<Vec<Object<'py>>> {
     let nulls = array.nulls();
-    (0..array.len())
-        .map(|i| if nulls.is_some_and(|n| n.is_null(i)) { Ok(py.None().into_bound(py)) } else { object(i) })
-        .collect()
+    let mut objects = Vec::with_capacity(array.len());
+    for i in 0..array.len() {
+        objects.push(if nulls.is_some_and(|n| n.is_null(i)) { py.None().into_bound(py) } else { object(i)? });
+    }
+    Ok(objects)
 }
 
 fn primitive<'py, T: ArrowPrimitiveType>(

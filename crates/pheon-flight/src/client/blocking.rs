@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -112,14 +113,26 @@ impl Waiter {
         operation: &'static str,
         future: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
+        let mut answer = None;
+        {
+            let mut answered = std::pin::pin!(async { answer = Some(future.await) });
+            self.drive(operation, answered.as_mut())?;
+        }
+        answer.unwrap_or(Err(ClientError::Interrupted { operation }))
+    }
+
+    /// [`Waiter::wait`], for futures of one type: tokio's loops would be compiled for each other one again.
+    fn drive(&self, operation: &'static str, mut future: Pin<&mut dyn Future<Output = ()>>) -> Result<(), ClientError> {
         let runtime = runtime()?;
         let Some(tokio) = runtime.get() else { return Err(ClientError::Interrupted { operation }) };
-        let Some(interrupt) = &self.interrupt else { return tokio.block_on(future) };
+        let Some(interrupt) = &self.interrupt else {
+            tokio.block_on(future);
+            return Ok(());
+        };
         tokio.block_on(async {
-            let mut future = std::pin::pin!(future);
             loop {
                 match tokio::time::timeout(POLL_EVERY, &mut future).await {
-                    Ok(done) => return done,
+                    Ok(()) => return Ok(()),
                     Err(_) if interrupt() => return Err(ClientError::Interrupted { operation }),
                     Err(_) => {}
                 }

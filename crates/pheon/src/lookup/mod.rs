@@ -10,7 +10,6 @@ mod waiting;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{
@@ -193,7 +192,7 @@ impl Segment {
             ($codes:ty, $whole:expr, $array:expr) => {{
                 let values = $whole.as_any_dictionary().values().clone();
                 let codes = $array.as_primitive::<$codes>().clone();
-                DictionaryArray::<$codes>::try_new(codes, values).map(|joined| Arc::new(joined) as ArrayRef)
+                DictionaryArray::<$codes>::try_new(codes, values).map(|joined| make_array(joined.into_data()))
             }};
         }
         let joined = downcast_integer! {
