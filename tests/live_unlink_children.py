@@ -95,10 +95,11 @@ def unlink_as_member(name: str, group: int, state: Any, failures: Path) -> None:
     """A member of the group may use the map, not remove it: /dev/shm is sticky."""
     with reporting(failures):
         os.chmod(failures, 0o777)
+        live_map = pheon.LiveMap  # loaded while this process may still read Python's own files
         os.setgroups([group])
         os.setgid(65534)
         os.setuid(65534)
-        live = pheon.LiveMap(name=name, group=group, create=False)
+        live = live_map(name=name, group=group, create=False)
         live["b"] = 2
         for unlink in (live.unlink, lambda: pheon.LiveMap.unlink_by_name(name, group=group)):
             try:

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pheon._adapters import contains_many, get_many
-from pheon._info import DatasetInfo
 from pheon._native import MapHandle
 from pheon._options import check_threads
 from pheon._reopen import Origin, reopen_map
@@ -16,6 +15,8 @@ from pheon._views import MapItemsView, MapKeysView, MapValuesView
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from pheon._info import DatasetInfo
 
     _Handle = MapHandle
 else:
@@ -89,6 +90,8 @@ class MapFace(_Handle):
 
     def info(self) -> DatasetInfo:
         """Facts about the version that this map is on."""
+        from pheon._info import DatasetInfo
+
         return DatasetInfo.of(self.facts())
 
     def __eq__(self, other: object) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from pheon._progress import bar_if_terminal
@@ -64,6 +63,8 @@ def parse_bytes(size: int | str | None, option: str = "size") -> int | None:
         unit = _UNITS.get(match[2].upper()) if match else None
         if match is None or unit is None:
             raise ValueError(f'{option} is {size!r}; expected for example 500_000_000, "500MB", "2GB" or "2GiB"')
+        from fractions import Fraction
+
         # Text without a point is exact; a float would round long numbers, and be infinite for very long ones.
         number = int(Fraction(match[1]) * unit)
     else:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pheon._native import StoreHandle
 
@@ -20,8 +19,7 @@ SHM_PREFIX = "shm://"
 _LIKE_SHM = re.compile("shm:/", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The store that a handle was opened from: an absolute path, or ``shm://name``; and how it is read."""
 
     path: str

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 from pheon._adapters import arrow_keys, arrow_source, parameter_rows
 from pheon._errors import Error
-from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
 from pheon._map import Map, MapFace
 from pheon._native import Batch, LiveHandle, RemoteTableHandle, StoreHandle, TableHandle
 from pheon._options import (
@@ -32,6 +31,7 @@ from pheon._writer import MapWriter
 if TYPE_CHECKING:
     from typing import Self
 
+    from pheon._info import DatasetMemory, GcReport, VerifyReport, VersionInfo, WarmReport
     from pheon._live import LiveMap
 
 Codec: TypeAlias = Literal["msgpack", "pickle"]
@@ -357,6 +357,8 @@ class Store:
 
     def versions(self, name: str) -> list[VersionInfo]:
         """All published versions of a dataset, ascending."""
+        from pheon._info import VersionInfo
+
         return [VersionInfo.of(v) for v in self._handle.versions(name)]
 
     def sql(self, statement: str, parameters: Any = None) -> Batch | int:
@@ -405,6 +407,8 @@ class Store:
         current less than so long ago. What an interrupted build with ``resume=True`` has finished goes when it is older
         than `max_age`, or than 7 days.
         """
+        from pheon._info import GcReport
+
         age = check_seconds(max_age, "max_age")
         if name is not None:
             return GcReport(*self._handle.gc(name, keep, age))
@@ -417,6 +421,8 @@ class Store:
         So are the manifests of older versions, and finished parts that an interrupted build left (`map_writer`'s
         resume). What is wrong is in the report, which is false in a condition then.
         """
+        from pheon._info import VerifyReport
+
         return VerifyReport(*self._handle.verify(name))
 
     def memory(self, *, all_processes: bool = False) -> dict[str, DatasetMemory]:
@@ -425,6 +431,8 @@ class Store:
         What is said of a process is of this one or, with `all_processes`, the sum over all processes that map the files
         and whose maps this user may read.
         """
+        from pheon._info import DatasetMemory
+
         reports = [DatasetMemory(**facts) for facts in self._handle.memory(all_processes)]
         return {report.name: report for report in reports}
 
@@ -435,6 +443,8 @@ class Store:
         in its place; the system's limit is ``ulimit -l``. `huge`: ask for 2 MiB pages. What the kernel refuses is in
         the report, not an exception.
         """
+        from pheon._info import WarmReport
+
         return WarmReport(**self._handle.warm(name, lock, huge))
 
     def close(self) -> None:

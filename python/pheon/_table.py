@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from pheon._adapters import arrow_keys
-from pheon._display import markup, text
-from pheon._info import DatasetInfo
 from pheon._loc import Loc
 from pheon._native import Batch, Column, TableHandle
 from pheon._options import check_threads
 from pheon._reopen import Origin, reopen_table
-from pheon._zero_copy import ZeroCopyReport, report, require
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+    from pheon._info import DatasetInfo
+    from pheon._zero_copy import ZeroCopyReport
 
 
 class Table:
@@ -188,6 +188,8 @@ class Table:
 
     def info(self) -> DatasetInfo:
         """Facts about the version that this table is on."""
+        from pheon._info import DatasetInfo
+
         return DatasetInfo.of(self._handle.facts())
 
     def to_pyarrow(self, *, require_zero_copy: bool = False) -> pa.Table:
@@ -195,7 +197,7 @@ class Table:
         import pyarrow as pa
 
         if require_zero_copy:
-            require(self, "pyarrow")
+            self._require_zero_copy("pyarrow")
         return pa.table(self)
 
     def to_pandas(self, *, require_zero_copy: bool = False) -> pd.DataFrame:
@@ -208,7 +210,7 @@ class Table:
         `zero_copy_report` tells what is copied; with `require_zero_copy` such a column is a `CopyRequiredError`.
         """
         if require_zero_copy:
-            require(self, "pandas")
+            self._require_zero_copy("pandas")
         from pheon._adapters.pandas_frame import frame_of
 
         return frame_of(self.to_pyarrow())
@@ -219,7 +221,7 @@ class Table:
         With `require_zero_copy` a column that must be copied is a `CopyRequiredError`.
         """
         if require_zero_copy:
-            require(self, "polars")
+            self._require_zero_copy("polars")
         from pheon._adapters.polars import table_to_polars
 
         return table_to_polars(self)
@@ -248,12 +250,19 @@ class Table:
 
         found = self._handle.column(column)
         if require_zero_copy:
-            require(self, "numpy", column)
+            self._require_zero_copy("numpy", column)
         return column_to_numpy(found)
 
     def zero_copy_report(self) -> ZeroCopyReport:
         """For every column, and every library that is installed, whether it reads the column in place, and why not."""
+        from pheon._zero_copy import report
+
         return report(self)
+
+    def _require_zero_copy(self, library: str, column: str | None = None) -> None:
+        from pheon._zero_copy import require
+
+        require(self, library, column)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self._handle.__arrow_c_stream__(requested_schema)
@@ -265,7 +274,11 @@ class Table:
         return reopen_table, (self._origin, self.name, self.version, self._handle.bounds, self._handle.selected)
 
     def __repr__(self) -> str:
+        from pheon._display import text
+
         return text(self)
 
     def _repr_html_(self) -> str:
+        from pheon._display import markup
+
         return markup(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -135,6 +136,18 @@ def test_pyright() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_checkers_of_users_know_the_names(tmp_path: Path) -> None:
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(PACKAGE.parent)]}))
+    (tmp_path / "user.py").write_text("import pheon\n\npheon.LiveMap\npheon.connect\npheon.Sotre\n")
+    command = [tool("pyright"), "--pythonpath", sys.executable, "--outputjson", "-p", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    problems = [
+        found["message"] for found in json.loads(done.stdout)["generalDiagnostics"] if found["severity"] == "error"
+    ]
+    assert len(problems) == 1, problems
+    assert "Sotre" in problems[0]
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
