@@ -105,6 +105,7 @@ fn check_type(data_type: &DataType) {
             let report = scratch.store.verify("m").unwrap();
             assert!(report.is_ok(), "{data_type} of {n}: {:?}", report.problems);
             assert_eq!((report.rows, report.keys), (n as u64, n as u64));
+            check_segments(&scratch, &keys, &column);
             // A sliced input: offsets and bits that do not begin at 0.
             if n > 20 {
                 scratch.put("sliced", &batch.slice(11, n - 13));
@@ -112,6 +113,31 @@ fn check_type(data_type: &DataType) {
             }
         }
     }
+}
+
+/// The same column in two segments: its rows by key and as a whole, of both together.
+fn check_segments(scratch: &Scratch, keys: &[i32], column: &ArrayRef) {
+    let half = keys.len() / 2;
+    let piece = |from: usize, len: usize| {
+        entries(Arc::new(Int32Array::from(keys[from..from + len].to_vec())), column.slice(from, len))
+    };
+    scratch.put("halves", &piece(0, half));
+    let more = piece(half, keys.len() - half);
+    let options = ChangeOptions::default().compact(false);
+    scratch.store.append("halves", RecordBatchIterator::new([Ok(more.clone())], more.schema()), options).unwrap();
+    let map = scratch.store.map("halves").unwrap();
+    assert_eq!(map.len(), keys.len());
+    let asked = Int32Array::from_iter(keys.iter().rev().map(|&k| Some(k)).chain([Some(-1), None]));
+    let got = map.get_many(&asked).unwrap();
+    let want: Vec<_> = (0..keys.len()).rev().map(|i| print(column, i)).chain([None, None]).collect();
+    assert_eq!(print_all(&got), want);
+    assert_eq!(got.data_type(), map.value_fields()[0].data_type());
+    got.to_data().validate_full().unwrap();
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_by_key(|&i| keys[i]);
+    let whole = map.table().column(1).unwrap();
+    assert_eq!(print_all(&whole), order.iter().map(|&i| print(column, i)).collect::<Vec<_>>());
+    whole.to_data().validate_full().unwrap();
 }
 
 /// Two rows, and all that they may have in bytes.

@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_array, new_null_array};
 use arrow_cast::{CastOptions, cast, cast_with_options};
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::concat::concat;
 
 use crate::build::{CODEC_KEY, has_dictionary, stored_type};
@@ -130,6 +130,7 @@ fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast = |array: &ArrayRef, to: &DataType| cast_with_options(array, to, &strict).map_err(|e| e.to_string());
     let converted = match (from, to) {
+        _ if has_union(from) => convert_children(given, to)?,
         (D::Dictionary(_, values), _) if !matches!(to, D::Dictionary(..)) => convert(&cast(given, values)?, to)?,
         _ => cast(given, to)?,
     };
@@ -145,6 +146,41 @@ fn convert(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
         return Err(format!("a value of type {from} has no exact counterpart of type {to}"));
     }
     Ok(converted)
+}
+
+/// Arrow casts no unions: what has one is put together anew from its children.
+fn convert_children(given: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    use DataType as D;
+    let failed = |e: ArrowError| e.to_string();
+    match given.data_type() {
+        D::ListView(item) => return convert(&cast(given, &D::List(item.clone())).map_err(failed)?, to),
+        D::LargeListView(item) => return convert(&cast(given, &D::LargeList(item.clone())).map_err(failed)?, to),
+        _ => {}
+    }
+    let wanted: Vec<&DataType> = match to {
+        D::List(item) | D::LargeList(item) | D::FixedSizeList(item, _) | D::Map(item, _) => vec![item.data_type()],
+        D::Struct(fields) => fields.iter().map(|f| f.data_type()).collect(),
+        D::Union(fields, _) => fields.iter().map(|(_, f)| f.data_type()).collect(),
+        _ => return cast(given, to).map_err(failed),
+    };
+    let data = given.to_data();
+    let children = data.child_data().iter().zip(wanted);
+    let children = children.map(|(child, to)| Ok(convert(&make_array(child.clone()), to)?.to_data()));
+    let children = children.collect::<Result<Vec<_>, String>>()?;
+    data.into_builder().data_type(to.clone()).child_data(children).build().map(make_array).map_err(failed)
+}
+
+fn has_union(data_type: &DataType) -> bool {
+    use DataType as D;
+    match data_type {
+        D::Union(..) => true,
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => has_union(f.data_type()),
+        D::ListView(f) | D::LargeListView(f) => has_union(f.data_type()),
+        D::Struct(fields) => fields.iter().any(|f| has_union(f.data_type())),
+        D::RunEndEncoded(_, values) => has_union(values.data_type()),
+        D::Dictionary(_, values) => has_union(values),
+        _ => false,
+    }
 }
 
 impl Version {
