@@ -51,7 +51,7 @@ def child(code: str, *args: str, user: int | None = None) -> str:
     code = textwrap.dedent(code)
     if user is not None:
         # Loaded before the rights are given up, and open to itself in /proc again (PR_SET_DUMPABLE) afterwards.
-        start = "import ctypes, os, resource, pheon; all(getattr(pheon, name) for name in pheon.__all__)"
+        start = "import ctypes, os, resource, pheon; [getattr(pheon, name) for name in pheon.__all__]"
         start += f"; os.setgroups([]); os.setgid({user}); os.setuid({user})"
         code = f"{start}; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n{code}"
     done = subprocess.run([sys.executable, "-c", code, *args], check=False, capture_output=True, text=True)

@@ -169,7 +169,11 @@ fn gather_any(sources: &[&ArrayRef], places: &[Place]) -> Result<ArrayRef, Arrow
 mod tests {
     use super::*;
     use crate::build::sort::place;
-    use arrow_array::{BooleanArray, Int16Array, Int64Array, StringArray, StructArray, new_null_array};
+    use arrow_array::{
+        BooleanArray, Int16Array, Int64Array, IntervalDayTimeArray, IntervalMonthDayNanoArray, StringArray,
+        StructArray, new_null_array,
+    };
+    use arrow_buffer::{IntervalDayTime, IntervalMonthDayNano};
     use arrow_schema::{Field, IntervalUnit, TimeUnit};
 
     /// Many rows, so that the loops look ahead, of two slices and of one null, which is how missing rows are asked for.
@@ -203,11 +207,21 @@ mod tests {
         ]
         .concat()
         .iter()
-        .map(|t| {
-            arrow_cast::cast(&numbers, t)
-                .or_else(|_| arrow_cast::cast(&arrow_cast::cast(&numbers, &DataType::Int32)?, t))
+        // Some are made of 32 bits only. No number becomes an interval of several.
+        .map(|t| match t {
+            DataType::Interval(IntervalUnit::DayTime) => {
+                let spans = (0..rows as i32).map(|i| (i % 7 != 3).then(|| IntervalDayTime::new(i, -i)));
+                Arc::new(IntervalDayTimeArray::from_iter(spans)) as ArrayRef
+            }
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                let spans = (0..rows as i32).map(|i| (i % 7 != 3).then(|| IntervalMonthDayNano::new(i, -i, 5)));
+                Arc::new(IntervalMonthDayNanoArray::from_iter(spans)) as ArrayRef
+            }
+            DataType::Time32(_) | DataType::Date32 | DataType::Interval(_) => {
+                arrow_cast::cast(&arrow_cast::cast(&numbers, &DataType::Int32).unwrap(), t).unwrap()
+            }
+            _ => arrow_cast::cast(&numbers, t).unwrap(),
         })
-        .map(|cast| cast.unwrap_or_else(|_| new_null_array(&DataType::Interval(IntervalUnit::DayTime), rows as usize)))
         .collect();
         let others = [DataType::LargeUtf8, DataType::LargeBinary, DataType::Utf8, DataType::BinaryView];
         arrays.extend(others.iter().map(|t| arrow_cast::cast(&texts, t).unwrap()));
