@@ -7,10 +7,14 @@ use pheon_os::shared::SharedMap;
 
 use crate::error::LiveError;
 use crate::layout::{
-    ABORTED, ADDRESS_MASK, Address, DELETED, FILE_HEAD_BYTES, Head, LAST, LOG_MAGIC, META_SHIFT, MOVED,
+    ABORTED, ADDRESS_MASK, Address, DELETED, FILE_HEAD_BYTES, Head, LAST, LOG_MAGIC, META_SHIFT, MOVED, Mark,
     RECORD_HEAD_BYTES,
 };
 
+/// Offsets in a record.
+const LINK: usize = 16;
+const WRITER: usize = 40;
+/// Offsets in a chunk.
 const USED: usize = 24;
 const BEFORE: usize = 32;
 /// What is cleared at once: so much, or less, of a disk is read and written.
@@ -131,9 +135,17 @@ impl Chunk {
         self.map.write(offset + end, &[0; 8][..head.bytes as usize - end]);
     }
 
-    /// Sets a flag of a record. The link word is the only one of a record that changes.
-    pub(crate) fn flag(&self, offset: usize, flag: u64) {
-        self.map.store(offset + 16, self.map.load_relaxed(offset + 16) | flag);
+    /// Marks a record. The seal first: who finds the flag need not do it again. Nothing else of a record changes.
+    pub(crate) fn mark(&self, offset: usize, mark: Mark) {
+        let writer = self.map.load_relaxed(offset + WRITER) as u32;
+        self.map.store(offset + WRITER, u64::from(mark.seal()) << 32 | u64::from(writer));
+        self.map.store(offset + LINK, self.map.load_relaxed(offset + LINK) | mark.flag());
+    }
+
+    /// Makes a record's flags what its seal says. Nobody but a recovery may.
+    pub(crate) fn set_flags(&self, offset: usize, mark: Option<Mark>) {
+        let others = self.map.load_relaxed(offset + LINK) & !(ABORTED | LAST);
+        self.map.store(offset + LINK, others | mark.map_or(0, Mark::flag));
     }
 
     /// The record at an offset; `None` if none can be there.
@@ -157,7 +169,7 @@ impl Chunk {
     }
 }
 
-/// A published record. Everything but the abort flag is immutable.
+/// A published record. Everything but its marks is immutable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     chunk: &'a Chunk,
@@ -175,7 +187,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub(crate) fn link(&self) -> u64 {
-        self.chunk.map.load_relaxed(self.offset + 16)
+        self.chunk.map.load_relaxed(self.offset + LINK)
     }
 
     /// The address that the slot had before.
@@ -211,7 +223,7 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn writer(&self) -> u32 {
-        self.chunk.map.load_relaxed(self.offset + 40) as u32
+        self.chunk.map.load_relaxed(self.offset + WRITER) as u32
     }
 
     #[inline]
@@ -229,7 +241,25 @@ impl<'a> Record<'a> {
         Address::new(self.chunk.number, self.offset)
     }
 
-    /// Whether the record is as it was written.
+    /// What the seal says; `None` if it was never one.
+    pub(crate) fn sealed(&self) -> Option<Option<Mark>> {
+        match (self.chunk.map.load_relaxed(self.offset + WRITER) >> 32) as u32 {
+            0 => Some(None),
+            seal => [Mark::Last, Mark::Aborted].into_iter().find(|mark| mark.seal() == seal).map(Some),
+        }
+    }
+
+    /// Whether the flags say what the seal says. An aborted record may have been the last one before.
+    pub(crate) fn is_as_sealed(&self) -> bool {
+        match self.sealed() {
+            Some(None) => !self.is_last() && !self.is_aborted(),
+            Some(Some(Mark::Last)) => self.is_last() && !self.is_aborted(),
+            Some(Some(Mark::Aborted)) => self.is_aborted(),
+            None => false,
+        }
+    }
+
+    /// Whether the record is as it was written, but for its marks.
     pub(crate) fn is_intact(&self) -> bool {
         let head = Head {
             bytes: self.bytes,

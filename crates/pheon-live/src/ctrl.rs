@@ -12,12 +12,12 @@ use pheon_os::{futex, process};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::LiveError;
-use crate::layout::{Address, CTRL_MAGIC, FORMAT_VERSION, ctrl};
+use crate::layout::{Address, CTRL_MAGIC, FORMAT_VERSION, FORMAT_WITHOUT_SEALS, ctrl};
 use crate::options::LiveOptions;
 use crate::sync::SYNC_BYTES;
 
 /// The machine words that a mutex in shared memory depends on: the C library, the architecture and the mutex's size.
-fn abi() -> u64 {
+fn abi(format_version: u64) -> u64 {
     let library: u64 = if cfg!(target_env = "gnu") {
         1
     } else if cfg!(target_env = "musl") {
@@ -32,7 +32,7 @@ fn abi() -> u64 {
     } else {
         3
     };
-    FORMAT_VERSION | (library << 8 | architecture) << 16 | (MUTEX_BYTES as u64) << 32
+    format_version | (library << 8 | architecture) << 16 | (MUTEX_BYTES as u64) << 32
 }
 
 /// A checksum of what is written once, when the map is made; never 0.
@@ -103,7 +103,7 @@ impl Ctrl {
         let path = Self::path_in(dir);
         let map = crate::files::create(fs, &path, ctrl::BYTES, mode)?;
         let ctrl = Self { map, path, sync: OnceLock::new() };
-        ctrl.map.store(ctrl::ABI, abi());
+        ctrl.map.store(ctrl::ABI, abi(FORMAT_VERSION));
         let id = u128::from_str_radix(&process::random_id(), 16).unwrap_or_default();
         ctrl.map.write(ctrl::UUID, &id.to_be_bytes());
         ctrl.map.store(ctrl::CREATED_MS, now_ns() / 1_000_000);
@@ -131,8 +131,8 @@ impl Ctrl {
         if map.load(ctrl::MAGIC) != CTRL_MAGIC {
             return Err(LiveError::corrupt(&path, "it does not begin as a live map does"));
         }
-        let (expected, found) = (abi(), map.load_relaxed(ctrl::ABI));
-        if found != expected {
+        let (expected, found) = (abi(FORMAT_VERSION), map.load_relaxed(ctrl::ABI));
+        if ![expected, abi(FORMAT_WITHOUT_SEALS)].contains(&found) {
             let problem = format!(
                 "made by another version, C library or architecture: expected {expected:#x}, found {found:#x}; \
                  use the same in all processes"
@@ -144,6 +144,11 @@ impl Ctrl {
             return Err(LiveError::corrupt(&path, "its limits and flags are not those that it was made with"));
         }
         Ok(Self { map, path, sync: OnceLock::new() })
+    }
+
+    /// Whether the records of this map have seals.
+    pub(crate) fn has_seals(&self) -> bool {
+        self.map.load_relaxed(ctrl::ABI) != abi(FORMAT_WITHOUT_SEALS)
     }
 
     pub(crate) fn map(&self) -> &SharedMap {

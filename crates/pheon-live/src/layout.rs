@@ -2,7 +2,9 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-pub(crate) const FORMAT_VERSION: u64 = 2;
+pub(crate) const FORMAT_VERSION: u64 = 3;
+/// The format before, whose records have no seals. Its maps stay what they are.
+pub(crate) const FORMAT_WITHOUT_SEALS: u64 = 2;
 
 pub(crate) const CTRL_MAGIC: u64 = u64::from_le_bytes(*b"PHEONLIV");
 pub(crate) const LOG_MAGIC: u64 = u64::from_le_bytes(*b"PHEONLOG");
@@ -33,6 +35,33 @@ pub(crate) const DELETED: u64 = 1 << 48;
 pub(crate) const MOVED: u64 = 2 << 48;
 pub(crate) const ABORTED: u64 = 4 << 48;
 pub(crate) const LAST: u64 = 8 << 48;
+/// What is known of a record only after it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The last one of its transaction.
+    Last,
+    /// Of a transaction that was taken back.
+    Aborted,
+}
+
+impl Mark {
+    /// The flag that says so in the same boot.
+    pub(crate) fn flag(self) -> u64 {
+        match self {
+            Self::Last => LAST,
+            Self::Aborted => ABORTED,
+        }
+    }
+
+    /// What says so after a boot: a word, for no flipped bit makes one of the other, or of a record that has none (0).
+    pub(crate) fn seal(self) -> u32 {
+        match self {
+            Self::Last => u32::from_le_bytes(*b"LAST"),
+            Self::Aborted => u32::from_le_bytes(*b"ABRT"),
+        }
+    }
+}
+
 /// The caller's byte.
 pub(crate) const META_SHIFT: u32 = 56;
 

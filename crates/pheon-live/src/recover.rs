@@ -10,9 +10,7 @@ use crate::chunk::{Chunk, Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::{Index, SLOTS_MIN_LOG2};
-use crate::layout::{
-    ABORTED, Address, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, chunk_distance, hash, next_chunk, tag_bits,
-};
+use crate::layout::{Address, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, Mark, chunk_distance, hash, next_chunk, tag_bits};
 use crate::repair::remove_leftovers;
 use crate::sync::{self, Synced};
 use crate::view::{Place, View};
@@ -31,7 +29,7 @@ pub(crate) fn recover(
     let synced = Synced::of(file).ok_or_else(|| LiveError::corrupt(&path, "neither half is a state of the log"))?;
     ctrl.set_boot([0; 16]);
 
-    let log = Log::examine(dir, open_chunks(fs, dir, &synced)?, &synced)?;
+    let log = Log::examine(dir, open_chunks(fs, dir, &synced)?, &synced, ctrl.has_seals())?;
     log.cut(fs, dir, synced.first)?;
     let wrong = |what: &str| LiveError::corrupt(ctrl.path(), format!("no number comes after that of its {what}"));
     let number = ctrl.view().checked_add(1).ok_or_else(|| wrong("view"))?;
@@ -130,6 +128,7 @@ struct Log {
     /// The last whole transaction, be it an aborted one.
     txn: u64,
     records: u64,
+    has_seals: bool,
 }
 
 /// The records of a transaction that were found so far.
@@ -157,8 +156,8 @@ impl Found {
 impl Log {
     /// Checks every record. Up to the synced end a wrong one is damage; beyond it whole transactions count as long as each
     /// record is right, none is missing and the numbers ascend.
-    fn examine(dir: &Path, chunks: Vec<Arc<Chunk>>, synced: &Synced) -> Result<Self, LiveError> {
-        let mut log = Self { chunks, end: synced.end, txn: synced.txn, records: 0 };
+    fn examine(dir: &Path, chunks: Vec<Arc<Chunk>>, synced: &Synced, has_seals: bool) -> Result<Self, LiveError> {
+        let mut log = Self { chunks, end: synced.end, txn: synced.txn, records: 0, has_seals };
         log.take_synced(dir, chunk_distance(synced.end.chunk(), synced.first) as usize)?;
         log.take_more(chunk_distance(synced.end.chunk(), synced.first) as usize);
         log.chunks.truncate(chunk_distance(log.end.chunk(), synced.first) as usize + 1);
@@ -171,9 +170,16 @@ impl Log {
         for i in 0..=tail {
             let chunk = self.chunks[i].clone();
             let end = if i == tail { self.end.offset() } else { chunk.used() };
+            // One of the two may be damaged: `used` is under no checksum.
+            if i < tail && self.chunks[i + 1].before() != end {
+                let problem =
+                    format!("it ends at byte {end}, but at {} as the next one has it", self.chunks[i + 1].before());
+                return Err(LiveError::corrupt(&chunk_path(dir, chunk.number()), problem));
+            }
             let mut at = FILE_HEAD_BYTES;
             while at < end {
-                let record = chunk.record(at).filter(Record::is_intact).ok_or_else(|| {
+                let is_sound = |record: &Record<'_>| record.is_intact() && (!self.has_seals || record.is_as_sealed());
+                let record = chunk.record(at).filter(is_sound).ok_or_else(|| {
                     let problem = format!("the record at byte {at} is not as it was synced");
                     LiveError::corrupt(&chunk_path(dir, chunk.number()), problem)
                 })?;
@@ -207,6 +213,11 @@ impl Log {
             }
             let chunk = self.chunks[i].clone();
             let Some(record) = chunk.record(at).filter(Record::is_intact) else { return };
+            if self.has_seals {
+                // Of seal and flag one may be on the disk without the other.
+                let Some(mark) = record.sealed() else { return };
+                chunk.set_flags(at, mark);
+            }
             if let Some(found) = unfinished.take_if(|found| found.txn != record.txn()) {
                 // Of an aborted transaction no record is flagged as the last one; the next one's first tells that it was all.
                 if !found.aborted {
@@ -235,7 +246,7 @@ impl Log {
         self.records += found.records.len() as u64;
         for address in found.records.iter().filter(|_| found.aborted) {
             let first = self.chunks[0].number();
-            self.chunks[chunk_distance(address.chunk(), first) as usize].flag(address.offset(), ABORTED);
+            self.chunks[chunk_distance(address.chunk(), first) as usize].mark(address.offset(), Mark::Aborted);
         }
     }
 

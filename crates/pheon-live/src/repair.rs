@@ -10,7 +10,7 @@ use crate::chunk::{Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::index_path;
-use crate::layout::{ABORTED, Address, EMPTY, FILE_HEAD_BYTES, FREED, hash, tag_bits};
+use crate::layout::{Address, EMPTY, FILE_HEAD_BYTES, FREED, Mark, hash, tag_bits};
 use crate::shared::Shared;
 use crate::view::{View, view_path};
 
@@ -43,7 +43,7 @@ pub(crate) fn repair(shared: &Shared, view: &View, committed: &Block) -> Result<
             view.index.store(slot, tag | before);
         }
         if let Some(chunk) = view.chunk(record.address().chunk()) {
-            chunk.flag(record.address().offset(), ABORTED);
+            chunk.mark(record.address().offset(), Mark::Aborted);
         }
     }
     if shared.ctrl.in_store() {

@@ -10,7 +10,7 @@ use crate::ctrl::{Block, now_ns};
 use crate::error::LiveError;
 use crate::index::Index;
 use crate::layout::{
-    Address, CHUNK_BYTES_MAX, DELETED, EMPTY, FILE_HEAD_BYTES, FREED, Head, LAST, META_SHIFT, MOVED, hash, next_chunk,
+    Address, CHUNK_BYTES_MAX, DELETED, EMPTY, FILE_HEAD_BYTES, FREED, Head, META_SHIFT, MOVED, Mark, hash, next_chunk,
     record_bytes, tag_bits,
 };
 use crate::queue::Queue;
@@ -368,7 +368,7 @@ impl<'a> Txn<'a> {
         clean::some(&mut self);
         let Some(last) = self.last else { return Ok(()) };
         if let Some(chunk) = self.view.chunk(last.chunk()) {
-            chunk.flag(last.offset(), LAST);
+            chunk.mark(last.offset(), Mark::Last);
         }
         self.block.end = Address::new(self.view.tail().number(), self.used).bits();
         self.shared.ctrl.publish(&self.block);

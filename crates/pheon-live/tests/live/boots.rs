@@ -14,6 +14,9 @@ use crate::disk::{Disk, scrambled};
 use crate::scratch::{all, delete, files_dir, locked, put};
 
 const BOOT_OFFSET: u64 = 32;
+/// In a record: the flags, and what they are told by after a boot.
+const FLAGS: usize = 16 + 6;
+const SEAL: std::ops::Range<usize> = 44..48;
 
 fn location(store: &Path) -> Location {
     Location::Store { path: store.to_owned(), name: "m".to_owned() }
@@ -219,9 +222,90 @@ fn what_was_cut_off_does_not_come_back() {
     assert_eq!(entries, [(b"k".to_vec(), b"3".to_vec())]);
 }
 
+/// Beyond the synced end the seal of a transaction's last record decides whether it counts, whatever its flag says; then both agree.
+#[test]
+fn the_seal_says_after_a_boot_which_record_was_the_last() {
+    const LAST: u8 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", b"1").unwrap();
+    locked(&map, || map.sync().unwrap());
+    locked(&map, || map.apply([b"b", b"c"].map(|key| Change::Put { key, meta: 0, value: b"2" })).unwrap());
+    let (first, last) = (0..RECORD, RECORD..2 * RECORD);
+    let cases = [("flag", last.clone(), true), ("seal", last.clone(), false), ("another's flag", first, true)];
+    for (what, record, counts) in cases {
+        after_a_boot(&one, &two);
+        change_log(&two, 64 + RECORD, |bytes| {
+            assert_eq!((bytes[last.clone()][FLAGS], &bytes[last.clone()][SEAL]), (LAST, &b"LAST"[..]));
+            assert_eq!((bytes[FLAGS], &bytes[SEAL]), (0, &[0; 4][..]));
+            match what {
+                "seal" => bytes[record][SEAL].fill(0),
+                _ => bytes[record][FLAGS] ^= LAST,
+            }
+        });
+        let again = LiveMap::attach(&two, true).unwrap();
+        let expected: &[&[u8]] = if counts { &[b"a", b"b", b"c"] } else { &[b"a"] };
+        let keys = |map: &LiveMap| all(map).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys(&again), expected, "{what}");
+        locked(&again, || again.sync().unwrap());
+        drop(again);
+        after_a_boot(&two, &one_more(dir.path()));
+        assert_eq!(
+            keys(&LiveMap::attach(&one_more(dir.path()), true).unwrap()),
+            expected,
+            "{what}, after another boot"
+        );
+    }
+}
+
+/// A map of the format before: no seals, other flags than they say are no damage.
+fn without_seals(map: &Location) {
+    let ctrl = map.dir().unwrap().join("CTRL");
+    let mut bytes = fs::read(&ctrl).unwrap();
+    assert_eq!(bytes[8], 3);
+    bytes[8] = 2;
+    bytes[88..96].fill(0);
+    fs::write(ctrl, bytes).unwrap();
+    let log = files_dir(map).join("log-0");
+    let mut bytes = fs::read(&log).unwrap();
+    let mut at = 64;
+    while let len @ 1.. = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize {
+        bytes[at..][SEAL].fill(0);
+        at += len;
+    }
+    fs::write(log, bytes).unwrap();
+}
+
+#[test]
+fn a_map_of_the_format_before_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions { max_bytes: 10_000, ..LiveOptions::default() });
+    put(&map, b"a", b"1").unwrap();
+    let too_large = [0; 20_000];
+    let values: [&[u8]; 2] = [b"2", &too_large];
+    let changes = [b"b", b"c"].into_iter().zip(values).map(|(key, value)| Change::Put { key, meta: 0, value });
+    assert!(matches!(locked(&map, || map.apply(changes)), Err(LiveError::Full { .. })));
+    locked(&map, || map.sync().unwrap());
+    put(&map, b"d", b"3").unwrap();
+    let mut expected = all(&map);
+    assert_eq!(expected.len(), 2);
+    drop(map);
+    after_a_boot(&one, &two);
+    without_seals(&two);
+    for round in 0..3 {
+        let map = LiveMap::attach(&two, true).unwrap();
+        assert_eq!(all(&map), expected, "round {round}");
+        put(&map, format!("round {round}").as_bytes(), b"4").unwrap();
+        locked(&map, || map.sync().unwrap());
+        expected = all(&map);
+        drop(map);
+        after_a_boot(&two, &one_more(dir.path()));
+        after_a_boot(&one_more(dir.path()), &two);
+    }
+}
+
 #[test]
 fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
-    const FLAGS: usize = 16 + 6;
     const ABORTED: u8 = 4;
     let dir = tempfile::tempdir().unwrap();
     let (map, one, two) = two_places(dir.path(), &LiveOptions { max_bytes: 1000, ..LiveOptions::default() });
@@ -236,12 +320,22 @@ fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
         if more {
             put(&map, b"e", b"3").unwrap();
         }
-        for kept in 0..2 {
+        for (lost, flag_too, seal_too) in [0, 1].into_iter().flat_map(|lost| {
+            [(true, true), (true, false), (false, true)].map(|(flag_too, seal_too)| (lost, flag_too, seal_too))
+        }) {
             after_a_boot(&one, &two);
             fs::write(files_dir(&two).join("SYNC"), &synced).unwrap();
             change_log(&two, 64 + RECORD, |bytes| {
-                assert_eq!((bytes[FLAGS], bytes[RECORD + FLAGS]), (ABORTED, ABORTED));
-                bytes[kept * RECORD + FLAGS] = 0;
+                for record in bytes.chunks_mut(RECORD).take(2) {
+                    assert_eq!((record[FLAGS], &record[SEAL]), (ABORTED, &b"ABRT"[..]));
+                }
+                let record = &mut bytes[lost * RECORD..][..RECORD];
+                if flag_too {
+                    record[FLAGS] = 0;
+                }
+                if seal_too {
+                    record[SEAL].fill(0);
+                }
             });
             for _ in 0..2 {
                 let entries = all(&LiveMap::attach(&two, true).unwrap());
@@ -249,7 +343,7 @@ fn an_aborted_transaction_is_aborted_whatever_flags_reached_the_disk() {
                 assert_eq!(
                     keys,
                     if more { vec![b"a", b"e"] } else { vec![b"a"] },
-                    "the flag of record {kept} is missing"
+                    "record {lost}: flag missing {flag_too}, seal missing {seal_too}"
                 );
                 after_a_boot(&two, &one_more(dir.path()));
                 after_a_boot(&one_more(dir.path()), &two);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use pheon_live::{LiveError, LiveMap, LiveOptions, Location};
+use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
 
 use crate::boots::after_a_boot;
 use crate::scratch::{all, delete, files_dir, locked, put};
@@ -18,6 +18,7 @@ const CTRL_FIXED: [std::ops::Range<usize>; 2] = [0..32, 48..96];
 /// Both states of SYNC.
 const SYNC_HALVES: [usize; 2] = [0, 4096];
 const SYNC_BYTES: usize = 72;
+const CHUNKS: [&str; 2] = ["log-0", "log-1"];
 
 struct Case {
     store: tempfile::TempDir,
@@ -25,8 +26,8 @@ struct Case {
     to: Location,
     /// After each transaction, from what was synced on.
     states: Vec<Entries>,
-    log_end: usize,
-    synced_end: usize,
+    /// Each chunk's name, where its records end, and where those end that were synced.
+    chunks: [(&'static str, usize, usize); 2],
 }
 
 impl Case {
@@ -37,21 +38,28 @@ impl Case {
             fs::create_dir(store.path().join(name)).unwrap();
             Location::Store { path: store.path().join(name), name: "m".to_owned() }
         });
-        let map = LiveMap::open(&from, &LiveOptions::default()).unwrap();
+        let map = LiveMap::open(&from, &LiveOptions { max_bytes: 1 << 20, ..LiveOptions::default() }).unwrap();
         for key in ["a", "b", "c"] {
             put(&map, key.as_bytes(), format!("value of {key}").as_bytes()).unwrap();
         }
+        let two = [b"g", b"h"].map(|key| Change::Put { key, meta: 0, value: b"in one" });
+        locked(&map, || map.apply(two).unwrap());
         put(&map, b"a", b"again").unwrap();
         delete(&map, b"b");
+        let changes: [(&[u8], &[u8]); 2] = [(b"e", b"no"), (b"f", &[0; 1 << 20])];
+        let aborted = changes.map(|(key, value)| Change::Put { key, meta: 0, value });
+        assert!(matches!(locked(&map, || map.apply(aborted)), Err(LiveError::Full { .. })));
         locked(&map, || map.sync().unwrap());
         let mut states = vec![all(&map)];
-        let synced_end = end_of(&map);
+        let synced_ends = CHUNKS.map(|name| end_of(&map, name));
         for (key, value) in [("d", "later"), ("c", "later too")] {
             put(&map, key.as_bytes(), value.as_bytes()).unwrap();
             states.push(all(&map));
         }
-        let log_end = end_of(&map);
-        Self { store, from, to, states, log_end, synced_end }
+        let [first, second] = CHUNKS.map(|name| end_of(&map, name));
+        assert!(first == synced_ends[0] && second > synced_ends[1], "all that was not synced is in the second chunk");
+        let chunks = [(CHUNKS[0], first, first), (CHUNKS[1], second, synced_ends[1])];
+        Self { store, from, to, states, chunks }
     }
 
     /// What is there after a boot, if one bit of a file was flipped meanwhile.
@@ -70,9 +78,9 @@ impl Case {
     }
 }
 
-/// Where the log ends: records of entries that are gone count, too.
-fn end_of(map: &LiveMap) -> usize {
-    let log = fs::read(files_dir(map.location()).join("log-0")).unwrap();
+/// Where a chunk's records end: those of entries that are gone count, too.
+fn end_of(map: &LiveMap, chunk: &str) -> usize {
+    let log = fs::read(files_dir(map.location()).join(chunk)).unwrap();
     usize::try_from(u64::from_le_bytes(log[24..32].try_into().unwrap())).unwrap()
 }
 
@@ -108,22 +116,15 @@ fn check(bits: impl Fn(usize) -> Vec<usize>) -> u32 {
             }
         }
     }
-    let mut record = 64;
-    for at in 0..case.log_end {
-        let log = fs::read(files_dir(&case.from).join("log-0")).unwrap();
-        if at == record + u32::from_le_bytes(log[record..record + 4].try_into().unwrap()) as usize {
-            record = at;
-        }
-        for bit in bits(at) {
-            // docs/live.md: the flags "aborted" and "last" are set after the checksum is made.
-            if at == record + 22 && [2, 3].contains(&bit) {
-                continue;
-            }
-            flips += 1;
-            let place = format!("log {at} {bit} of the record at {record}");
-            match case.flipped("log-0", at, bit) {
-                Ok(found) => assert!(case.states.contains(&found), "{place}: {found:?}"),
-                Err(e) => assert!(matches!(e, LiveError::Corrupt { .. }) && at < case.synced_end, "{place}: {e:?}"),
+    for (name, end, synced_end) in case.chunks {
+        for at in 0..end {
+            for bit in bits(at) {
+                flips += 1;
+                let place = format!("{name} {at} {bit}");
+                match case.flipped(name, at, bit) {
+                    Ok(found) => assert!(case.states.contains(&found), "{place}: {found:?}"),
+                    Err(e) => assert!(matches!(e, LiveError::Corrupt { .. }) && at < synced_end, "{place}: {e:?}"),
+                }
             }
         }
     }
