@@ -24,10 +24,16 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def rng() -> random.Random:
-    """Dice that PHEON_SEED throws again."""
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Dice that PHEON_SEED throws again.
+
+    Also kept as .pytest_cache/v/seed/<test>: of a test that hangs, what it printed is lost with its process.
+    """
     seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
     print("PHEON_SEED =", seed)
+    cache = getattr(request.config, "cache", None)
+    if cache is not None:
+        cache.set(f"seed/{request.node.name.replace('/', '-')}", seed)
     return random.Random(seed)
 
 

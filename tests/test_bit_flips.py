@@ -572,11 +572,8 @@ def test_the_message_names_file_and_place(store: Path) -> None:
 
 
 @pytest.mark.timeout(280, method="thread")
-def test_heavy_damage_to_buffers(store: Path) -> None:
+def test_heavy_damage_to_buffers(store: Path, rng: random.Random) -> None:
     """Not one bit but whole runs of bytes: still no crash and no undocumented error."""
-    seed = int(os.environ.get("PHEON_SEED", random.SystemRandom().randrange(1 << 32)))
-    print("PHEON_SEED =", seed)
-    rng = random.Random(seed)
     targets = []
     for path in reader.files(store):
         data = path.read_bytes()
