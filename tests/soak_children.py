@@ -247,7 +247,7 @@ def work(  # noqa: PLR0917 - a process has no keywords
     """A process that stays: it works and rests as it is told."""
     board = Board(numbers)
     with reporting(failures):
-        worker = ROLES[role](place, location, board, slot, seed)
+        worker, has_rested = ROLES[role](place, location, board, slot, seed), False
         for _ in children._until_orphaned():
             if board.phase == END:
                 return
@@ -255,11 +255,13 @@ def work(  # noqa: PLR0917 - a process has no keywords
                 if not numbers[board.rested(slot)]:
                     worker.rest()
                     trim()
+                    has_rested = True
                     numbers[board.rested(slot)] = 1
                 time.sleep(0.005)
                 continue
             worker.step()
-            for what in leaks:
+            # What is there at the first rest is what everything is compared with.
+            for what in leaks if has_rested else ():
                 leak(what, place)
             numbers[board.rounds(slot)] += 1
 

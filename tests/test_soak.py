@@ -20,5 +20,5 @@ def test_nothing_is_left_over(rng: random.Random) -> None:
 def test_what_is_left_over_is_told(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "SETTLE_SECONDS_MAX", 0.5)
     told = soak.soak(1, rng.getrandbits(32), ("descriptor", "mapping", "entry", "memory"))
-    for what in ("reader: .* of descriptor", "reader: .* of mapping", "of entry .*left-"):
+    for what in ("reader: .* of descriptor", "reader: .* of mapping", "reader: .* MiB of memory", "of entry .*left-"):
         assert any(re.search(what, line) for line in told), (what, told)
