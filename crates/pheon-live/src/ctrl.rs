@@ -139,8 +139,9 @@ impl Ctrl {
             );
             return Err(LiveError::corrupt(&path, problem));
         }
-        // Maps of before have none.
-        if ![0, sum(&map)].contains(&map.load_relaxed(ctrl::SUM)) {
+        let stored = map.load_relaxed(ctrl::SUM);
+        // Maps of the format before may have none.
+        if stored != sum(&map) && (stored != 0 || found == expected) {
             return Err(LiveError::corrupt(&path, "its limits and flags are not those that it was made with"));
         }
         Ok(Self { map, path, sync: OnceLock::new() })

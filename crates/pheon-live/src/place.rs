@@ -523,10 +523,13 @@ fn not_locked(dir: &Path, busy: io::ErrorKind, error: LockError) -> LiveError {
 /// Removes a map's folder: its name first, at once. `ctrl`: the device and inode of its CTRL, if that is known.
 fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>) -> Result<(), LiveError> {
     let (dir, temporary) = (location.dir()?, location.temporary());
-    fs.rename(&dir, &temporary).map_err(|e| match e.kind() {
+    let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
         _ => LiveError::io("remove", &dir, e),
-    })?;
+    };
+    // While an error still changes nothing: a folder can be listed only where a file can be opened.
+    let files = files_in(fs, &dir).map_err(failed)?;
+    fs.rename(&dir, &temporary).map_err(failed)?;
     // CTRL may be missing: somebody else removes leftovers already.
     let found = fs.metadata(&Ctrl::path_in(&temporary)).ok().map(|meta| (meta.dev, meta.ino));
     if ctrl.is_some() && found.is_some() && found != ctrl {
@@ -542,9 +545,29 @@ fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>
             return Err(LiveError::io("sync", &parent, e));
         }
     }
-    // What stays is a leftover, which the next one who makes a map removes.
+    // At least the memory is given back, which needs no descriptor. What stays is a leftover, which the next one who makes a
+    // map removes.
+    for file in files {
+        crate::files::remove(fs, &temporary.join(file));
+    }
     let _ = fs.remove_dir_all(&temporary);
     Ok(())
+}
+
+/// All files of a map's folder, as paths in it.
+fn files_in(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs.read_dir(dir)? {
+        if entry.is_dir {
+            let below = fs.read_dir(&dir.join(&entry.name))?;
+            files.extend(
+                below.into_iter().filter(|file| !file.is_dir).map(|file| Path::new(&entry.name).join(file.name)),
+            );
+        } else {
+            files.push(entry.name.into());
+        }
+    }
+    Ok(files)
 }
 
 /// Removes what killed processes left of maps that they were making or removing.

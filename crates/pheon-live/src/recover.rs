@@ -74,6 +74,10 @@ pub(crate) fn recover(
             at += record.bytes as usize;
         }
     }
+    // Each write takes one more; nobody writes so often.
+    if block.next_order > u64::MAX / 2 {
+        return Err(wrong("order"));
+    }
     view.write(fs, dir, mode)?;
     Synced::after(Some(&synced), &view, &block).write(fs, &path, file)?;
     ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", ctrl.path(), e))?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
 use pheon_os::fs::fault::{FaultFs, Lasts};
 use pheon_os::fs::real;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::behaviour::Random;
 use crate::disk::{Disk, scrambled};
@@ -220,6 +221,49 @@ fn what_was_cut_off_does_not_come_back() {
     after_a_boot(&two, &one_more(dir.path()));
     let entries = all(&LiveMap::attach(&one_more(dir.path()), true).unwrap());
     assert_eq!(entries, [(b"k".to_vec(), b"3".to_vec())]);
+}
+
+/// Checksums that are right prove nothing: whoever forges a file makes them.
+#[test]
+fn numbers_that_no_map_comes_to_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", b"1").unwrap();
+    locked(&map, || map.sync().unwrap());
+    let sync = fs::read(files_dir(&one).join("SYNC")).unwrap();
+    for (order, is_sound) in [(7, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)] {
+        after_a_boot(&one, &two);
+        let mut sync = sync.clone();
+        for half in sync.chunks_mut(4096).filter(|half| half[0] != 0) {
+            half[56..64].copy_from_slice(&order.to_le_bytes());
+            let sum = xxh3_64(&half[..64]);
+            half[64..72].copy_from_slice(&sum.to_le_bytes());
+        }
+        fs::write(files_dir(&two).join("SYNC"), sync).unwrap();
+        match LiveMap::attach(&two, true) {
+            Ok(map) => {
+                assert!(is_sound, "order {order}");
+                put(&map, b"b", b"2").unwrap();
+            }
+            Err(LiveError::Corrupt { problem, .. }) => assert!(!is_sound && problem.contains("order"), "{problem}"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn only_a_map_of_the_format_before_may_lack_a_checksum() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, _) = two_places(dir.path(), &LiveOptions::default());
+    drop(map);
+    let ctrl = one.dir().unwrap().join("CTRL");
+    let mut bytes = fs::read(&ctrl).unwrap();
+    bytes[88..96].fill(0);
+    for (format, opens) in [(3, false), (2, true)] {
+        bytes[8] = format;
+        fs::write(&ctrl, &bytes).unwrap();
+        assert_eq!(LiveMap::attach(&one, true).is_ok(), opens, "format {format}");
+    }
 }
 
 /// Beyond the synced end the seal of a transaction's last record decides whether it counts, whatever its flag says; then both agree.
