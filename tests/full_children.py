@@ -407,6 +407,11 @@ def run(kind: str, scratch: Path, how: str) -> None:
         assert is_done(case), f"{name}: wrong after {room}"
         case.is_sound()
         leftovers = [path for path in case.root.rglob(".tmp-*") if "resume" not in path.parts]
+        if kind == "descriptors" and name == "live: unlink":
+            # A folder can be removed only where one can be opened; the next map that is made takes it away.
+            assert not [path for left in leftovers for path in left.rglob("*") if path.is_file()], leftovers
+            case.live("another")
+            leftovers = list(case.root.rglob(".tmp-*"))
         assert not leftovers, leftovers
         case.remove()
         print(f"{kind}: {name}: refused {refused_here} times, done with {room}")
