@@ -409,7 +409,8 @@ def run(kind: str, scratch: Path, how: str) -> None:
         leftovers = [path for path in case.root.rglob(".tmp-*") if "resume" not in path.parts]
         if kind == "descriptors" and name == "live: unlink":
             # A folder can be removed only where one can be opened; the next map that is made takes it away.
-            assert not [path for left in leftovers for path in left.rglob("*") if path.is_file()], leftovers
+            files = [path for left in leftovers for path in left.rglob("*") if path.is_file()]
+            assert not files, files
             case.live("another")
             leftovers = list(case.root.rglob(".tmp-*"))
         assert not leftovers, leftovers

@@ -28,6 +28,7 @@ from format.xxh3 import xxh3_128
 import pheon
 
 LONG = bool(os.environ.get("PHEON_LONG"))
+SECONDS_MAX = 3600 if LONG else 280
 PROCESSES = 2
 FULL_CHECK_EVERY = 23
 EXPORT_EVERY = 101
@@ -444,7 +445,7 @@ def _child(run: str, store: Path, cases: list[Case], progress: Any, failures: An
         progress[: len(encoded) + 1] = encoded + b"\0"
 
     faulthandler.enable()
-    faulthandler.dump_traceback_later(240, exit=True)
+    faulthandler.dump_traceback_later(SECONDS_MAX - 40, exit=True)
     try:
         RUNS[run](store, cases, note)
     except BaseException:  # noqa: BLE001 - reported, whatever it is
@@ -478,7 +479,7 @@ def _run_in_children(run: str, original: Path, cases: list[Case]) -> None:
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.timeout(280, method="thread")
+@pytest.mark.timeout(SECONDS_MAX, method="thread")
 def test_every_bit_flip(memory_path: Path) -> None:
     original = _make(memory_path)
     cases = list(_flips(original))
@@ -486,7 +487,7 @@ def test_every_bit_flip(memory_path: Path) -> None:
     _run_in_children("flips", original, cases)
 
 
-@pytest.mark.timeout(280, method="thread")
+@pytest.mark.timeout(SECONDS_MAX, method="thread")
 def test_every_truncation(memory_path: Path) -> None:
     original = _make(memory_path)
     cases = [
@@ -571,7 +572,7 @@ def test_the_message_names_file_and_place(store: Path) -> None:
     assert "buffer 4" in report.problems[0]
 
 
-@pytest.mark.timeout(280, method="thread")
+@pytest.mark.timeout(SECONDS_MAX, method="thread")
 def test_heavy_damage_to_buffers(store: Path, rng: random.Random) -> None:
     """Not one bit but whole runs of bytes: still no crash and no undocumented error."""
     targets = []

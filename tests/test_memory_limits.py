@@ -98,7 +98,8 @@ def test_a_small_control_group(name: str, memory_path: Path, group: tuple[Path, 
     store = pheon.open(memory_path / "store")
     killed = 0
     for number in range(400):
-        (folder / limit).write_text(f"{(2 * MIB + number * (MIB // 8 if LONG else MIB // 2))}")
+        # From a page on, by so many parts more each time.
+        (folder / limit).write_text(f"{int(4096 * (1.06 if LONG else 1.5) ** number)}")
         work.OPERATIONS[name].prepare(store, number)
         args = (memory_path / "store", name, number, [join])
         child = SERVER.Process(target=work.do_in_a_group, args=args, daemon=True)

@@ -274,3 +274,111 @@ impl<'a> Record<'a> {
         head.checksum(self.key(), self.value()) == stored
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 4096;
+
+    fn chunk(dir: &Path) -> Chunk {
+        Chunk::create(&*pheon_os::fs::real(), dir, 0, BYTES, 0o600).unwrap()
+    }
+
+    fn head() -> Head {
+        Head { bytes: 56, key_len: 3, value_len: 4, txn: 1, link: 7 << META_SHIFT, order: 5, writer: 9 }
+    }
+
+    #[test]
+    fn a_record_lies_wholly_in_its_chunk() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = chunk(dir.path());
+        let at = FILE_HEAD_BYTES;
+        chunk.write(at, &head(), b"key", b"valu");
+        assert!(chunk.record(at).is_some_and(|record| record.is_intact() && record.meta() == 7));
+        for offset in [0, at - 8, at + 4, BYTES as usize, BYTES as usize - 40, usize::MAX - 7] {
+            assert!(chunk.record(offset).is_none(), "at {offset}");
+        }
+        // Bytes, length of the key, of the value.
+        let rest = BYTES as u32 - at as u32;
+        let wrong = [
+            (0, 3, 4),
+            (48, 3, 4),
+            (60, 3, 4),
+            (rest + 8, 3, 4),
+            (56, 8, 1),
+            (56, 1, 8),
+            (56, u32::MAX, 4),
+            (56, 3, u32::MAX),
+        ];
+        for (bytes, key_len, value_len) in wrong {
+            chunk.map.store(at, u64::from(key_len) << 32 | u64::from(bytes));
+            chunk.map.store(at + 32, u64::from(value_len));
+            assert!(chunk.record(at).is_none(), "{bytes} {key_len} {value_len}");
+        }
+        for (bytes, key_len, value_len) in [(rest, 3_u32, 4_u32), (56, 8, 0), (56, 0, 8), (48, 0, 0)] {
+            chunk.map.store(at, u64::from(key_len) << 32 | u64::from(bytes));
+            chunk.map.store(at + 32, u64::from(value_len));
+            assert!(chunk.record(at).is_some(), "{bytes} {key_len} {value_len}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_chunk_has_room_for_a_record_without_a_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = chunk(dir.path());
+        let at = BYTES as usize - RECORD_HEAD_BYTES;
+        chunk.write(at, &Head { bytes: 48, key_len: 0, value_len: 0, ..head() }, b"", b"");
+        assert!(chunk.record(at).is_some_and(|record| record.is_intact()));
+    }
+
+    #[test]
+    fn flags_and_seals_must_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = chunk(dir.path());
+        let at = FILE_HEAD_BYTES;
+        let [last, aborted] = [Mark::Last, Mark::Aborted].map(Mark::seal);
+        for (seal, flags, agree) in [
+            (0, 0, true),
+            (0, LAST, false),
+            (0, ABORTED, false),
+            (0, LAST | ABORTED, false),
+            (last, LAST, true),
+            (last, 0, false),
+            (last, ABORTED, false),
+            (last, LAST | ABORTED, false),
+            (aborted, ABORTED, true),
+            (aborted, LAST | ABORTED, true),
+            (aborted, 0, false),
+            (aborted, LAST, false),
+            (last ^ 1, LAST, false),
+            (aborted ^ 1 << 31, ABORTED, false),
+        ] {
+            chunk.write(at, &Head { link: flags, ..head() }, b"key", b"valu");
+            chunk.map.store(at + WRITER, u64::from(seal) << 32 | 9);
+            let record = chunk.record(at).unwrap();
+            assert!(record.is_intact(), "neither is under the checksum");
+            assert_eq!(record.is_as_sealed(), agree, "{seal:x} {flags:x}");
+        }
+        // A transaction that was to be committed and is taken back.
+        chunk.write(at, &head(), b"key", b"valu");
+        for (mark, link) in [(Mark::Last, LAST), (Mark::Aborted, LAST | ABORTED)] {
+            chunk.mark(at, mark);
+            let record = chunk.record(at).unwrap();
+            assert_eq!((record.sealed(), record.link()), (Some(Some(mark)), 7 << META_SHIFT | link));
+            assert!(record.is_intact() && record.is_as_sealed() && record.writer() == 9);
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_as_long_as_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(chunk(dir.path()));
+        let fs = pheon_os::fs::real();
+        let open = |number, bytes| Chunk::open(&*fs, dir.path(), number, bytes, true);
+        assert!(open(0, BYTES).is_ok());
+        assert!(matches!(open(0, BYTES + 8), Err(LiveError::Corrupt { .. })));
+        std::fs::write(chunk_path(dir.path(), 1), [0; 8]).unwrap();
+        assert!(matches!(open(1, 8), Err(LiveError::Corrupt { .. })), "shorter than its head");
+    }
+}

@@ -181,4 +181,61 @@ mod tests {
         drop(now);
         map.unlock().unwrap();
     }
+
+    #[test]
+    fn a_log_may_have_as_much_again_as_is_live_within_limits() {
+        const MIB: u64 = 1 << 20;
+        for (live, allowed) in [(0, 4), (1, 5), (4, 8), (5, 10), (128, 256), (146, 292), (1024, 1024 + 256)] {
+            assert_eq!(log_bytes_allowed(live * MIB), allowed * MIB, "{live} MiB are live");
+        }
+    }
+
+    /// What is moved keeps all that it had, an older snapshot goes on seeing what it saw, and cleaning looks at no chunk that
+    /// the transaction wrote to, however large its entries are beside the chunks.
+    #[test]
+    fn what_is_moved_stays_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let shared = &map.shared;
+        map.lock(None, &|| false).unwrap();
+        let quiet: Vec<Vec<u8>> = (0..50_u32).map(|i| format!("quiet {i}").into_bytes()).collect();
+        for (i, key) in quiet.iter().enumerate() {
+            map.put(key, i as u8 + 1, &vec![i as u8; 100 * i]).unwrap();
+        }
+        let snapshot = map.snapshot().unwrap();
+        let (first, mut moves) = (shared.view().unwrap().oldest().number(), 0);
+        let mut seed = 1_u64;
+        for round in 0..500_u64 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let bytes = match (seed >> 33) % 8 {
+                0 => 1 << 20,
+                1..3 => 100_000,
+                _ => 3_000,
+            };
+            let began_in = shared.ctrl.block().end().chunk();
+            map.put(format!("loud {}", seed >> 60).as_bytes(), 0, &vec![round as u8; bytes]).unwrap();
+            let block = shared.ctrl.block();
+            let clean = Address::of_word(block.clean).chunk();
+            let view = shared.view().unwrap();
+            let oldest = view.oldest().number();
+            assert!(chunk_distance(clean, oldest) <= chunk_distance(began_in, oldest), "round {round}");
+            for key in &quiet {
+                let Ok(Place::Taken { record, .. }) = view.place(hash(key), key) else {
+                    panic!("{round}: a key is lost")
+                };
+                moves += usize::from(record.is_moved());
+            }
+        }
+        assert!(moves > 500 && shared.view().unwrap().oldest().number() > first + 2, "much was moved: {moves}");
+        for (i, key) in quiet.iter().enumerate() {
+            let expected = (i as u8 + 1, vec![i as u8; 100 * i]);
+            let entry = snapshot.get(key).unwrap().unwrap();
+            assert_eq!((entry.meta(), entry.value().to_vec()), expected, "in the old snapshot");
+            let now = map.snapshot().unwrap();
+            let entry = now.get(key).unwrap().unwrap();
+            assert_eq!((entry.meta(), entry.value().to_vec()), expected);
+        }
+        map.unlock().unwrap();
+    }
 }

@@ -23,8 +23,7 @@ pub(crate) struct OwnFiles {
 
 impl OwnFiles {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, dir: &Path, ctrl: &Ctrl) -> Self {
-        let name = format!("{:032x}", u128::from_be_bytes(ctrl.uuid()));
-        Self { fs, dir: dir.to_owned(), files: dir.join(name) }
+        Self { fs, dir: dir.to_owned(), files: dir.join(folder_name(ctrl)) }
     }
 
     /// The folder of the files.
@@ -44,6 +43,11 @@ impl OwnFiles {
     fn list_at(&self, path: &Path) -> PathBuf {
         if path == self.dir { self.files.clone() } else { path.to_owned() }
     }
+}
+
+/// The name of the folder inside a map's that has its files.
+pub(crate) fn folder_name(ctrl: &Ctrl) -> String {
+    format!("{:032x}", u128::from_be_bytes(ctrl.uuid()))
 }
 
 impl FileSystem for OwnFiles {

@@ -17,7 +17,7 @@ use crate::index::{Index, SLOTS_MIN_LOG2};
 use crate::layout::{Address, FILE_HEAD_BYTES};
 use crate::map::{Change, LiveMap};
 use crate::options::LiveOptions;
-use crate::own::OwnFiles;
+use crate::own::{self, OwnFiles};
 use crate::recover;
 use crate::shared::{self, Shared};
 use crate::sync;
@@ -355,7 +355,7 @@ impl LiveMap {
         let done = if shared.ctrl.set_unlinked() {
             // It was not unlinked before, so the name was this map's when CTRL was looked at.
             let id = meta.ok().map(|meta| (meta.dev, meta.ino));
-            remove_dir(&*shared.fs, &self.location, id).inspect_err(|error| {
+            remove_dir(&*shared.fs, &self.location, Some(&shared.ctrl), id).inspect_err(|error| {
                 // Else somebody else removed it.
                 if !matches!(error, LiveError::NotFound { .. }) {
                     shared.ctrl.set_linked();
@@ -396,7 +396,7 @@ impl LiveMap {
                 Err(_) => {}
             }
         }
-        remove_dir(&*fs, location, None)
+        remove_dir(&*fs, location, None, None)
     }
 }
 
@@ -441,7 +441,7 @@ fn finish_unlinking(fs: &dyn FileSystem, location: &Location) -> Result<bool, Li
     let held = is_of_this_boot(&ctrl)
         && ctrl.mutex().lock_within(UNLINK_WAIT_MAX).is_ok_and(|attempt| attempt != Attempt::Busy);
     let done = match is_at(fs, &path, id) {
-        Ok(true) if ctrl.is_unlinked() => remove_dir(fs, location, Some(id)).map(|()| true),
+        Ok(true) if ctrl.is_unlinked() => remove_dir(fs, location, Some(&ctrl), Some(id)).map(|()| true),
         Ok(_) => exists(fs, &dir).map(|exists| !exists),
         Err(error) => Err(error),
     };
@@ -520,19 +520,31 @@ fn not_locked(dir: &Path, busy: io::ErrorKind, error: LockError) -> LiveError {
     }
 }
 
-/// Removes a map's folder: its name first, at once. `ctrl`: the device and inode of its CTRL, if that is known.
-fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>) -> Result<(), LiveError> {
+/// Removes a map's folder: its name first, at once. `ctrl`: its CTRL, and the device and inode of that, if they are known.
+fn remove_dir(
+    fs: &dyn FileSystem,
+    location: &Location,
+    ctrl: Option<&Ctrl>,
+    id: Option<(u64, u64)>,
+) -> Result<(), LiveError> {
     let (dir, temporary) = (location.dir()?, location.temporary());
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => LiveError::NotFound { path: dir.clone() },
         _ => LiveError::io("remove", &dir, e),
     };
     // While an error still changes nothing: a folder can be listed only where a file can be opened.
-    let files = files_in(fs, &dir).map_err(failed)?;
+    let files = match ctrl.map(own::folder_name) {
+        Some(folder) => match fs.read_dir(&dir.join(&folder)) {
+            Ok(entries) => entries.into_iter().map(|entry| Path::new(&folder).join(entry.name)).collect(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(failed(e)),
+        },
+        None => Vec::new(),
+    };
     fs.rename(&dir, &temporary).map_err(failed)?;
     // CTRL may be missing: somebody else removes leftovers already.
     let found = fs.metadata(&Ctrl::path_in(&temporary)).ok().map(|meta| (meta.dev, meta.ino));
-    if ctrl.is_some() && found.is_some() && found != ctrl {
+    if id.is_some() && found.is_some() && found != id {
         // This thread was stopped for so long that another one finished its work, and the name is another map's.
         fs.rename(&temporary, &dir).map_err(|e| LiveError::io("give its name back to", &dir, e))?;
         return Err(LiveError::NotFound { path: dir });
@@ -547,27 +559,11 @@ fn remove_dir(fs: &dyn FileSystem, location: &Location, ctrl: Option<(u64, u64)>
     }
     // At least the memory is given back, which needs no descriptor. What stays is a leftover, which the next one who makes a
     // map removes.
-    for file in files {
+    for file in files.into_iter().chain(["CTRL", "LOCK"].map(PathBuf::from)) {
         crate::files::remove(fs, &temporary.join(file));
     }
     let _ = fs.remove_dir_all(&temporary);
     Ok(())
-}
-
-/// All files of a map's folder, as paths in it.
-fn files_in(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs.read_dir(dir)? {
-        if entry.is_dir {
-            let below = fs.read_dir(&dir.join(&entry.name))?;
-            files.extend(
-                below.into_iter().filter(|file| !file.is_dir).map(|file| Path::new(&entry.name).join(file.name)),
-            );
-        } else {
-            files.push(entry.name.into());
-        }
-    }
-    Ok(files)
 }
 
 /// Removes what killed processes left of maps that they were making or removing.
@@ -605,12 +601,12 @@ mod tests {
         first.unlink().unwrap();
         let second = make();
         assert_ne!(id(), removed, "the first one's CTRL is open still");
-        assert!(matches!(remove_dir(&*fs, &location, Some(removed)), Err(LiveError::NotFound { .. })));
+        assert!(matches!(remove_dir(&*fs, &location, None, Some(removed)), Err(LiveError::NotFound { .. })));
         second.lock(None, &|| false).unwrap();
         second.put(b"k", 0, b"v").unwrap();
         second.unlock().unwrap();
         assert_eq!(LiveMap::attach(&location, false).unwrap().get(b"k").unwrap().as_deref(), Some(&b"v"[..]));
-        remove_dir(&*fs, &location, Some(id())).unwrap();
+        remove_dir(&*fs, &location, None, Some(id())).unwrap();
         assert!(!exists(&*fs, &dir).unwrap());
     }
 }
