@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
-use pheon::{KeyRef, OnDuplicate, PutOptions, ReadError, Table, Value, WriteError};
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use pheon::{Access, ChangeOptions, KeyRef, OnDuplicate, PutOptions, ReadError, Store, Table, Value, WriteError};
 use proptest::prelude::*;
 
 use crate::scratch::{Scratch, entries, put};
@@ -94,6 +94,92 @@ proptest! {
                 prop_assert!(matches!(found, Some(Value::Int(v)) if v as usize == want.unwrap()), "{} {:?}", key, found);
             }
         }
+    }
+}
+
+/// Where pages are read one by one, a range's first row comes from the index, and its end is searched from there on.
+#[test]
+fn ranges_are_the_same_however_they_are_searched() {
+    const ROWS: usize = 6_000;
+    // Keys of one row, of some, and of many, which a search of the end must jump over.
+    let number = |i: usize| match i % 3 {
+        0 => i as i64 * 2,
+        1 => (i / 40) as i64 * 80 + 1,
+        _ => (i / 1_500) as i64 * 3_000 + 7,
+    };
+    let mut numbers: Vec<i64> = (0..ROWS).map(number).collect();
+    numbers.sort_unstable();
+    let scratch = Scratch::new();
+    put(&scratch.store, "n", &numbered_rows(&numbers), PutOptions::table(["k"]).threads(1)).unwrap();
+    let texts: Vec<String> = numbers.iter().map(|n| format!("{n:06}")).collect();
+    let keys: ArrayRef = Arc::new(StringArray::from(texts.clone()));
+    let rows = entries(keys, Arc::new(Int64Array::from_iter_values(0..ROWS as i64)));
+    put(&scratch.store, "t", &rows, PutOptions::table(["k"]).threads(1)).unwrap();
+    let opened = [Access::Memory, Access::Random].map(|access| {
+        let store = Store::open(scratch.path()).unwrap().with_access(access);
+        (store.table("n").unwrap(), store.table("t").unwrap())
+    });
+
+    let span = |table: &Table| {
+        let found = values(table);
+        assert!(found.is_sorted_by(|a, b| a + 1 == *b), "a range is consecutive");
+        found.first().map(|&first| (first as usize, found.len()))
+    };
+    let bounds = [-1, 0, 1, 2, 7, 8, 600, 601, 3_006, 3_007, 3_008, 5_999, 6_000, 8_881, 9_007, 11_994, 11_997, 20_000];
+    for (from, to) in bounds.iter().flat_map(|&from| bounds.iter().map(move |&to| (from, to))) {
+        let (lower, upper) = (format!("{from:06}"), format!("{to:06}"));
+        for (after, through) in [(false, false), (false, true), (true, false), (true, true)] {
+            let start = numbers.partition_point(|&n| n < from || after && n == from);
+            let end = numbers.partition_point(|&n| n < to || through && n == to).max(start);
+            let expected = (start < end).then_some((start, end - start));
+            for (table, text_table) in &opened {
+                let lower_of = |key| if after { Bound::Excluded(key) } else { Bound::Included(key) };
+                let upper_of = |key| if through { Bound::Included(key) } else { Bound::Excluded(key) };
+                let found = table.range((lower_of(KeyRef::from(from)), upper_of(KeyRef::from(to)))).unwrap();
+                assert_eq!(span(&found), expected, "{from} {after} {to} {through}");
+                let (lower, upper) = (KeyRef::from(lower.as_str()), KeyRef::from(upper.as_str()));
+                if from >= 0 {
+                    let found = text_table.range((lower_of(lower), upper_of(upper))).unwrap();
+                    assert_eq!(span(&found), expected, "{from} {after} {to} {through}, as texts");
+                }
+            }
+        }
+    }
+    for prefix in [
+        "", "0", "00", "000", "0000", "00000", "000007", "003", "0030", "003007", "0030070", "01", "0119", "012", "1",
+        "x",
+    ] {
+        let start = texts.partition_point(|text| text.as_str() < prefix);
+        let len = texts[start..].iter().take_while(|text| text.starts_with(prefix)).count();
+        for (_, table) in &opened {
+            let found = table.prefix(prefix.as_bytes()).unwrap();
+            assert_eq!(span(&found), (len > 0).then_some((start, len)), "{prefix:?}");
+        }
+    }
+}
+
+/// Of several segments: each by itself, and no key of one in another.
+#[test]
+fn keys_are_unique_if_no_two_segments_have_one() {
+    for (first, second, unique) in [
+        (vec![1, 3], vec![5, 7], true),
+        (vec![5, 7], vec![1, 3], true),
+        (vec![1, 3], vec![3, 5], false),
+        (vec![3, 5], vec![1, 3], false),
+        (vec![1, 9], vec![3, 5], false),
+        (vec![1, 3], vec![5, 5], false),
+        (vec![1, 1], vec![5, 7], false),
+        (vec![], vec![5, 7], true),
+        (vec![1, 3], vec![], true),
+    ] {
+        let scratch = Scratch::new();
+        put(&scratch.store, "t", &numbered_rows(&first), PutOptions::table(["k"]).threads(1)).unwrap();
+        let rows = numbered_rows(&second);
+        let reader = RecordBatchIterator::new([Ok(rows.clone())], rows.schema());
+        scratch.store.append("t", reader, ChangeOptions::default().compact(false)).unwrap();
+        let table = scratch.store.table("t").unwrap();
+        assert_eq!(table.is_unique(), unique, "{first:?} {second:?}");
+        assert_eq!(scratch.store.map("t").is_ok(), unique, "{first:?} {second:?}");
     }
 }
 

@@ -302,4 +302,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn two_equal_differences_do_not_make_up_for_each_other() {
+        for len in 0..140 {
+            let mut a: Vec<u8> = (0..len).map(|i| (i * 7 % 256) as u8).collect();
+            let b = a.clone();
+            for (first, second) in (0..len).flat_map(|first| (first + 1..len).map(move |second| (first, second))) {
+                a[first] ^= 4;
+                a[second] ^= 4;
+                assert!(!same_bytes(&a, &b), "{len} {first} {second}");
+                (a[first], a[second]) = (b[first], b[second]);
+            }
+        }
+    }
 }
