@@ -212,6 +212,33 @@ fn small(store: &Store) {
     put(store, "m", &batch, PutOptions::table(["t", "n"]).unique(true).threads(1)).unwrap();
 }
 
+/// So many that some fall into a bucket with their fingerprint and only the keys themselves tell.
+#[test]
+fn keys_that_are_not_there_are_not_found() {
+    const ROWS: i64 = 20_000;
+    let scratch = Scratch::new();
+    let texts = |from: i64, to: i64| Arc::new(StringArray::from_iter_values((from..to).map(|i| format!("t{}", i % 7))));
+    let numbers = |from: i64, to: i64| Arc::new(Int64Array::from_iter_values(from..to));
+    let columns: Vec<(&str, ArrayRef)> = vec![("t", texts(0, ROWS)), ("n", numbers(0, ROWS)), ("v", numbers(0, ROWS))];
+    put(&scratch.store, "m", &RecordBatch::try_from_iter(columns).unwrap(), PutOptions::table(["t", "n"]).unique(true))
+        .unwrap();
+    let map = scratch.store.map("m").unwrap();
+    let asked = |from: i64, to: i64| {
+        let field = |name: &str, data_type| Arc::new(Field::new(name, data_type, false));
+        StructArray::from(vec![
+            (field("t", DataType::Utf8), texts(from, to) as ArrayRef),
+            (field("n", DataType::Int64), numbers(from, to) as ArrayRef),
+        ])
+    };
+    assert!(map.contains_many(&asked(0, ROWS)).unwrap().iter().all(|found| found == Some(true)));
+    let missing = map.contains_many(&asked(ROWS, 15 * ROWS)).unwrap();
+    assert_eq!(missing.iter().filter(|&found| found == Some(true)).count(), 0);
+    for i in ROWS..5 * ROWS {
+        let key = map.table().composite_key(&[format!("t{}", i % 7).as_str().into(), i.into()]).unwrap();
+        assert_eq!(map.find(KeyRef::Bytes(&key)).unwrap(), None, "{i}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_an_error() {
     let scratch = Scratch::new();

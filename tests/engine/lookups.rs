@@ -318,15 +318,18 @@ fn keys_of_another_form_are_refused() {
     let (_a, text, _) = build(&DataType::Utf8, &[Key::Bytes(b"a".to_vec())]);
     let (_b, numbers, _) = build(&DataType::Int8, &[Key::Number(arrow_buffer::i256::ONE)]);
     let (_c, decimals, _) = build(&DataType::Decimal256(50, 0), &[Key::Number(arrow_buffer::i256::ONE)]);
-    for (map, wrong) in [
-        (&text, KeyRef::from(5i32)),
-        (&text, KeyRef::from(5i128)),
-        (&numbers, KeyRef::from("1")),
-        (&numbers, KeyRef::from(1i128)),
-        (&decimals, KeyRef::from(1i128)),
-        (&decimals, KeyRef::from(1u8)),
+    for (map, wrong, form) in [
+        (&text, KeyRef::from(5i32), "an integer"),
+        (&text, KeyRef::from(5i128), "a decimal"),
+        (&numbers, KeyRef::from("1"), "bytes"),
+        (&numbers, KeyRef::from(1i128), "a decimal"),
+        (&decimals, KeyRef::from(1i128), "a decimal"),
+        (&decimals, KeyRef::from(1u8), "an integer"),
     ] {
-        let refused = |e: ReadError| assert!(matches!(e, ReadError::KeyType { .. }), "{e}");
+        let refused = |e: ReadError| match e {
+            ReadError::KeyType { found, .. } => assert_eq!(found, form),
+            other => panic!("{other}"),
+        };
         refused(map.find(wrong).unwrap_err());
         refused(map.get(wrong).unwrap_err());
         refused(map.floor(wrong).unwrap_err());

@@ -158,6 +158,25 @@ fn ranges_are_the_same_however_they_are_searched() {
     }
 }
 
+#[test]
+fn rows_that_take_turns_are_copied() {
+    const ROWS: i64 = 5_000;
+    for (first, second, copied) in [
+        ((0..ROWS).collect::<Vec<_>>(), (ROWS..2 * ROWS).collect::<Vec<_>>(), false),
+        ((0..ROWS).map(|k| 2 * k).collect(), (0..ROWS).map(|k| 2 * k + 1).collect(), true),
+        ((0..ROWS).collect(), vec![], false),
+    ] {
+        let scratch = Scratch::new();
+        put(&scratch.store, "t", &numbered_rows(&first), PutOptions::table(["k"]).threads(1)).unwrap();
+        let rows = numbered_rows(&second);
+        let reader = RecordBatchIterator::new([Ok(rows.clone())], rows.schema());
+        scratch.store.append("t", reader, ChangeOptions::default().compact(false)).unwrap();
+        let table = scratch.store.table("t").unwrap();
+        assert_eq!(table.is_copied().unwrap(), copied);
+        assert!(!table.slice(0, 1).is_copied().unwrap(), "one row");
+    }
+}
+
 /// Of several segments: each by itself, and no key of one in another.
 #[test]
 fn keys_are_unique_if_no_two_segments_have_one() {

@@ -183,6 +183,25 @@ mod tests {
     }
 
     #[test]
+    fn cleaning_begins_anew_where_its_place_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let view = map.shared.view().unwrap();
+        let at = |chunk, offset| Block { clean: Address::new(chunk, offset).bits(), ..Block::default() };
+        for (block, place) in [
+            (at(0, 64), (0, 64)),
+            (at(0, 800), (0, 800)),
+            (at(0, 56), (0, 64)),
+            (at(1, 64), (0, 64)),
+            (at(1 << 19, 800), (0, 64)),
+            (Block::default(), (0, 64)),
+        ] {
+            assert_eq!(looked_through(&view, &block), place, "{:#x}", block.clean);
+        }
+    }
+
+    #[test]
     fn a_log_may_have_as_much_again_as_is_live_within_limits() {
         const MIB: u64 = 1 << 20;
         for (live, allowed) in [(0, 4), (1, 5), (4, 8), (5, 10), (128, 256), (146, 292), (1024, 1024 + 256)] {

@@ -108,3 +108,21 @@ impl Index {
         (0..self.slots()).filter(|&slot| self.load(slot) != EMPTY).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_slots_are_those_that_name_a_record_or_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::create(&*pheon_os::fs::real(), dir.path(), 3, 4, 0o600).unwrap();
+        assert_eq!((index.slots(), index.used()), (16, 0));
+        for (used, slot) in [0, 7, 15].into_iter().enumerate() {
+            index.store(slot, if slot == 7 { crate::layout::FREED } else { 1 << 20 });
+            assert_eq!(index.used(), used as u64 + 1);
+        }
+        index.store(0, EMPTY);
+        assert_eq!(index.used(), 2);
+    }
+}
