@@ -34,6 +34,7 @@ test: lint deny rust-test python-test ## everything that is checked on a change
 lint: $(BIN)/.test-deps
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/mutants/Cargo.toml --check
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --no-deps --quiet
 	$(BIN)/ruff check .
@@ -74,14 +75,12 @@ MINUTES ?= 10
 soak: python-build ## everything at once for MINUTES minutes, with processes that are killed; at the end nothing is left over
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
-# MUTANTS="--re src/index/place.rs --shard 0/8", say: all of them take hours.
+# MUTANTS="--match src/index/place.rs --minutes 10", say: all of them take hours.
 MUTANTS ?=
-mutants: ## break the engine in many small ways, one at a time, and list those that no test notices; hours (.cargo/mutants.toml)
+mutants: $(BIN)/python ## break the engine in many small ways, one at a time, and list those that no test notices; hours (.cargo/mutants.toml)
 	@if [ ! -x $(TOOLS)/bin/cargo-mutants ]; then \
 		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-mutants --root $(TOOLS); fi
-	@if ! cargo nextest --version >/dev/null 2>&1 && [ ! -x $(TOOLS)/bin/cargo-nextest ]; then \
-		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-nextest --root $(TOOLS); fi
-	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" CARGO_TARGET_DIR=target/mutants cargo mutants --in-place --output target $(MUTANTS)
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python tests/mutants.py $(MUTANTS)
 
 bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables
 	$(BIN)/python -m benches.compare --readme README.md
