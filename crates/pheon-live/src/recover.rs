@@ -74,9 +74,11 @@ pub(crate) fn recover(
             at += record.bytes as usize;
         }
     }
-    // Each write takes one more; nobody writes so often.
-    if block.next_order > u64::MAX / 2 {
-        return Err(wrong("order"));
+    // Each write takes one more of both; nobody writes so often.
+    for (number, what) in [(block.next_order, "order"), (block.txn, "transaction")] {
+        if number > u64::MAX / 2 {
+            return Err(wrong(what));
+        }
     }
     view.write(fs, dir, mode)?;
     Synced::after(Some(&synced), &view, &block).write(fs, &path, file)?;

@@ -231,21 +231,23 @@ fn numbers_that_no_map_comes_to_are_told() {
     put(&map, b"a", b"1").unwrap();
     locked(&map, || map.sync().unwrap());
     let sync = fs::read(files_dir(&one).join("SYNC")).unwrap();
-    for (order, is_sound) in [(7, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)] {
+    let numbers = [(7_u64, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)];
+    let fields = [(40, "transaction"), (56, "order")];
+    for ((number, is_sound), (at, what)) in numbers.into_iter().flat_map(|n| fields.map(|field| (n, field))) {
         after_a_boot(&one, &two);
         let mut sync = sync.clone();
         for half in sync.chunks_mut(4096).filter(|half| half[0] != 0) {
-            half[56..64].copy_from_slice(&order.to_le_bytes());
+            half[at..at + 8].copy_from_slice(&number.to_le_bytes());
             let sum = xxh3_64(&half[..64]);
             half[64..72].copy_from_slice(&sum.to_le_bytes());
         }
         fs::write(files_dir(&two).join("SYNC"), sync).unwrap();
         match LiveMap::attach(&two, true) {
             Ok(map) => {
-                assert!(is_sound, "order {order}");
+                assert!(is_sound, "{what} {number}");
                 put(&map, b"b", b"2").unwrap();
             }
-            Err(LiveError::Corrupt { problem, .. }) => assert!(!is_sound && problem.contains("order"), "{problem}"),
+            Err(LiveError::Corrupt { problem, .. }) => assert!(!is_sound && problem.contains(what), "{problem}"),
             Err(error) => panic!("{error:?}"),
         }
     }
