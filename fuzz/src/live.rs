@@ -20,7 +20,7 @@ const HEAD_BYTES: usize = 64;
 const RECORD_BYTES: usize = 48;
 const SYNC_HALF_BYTES: usize = 4096;
 
-/// A map in a store, with entries, deleted ones, and two chunks of log.
+/// A map in a store, with entries and deleted ones.
 static MAP: LazyLock<Folder> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a scratch folder");
     let map = LiveMap::create(&location(dir.path()), &LiveOptions::default()).expect("make a map");

@@ -177,7 +177,7 @@ fn rows_that_take_turns_are_copied() {
     }
 }
 
-/// Of several segments: each by itself, and no key of one in another.
+/// Of several segments: each by itself, and none has keys between those of another.
 #[test]
 fn keys_are_unique_if_no_two_segments_have_one() {
     for (first, second, unique) in [

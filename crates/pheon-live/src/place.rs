@@ -389,14 +389,15 @@ impl LiveMap {
         if matches!(finish_unlinking(&*fs, location), Ok(true)) {
             return Err(LiveError::NotFound { path: dir });
         }
-        if Ctrl::open(&*fs, &dir, true).is_ok_and(|ctrl| is_of_this_boot(&ctrl)) {
+        let ctrl = Ctrl::open(&*fs, &dir, true).ok();
+        if ctrl.as_ref().is_some_and(is_of_this_boot) {
             match Self::attach(location, true) {
                 Ok(map) => return map.unlink(),
                 Err(error @ LiveError::NotFound { .. }) => return Err(error),
                 Err(_) => {}
             }
         }
-        remove_dir(&*fs, location, None, None)
+        remove_dir(&*fs, location, ctrl.as_ref(), None)
     }
 }
 

@@ -30,8 +30,14 @@ pub(crate) fn recover(
     ctrl.set_boot([0; 16]);
 
     let log = Log::examine(dir, open_chunks(fs, dir, &synced)?, &synced, ctrl.has_seals())?;
-    log.cut(fs, dir, synced.first)?;
     let wrong = |what: &str| LiveError::corrupt(ctrl.path(), format!("no number comes after that of its {what}"));
+    // Each write takes one more of both; nobody writes so often.
+    for (number, what) in [(log.next_order, "order"), (log.txn, "transaction")] {
+        if number > u64::MAX / 2 {
+            return Err(wrong(what));
+        }
+    }
+    log.cut(fs, dir, synced.first)?;
     let number = ctrl.view().checked_add(1).ok_or_else(|| wrong("view"))?;
     let index_number = leftover_index(fs, dir).checked_add(1).ok_or_else(|| wrong("index"))?;
     let log2 = (log.records * 2).next_power_of_two().trailing_zeros().max(SLOTS_MIN_LOG2);
@@ -41,7 +47,7 @@ pub(crate) fn recover(
         txn: log.txn,
         end: log.end.bits(),
         clean: Address::new(view.oldest().number(), FILE_HEAD_BYTES).bits(),
-        next_order: synced.next_order,
+        next_order: log.next_order,
         ..Block::default()
     };
     for chunk in &view.chunks {
@@ -69,15 +75,8 @@ pub(crate) fn recover(
                     block.entries += 1;
                     block.live_bytes += u64::from(record.bytes);
                 }
-                block.next_order = block.next_order.max(record.order().saturating_add(1));
             }
             at += record.bytes as usize;
-        }
-    }
-    // Each write takes one more of both; nobody writes so often.
-    for (number, what) in [(block.next_order, "order"), (block.txn, "transaction")] {
-        if number > u64::MAX / 2 {
-            return Err(wrong(what));
         }
     }
     view.write(fs, dir, mode)?;
@@ -111,6 +110,11 @@ fn open_chunks(fs: &dyn FileSystem, dir: &Path, synced: &Synced) -> Result<Vec<A
             .and_then(|meta| Chunk::open(fs, dir, number, meta.len_bytes, true));
         match opened {
             Ok(chunk) => chunks.push(Arc::new(chunk)),
+            Err(LiveError::Io { source, .. })
+                if must_be && matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
+            {
+                return Err(LiveError::corrupt(&path, "it is not there, or no file"));
+            }
             Err(error) if must_be => return Err(error),
             // Not there, or not all of it reached the disk. Any other error might hide records that count.
             Err(LiveError::Corrupt { .. }) => break,
@@ -134,6 +138,8 @@ struct Log {
     /// The last whole transaction, be it an aborted one.
     txn: u64,
     records: u64,
+    /// More than that of each record, aborted ones too.
+    next_order: u64,
     has_seals: bool,
 }
 
@@ -144,11 +150,12 @@ struct Found {
     /// After them.
     end: Address,
     aborted: bool,
+    next_order: u64,
 }
 
 impl Found {
     fn begin(txn: u64) -> Self {
-        Self { txn, records: Vec::new(), end: Address::of_word(EMPTY), aborted: false }
+        Self { txn, records: Vec::new(), end: Address::of_word(EMPTY), aborted: false, next_order: 0 }
     }
 
     fn add(&mut self, record: &Record<'_>) {
@@ -156,6 +163,7 @@ impl Found {
         self.records.push(address);
         self.end = Address::new(address.chunk(), address.offset() + record.bytes as usize);
         self.aborted |= record.is_aborted();
+        self.next_order = self.next_order.max(record.order().saturating_add(1));
     }
 }
 
@@ -163,7 +171,8 @@ impl Log {
     /// Checks every record. Up to the synced end a wrong one is damage; beyond it whole transactions count as long as each
     /// record is right, none is missing and the numbers ascend.
     fn examine(dir: &Path, chunks: Vec<Arc<Chunk>>, synced: &Synced, has_seals: bool) -> Result<Self, LiveError> {
-        let mut log = Self { chunks, end: synced.end, txn: synced.txn, records: 0, has_seals };
+        let mut log =
+            Self { chunks, end: synced.end, txn: synced.txn, records: 0, next_order: synced.next_order, has_seals };
         log.take_synced(dir, chunk_distance(synced.end.chunk(), synced.first) as usize)?;
         log.take_more(chunk_distance(synced.end.chunk(), synced.first) as usize);
         log.chunks.truncate(chunk_distance(log.end.chunk(), synced.first) as usize + 1);
@@ -250,6 +259,7 @@ impl Log {
     /// Counts a whole transaction. If one of its records is aborted, all are: not every flag need have reached the disk.
     fn take(&mut self, found: &Found) {
         self.records += found.records.len() as u64;
+        self.next_order = self.next_order.max(found.next_order);
         for address in found.records.iter().filter(|_| found.aborted) {
             let first = self.chunks[0].number();
             self.chunks[chunk_distance(address.chunk(), first) as usize].mark(address.offset(), Mark::Aborted);

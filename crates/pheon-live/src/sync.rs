@@ -144,13 +144,19 @@ pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), Liv
     Synced::after(before.as_ref(), view, block).write(fs, &path, file)
 }
 
+/// Of so many durable transactions SYNC need not tell. Damage of what it tells is noticed after a boot; of what it does not, it
+/// looks as if the power had been cut there.
+const TRANSACTIONS_UNTOLD_MAX: u64 = 256;
+
 /// Makes the transactions after `committed` durable: enough for a replay of the log to find them.
 pub(crate) fn chunks(shared: &Shared, view: &View, committed: &Block, block: &Block) -> Result<(), LiveError> {
     folders(shared)?;
     let tail = view.tail();
     // Where SYNC names the last chunk, that chunk's name and all before it are on the disk. It does not if a sync failed
     // since, of whatever process.
-    let is_told = |synced: Synced| synced.end.chunk() == tail.number();
+    let is_told = |synced: Synced| {
+        synced.end.chunk() == tail.number() && block.txn.saturating_sub(synced.txn) <= TRANSACTIONS_UNTOLD_MAX
+    };
     let synced = Synced::of(shared.ctrl.sync_file(&*shared.fs, shared.mode)?);
     if committed.end().chunk() == tail.number() && synced.is_some_and(is_told) {
         return contents(&*shared.fs, &shared.dir, tail);

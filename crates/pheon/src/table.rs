@@ -104,7 +104,8 @@ impl Table {
         Ok(Version::count_groups(self.list()?.window(self.start, self.len)).max(1))
     }
 
-    /// Whether each key occurs once: because it had to when the version was published, or because it happens to.
+    /// Whether each key occurs once: because it had to when the version was published, or because no segment has a key twice
+    /// and none has keys between those of another.
     pub fn is_unique(&self) -> bool {
         self.version.is_unique()
     }

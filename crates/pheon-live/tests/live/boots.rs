@@ -223,6 +223,18 @@ fn what_was_cut_off_does_not_come_back() {
     assert_eq!(entries, [(b"k".to_vec(), b"3".to_vec())]);
 }
 
+/// The older half of SYNC names a chunk that was dropped since.
+#[test]
+fn a_chunk_that_is_gone_is_damage_and_no_missing_map() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", b"1").unwrap();
+    locked(&map, || map.sync().unwrap());
+    after_a_boot(&one, &two);
+    fs::remove_file(files_dir(&two).join("log-0")).unwrap();
+    assert!(matches!(LiveMap::attach(&two, true), Err(LiveError::Corrupt { path, .. }) if path.ends_with("log-0")));
+}
+
 /// Checksums that are right prove nothing: whoever forges a file makes them.
 #[test]
 fn numbers_that_no_map_comes_to_are_told() {

@@ -132,6 +132,34 @@ fn check(bits: impl Fn(usize) -> Vec<usize>) -> u32 {
     flips
 }
 
+/// A durable write is in the log before it is acknowledged, but SYNC is not written for each. What it does not tell of is cut off
+/// where it is damaged.
+#[test]
+fn damage_of_all_but_the_newest_durable_writes_is_told() {
+    const WRITES: usize = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let [from, to] = ["one", "two"].map(|name| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        Location::Store { path: dir.path().join(name), name: "m".to_owned() }
+    });
+    let map = LiveMap::open(&from, &LiveOptions { durable: true, ..LiveOptions::default() }).unwrap();
+    for i in 0..WRITES {
+        put(&map, format!("{i:03}").as_bytes(), b"value").unwrap();
+    }
+    const RECORD: usize = 48 + 8;
+    for (i, is_told) in [(0, true), (5, true), (WRITES - 258, true), (WRITES - 1, false)] {
+        after_a_boot(&from, &to);
+        let path = files_dir(&to).join("log-0");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[64 + i * RECORD + 48 + 4] ^= 1;
+        fs::write(path, bytes).unwrap();
+        match LiveMap::attach(&to, true) {
+            Ok(map) => assert!(!is_told && all(&map).len() == i, "write {i}"),
+            Err(error) => assert!(is_told && matches!(error, LiveError::Corrupt { .. }), "write {i}: {error:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_in_each_byte() {
     assert!(check(|at| vec![at * 5 % 8]) > 900);
