@@ -378,7 +378,7 @@ mod tests {
         let open = |number, bytes| Chunk::open(&*fs, dir.path(), number, bytes, true);
         assert!(open(0, BYTES).is_ok());
         assert!(matches!(open(0, BYTES + 8), Err(LiveError::Corrupt { .. })));
-        std::fs::write(chunk_path(dir.path(), 1), [0; 8]).unwrap();
+        fs.create_new(&chunk_path(dir.path(), 1), 0o600).unwrap().write_at(0, &[0; 8]).unwrap();
         assert!(matches!(open(1, 8), Err(LiveError::Corrupt { .. })), "shorter than its head");
     }
 }
