@@ -6,6 +6,7 @@ once without any, to learn which changes it comes by; then each change is tried 
 those that noticed other changes of the same file first, until one fails.
 
 Everything lies in target/mutants; what was tried stays tried as long as neither the sources nor the tests change.
+Changes in constants, in fields left out of structs and in conditions that bind names get no switch: they are not tried.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +39,8 @@ OTHERS = re.compile(r"^model |a_failing_change_keeps_the_old_rows|forged_damage_
 TURNS_MAX = 60
 # A change may make a loop endless, or ask for all memory that there is.
 SECONDS_MIN, MEMORY_BYTES_MAX, FILE_BYTES_MAX = 10, 6 << 30, 4 << 30
+# What decides whether a change is noticed; the list of those that need not be does not.
+COUNTS = re.compile(r"crates/|tests/engine/|tests/mutants/(?!accepted)|tests/mutants\.py|\.cargo/|Cargo\.")
 SWITCH = re.compile(r"mutants_switch::on\((\d+)\)")
 
 
@@ -50,6 +54,10 @@ class Test:
     seconds: float = 0
     failed: bool = False
     met: list[int] = field(default_factory=list)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def run(*command: str | Path, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -67,13 +75,12 @@ def prepare() -> None:
     """A copy of the sources, and the list of changes. What an earlier run found goes if they are others now."""
     files = checked(run("git", "ls-files", "-z")).split("\0")
     present = [name for name in files if name and (ROOT / name).is_file()]
-    same = LIST.exists() and all(
-        (WORK / "original" / name).exists() and (WORK / "original" / name).read_bytes() == (ROOT / name).read_bytes()
-        for name in present
-        if name.startswith(("crates/", "tests/engine/", "tests/mutants/")) or name == ".cargo/mutants.toml"
-    )
-    if same:
-        return
+    original = WORK / "original"
+    before = {str(path.relative_to(original)): path for path in original.rglob("*") if path.is_file()}
+    if LIST.exists() and before.keys() >= set(present):
+        changed = [name for name, path in before.items() if not is_same(path, ROOT / name)]
+        if not any(COUNTS.match(name) for name in changed):
+            return
     for path in (WORK / "original", TREE):
         shutil.rmtree(path, ignore_errors=True)
     for path in (DROPPED, TESTS, RESULTS):
@@ -146,6 +153,15 @@ def tests_of(target: str, binary: str, folder: str) -> list[Test]:
     return [Test(binary, name, folder) for name in names if not OTHERS.search(f"{target} {name}")]
 
 
+def apart() -> list[str]:
+    """Gives a test a /dev/shm of its own, where that is allowed: what a killed one leaves there is gone with it."""
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$@"', "sh"]
+    return command if shutil.which("unshare") and run(*command, "true").returncode == 0 else []
+
+
+APART = apart()
+
+
 def limit() -> None:
     os.setsid()
     for what, most in (
@@ -162,7 +178,7 @@ def attempt(test: Test, seconds_max: float, **env: str) -> tuple[str | None, flo
     scratch.mkdir(parents=True, exist_ok=True)
     given = os.environ | {"TMPDIR": str(scratch), "CARGO_MANIFEST_DIR": test.folder} | env
     begun = time.monotonic()
-    command = [test.binary, "--exact", test.name, "--test-threads=2"]
+    command = [*APART, test.binary, "--exact", test.name, "--test-threads=2"]
     silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=test.folder, env=given, preexec_fn=limit, **silent)  # noqa: PLW1509
     try:
@@ -190,11 +206,9 @@ def at_once(work: Any, things: list[Any], jobs: int) -> None:
                 return
             work(thing)
 
-    threads = [threading.Thread(target=go_on) for _ in range(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(go_on) for _ in range(jobs)]:
+            done.result()
 
 
 def learn(tests: list[Test], jobs: int) -> None:
@@ -230,6 +244,10 @@ def try_changes(numbers: list[int], names: list[str], tests: list[Test], jobs: i
         for test in order:
             failure, _ = attempt(test, max(SECONDS_MIN, 5 * test.seconds + 5), MUTANT=str(number))
             if failure:
+                # Not because of the change, but of a full disk, or a machine that is busy with other things?
+                unchanged, _ = attempt(test, max(SECONDS_MIN, 5 * test.seconds + 5))
+                if unchanged:
+                    raise SystemExit(f"{test.name} fails without any change, too: {unchanged}")
                 result |= {"by": test.name, "how": failure}
                 break
         with lock:
@@ -246,36 +264,39 @@ def plain(name: str) -> str:
     return re.sub(r":\d+:\d+: ", ": ", name)
 
 
-def accepted() -> list[tuple[re.Pattern[str], str]]:
-    """What need not be noticed, and why: of each line `pattern  # reason`."""
-    lines = [line for line in ACCEPTED.read_text().splitlines() if line and not line.startswith("#")]
-    return [
-        (re.compile(pattern.strip()), reason.strip())
-        for pattern, _, reason in (line.partition("  # ") for line in lines)
-    ]
+def accepted() -> dict[str, tuple[int, str]]:
+    """What need not be noticed, and why. Lines are `2  name without line and column  # reason`: of so many places."""
+    found = {}
+    for line in ACCEPTED.read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, reason = line.partition("  # ")
+            count, _, name = name.partition("  ")
+            found[name.strip()] = (int(count), reason.strip())
+    return found
 
 
 def report(names: list[str], left_out: set[int]) -> int:
     results = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    survived = [result for result in results if result["by"] is None]
+    survived = sorted((names[result["number"]], result["met"]) for result in results if result["by"] is None)
+    tried, noticed = len(results), len(results) - len(survived)
+    print(f"{len(names)} changes: {len(left_out)} have no switch or do not compile, {tried} were tried")
+    print(f"{noticed} were noticed, {len(survived)} not")
+    places = Counter(plain(name) for name, _ in survived)
+    excused = accepted()
     reasons: Counter[str] = Counter()
-    unexplained = []
-    for result in survived:
-        name = names[result["number"]]
-        reason = next((why for pattern, why in accepted() if pattern.search(plain(name))), None)
-        if reason is None:
-            unexplained.append(f"{name} ({result['met']} tests come by)")
-        else:
+    unexplained = 0
+    for name, met in survived:
+        count, reason = excused.get(plain(name), (0, ""))
+        if places[plain(name)] <= count:
             reasons[reason] += 1
-    noticed = len(results) - len(survived)
-    print(
-        f"{len(names)} changes: {len(left_out)} do not compile, {len(results)} tried; "
-        f"{noticed} noticed, {len(survived)} not"
-    )
+        else:
+            unexplained += 1
+            print(f"  not noticed: {name} ({met} tests come by)")
     for reason, count in reasons.most_common():
-        print(f"  {count} accepted: {reason}")
-    for line in sorted(unexplained):
-        print(f"  not noticed: {line}")
+        print(f"  {count} need not be: {reason}")
+    known = {plain(name) for name in names}
+    for name in excused.keys() - known:
+        print(f"  there is no such change any more: {name}")
     return 1 if unexplained else 0
 
 
