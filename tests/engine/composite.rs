@@ -248,6 +248,14 @@ fn what_does_not_fit_is_an_error() {
     let message = |e: Result<Vec<u8>, ReadError>| e.unwrap_err().to_string();
     assert!(message(table.composite_key(&["a".into(), "b".into()])).contains("Int64"));
     assert!(message(table.composite_key(&["a".into(), 1i64.into(), 2i64.into()])).contains("2 columns, got 3"));
+    // The same for a table that is elsewhere.
+    let fields = table.key_fields();
+    for parts in [&["a".into(), 1i64.into()][..], &["a".into()], &[]] {
+        let elsewhere = pheon::composite_key("m", &fields, parts).unwrap();
+        assert_eq!(elsewhere, table.composite_key(parts).unwrap(), "{parts:?}");
+    }
+    let three = ["a".into(), 1i64.into(), 2i64.into()];
+    assert!(message(pheon::composite_key("m", &fields, &three)).contains("2 columns, got 3"));
     assert!(
         matches!(map.find(5i64.into()), Err(ReadError::KeyType { expected, .. }) if expected == "(LargeUtf8, Int64)")
     );

@@ -371,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cleared_is_zero_and_nothing_before_it_is() {
+        const BYTES: usize = 3 * PAGE_BYTES;
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = Chunk::create(&*pheon_os::fs::real(), dir.path(), 0, BYTES as u64, 0o600).unwrap();
+        for from in [FILE_HEAD_BYTES, PAGE_BYTES - 8, PAGE_BYTES, PAGE_BYTES + 800, 2 * PAGE_BYTES, BYTES - 8, BYTES] {
+            // Not a zero anywhere, as in a value that was compressed.
+            chunk.map.write(FILE_HEAD_BYTES, &vec![0xff; BYTES - FILE_HEAD_BYTES]);
+            chunk.clear_from(from);
+            let bytes = chunk.map.bytes(0, BYTES).unwrap();
+            assert!(bytes[FILE_HEAD_BYTES..from].iter().all(|&byte| byte == 0xff), "from {from}");
+            assert!(bytes[from..].iter().all(|&byte| byte == 0), "from {from}");
+        }
+    }
+
+    #[test]
     fn a_chunk_is_as_long_as_it_says() {
         let dir = tempfile::tempdir().unwrap();
         drop(chunk(dir.path()));
