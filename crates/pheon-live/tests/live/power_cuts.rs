@@ -34,6 +34,9 @@ fn effort() -> Effort {
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What the files of a map may take that has transactions which are taken back.
+const LIFE_BYTES_MAX: u64 = 1 << 20;
+
 /// What a call has left: the entries, or no map; and whether that is on the disk.
 type After = (Option<Entries>, bool);
 
@@ -98,6 +101,17 @@ impl Recorded {
         let changes = keys.iter().map(|key| Change::Put { key: key.as_bytes(), meta: 0, value: &value });
         locked(self.map(), || self.map().apply(changes)).unwrap();
         self.written();
+    }
+
+    /// A transaction that is taken back: its last entry has no room.
+    fn refused_batch(&mut self, keys: &[&str], bytes: usize) {
+        let (value, too_large) = (vec![self.history.len() as u8; bytes], vec![0; LIFE_BYTES_MAX as usize]);
+        let last: (&str, &[u8]) = ("too large", &too_large);
+        let changes = keys.iter().map(|&key| (key, value.as_slice())).chain([last]);
+        let changes = changes.map(|(key, value)| Change::Put { key: key.as_bytes(), meta: 0, value });
+        let refused = locked(self.map(), || self.map().apply(changes));
+        assert!(matches!(refused, Err(LiveError::Full { .. })), "{refused:?}");
+        self.told(false);
     }
 
     fn delete(&mut self, key: &str) {
@@ -260,6 +274,22 @@ fn life(durable: bool) -> Recorded {
     recorded
 }
 
+/// Transactions that are taken back, within a chunk and over its end, before and after others.
+fn taken_back(durable: bool) -> Recorded {
+    let mut recorded = Recorded::new();
+    recorded.create(&LiveOptions { durable, max_bytes: LIFE_BYTES_MAX, ..LiveOptions::default() });
+    recorded.put("a", 10);
+    recorded.refused_batch(&["a", "b"], 300);
+    recorded.put("b", 20);
+    recorded.sync();
+    recorded.refused_batch(&["c"], 10);
+    recorded.refused_batch(&["a", "large", "larger"], 30_000);
+    recorded.put("c", 700);
+    recorded.refused_batch(&["a"], 10);
+    recorded.sync();
+    recorded
+}
+
 /// Enough overwriting for chunks to be dropped.
 fn much_overwriting(durable: bool) -> Recorded {
     let mut recorded = Recorded::new();
@@ -307,6 +337,12 @@ fn every_power_cut_leaves_the_map_as_after_a_call_that_is_not_too_old() {
 fn every_power_cut_leaves_a_durable_map_with_all_that_was_acknowledged() {
     survives("durable", &life(true));
     survives("durable overwriting", &much_overwriting(true));
+}
+
+#[test]
+fn every_power_cut_leaves_nothing_of_what_was_taken_back() {
+    survives("taken back", &taken_back(false));
+    survives("taken back, durable", &taken_back(true));
 }
 
 #[test]
