@@ -76,17 +76,16 @@ def prepare() -> None:
     files = checked(run("git", "ls-files", "-z")).split("\0")
     present = [name for name in files if name and (ROOT / name).is_file()]
     original = WORK / "original"
-    before = {str(path.relative_to(original)): path for path in original.rglob("*") if path.is_file()}
-    if LIST.exists() and before.keys() >= set(present):
-        changed = [name for name, path in before.items() if not is_same(path, ROOT / name)]
-        if not any(COUNTS.match(name) for name in changed):
-            return
-    for path in (WORK / "original", TREE):
+    copied = {str(path.relative_to(original)) for path in original.rglob("*") if path.is_file()}
+    before, now = ({name for name in names if COUNTS.match(name)} for names in (copied, present))
+    if LIST.exists() and before == now and all(is_same(original / name, ROOT / name) for name in now):
+        return
+    for path in (original, TREE):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (DROPPED, TESTS, RESULTS):
+    for path in (LIST, DROPPED, TESTS, RESULTS):
         path.unlink(missing_ok=True)
     for name in present:
-        for base in (WORK / "original", TREE):
+        for base in (original, TREE):
             (base / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, base / name)
     LIST.write_text(checked(run("cargo", "mutants", "--list", "--json", folder=TREE)))
@@ -196,19 +195,14 @@ def attempt(test: Test, seconds_max: float, **env: str) -> tuple[str | None, flo
 
 def at_once(work: Any, things: list[Any], jobs: int) -> None:
     """Calls `work` for each of them, in so many threads."""
-    lock, waiting = threading.Lock(), iter(things)
-
-    def go_on() -> None:
-        while True:
-            with lock:
-                thing = next(waiting, None)
-            if thing is None:
-                return
-            work(thing)
-
     with ThreadPoolExecutor(jobs) as pool:
-        for done in [pool.submit(go_on) for _ in range(jobs)]:
-            done.result()
+        begun = [pool.submit(work, thing) for thing in things]
+        try:
+            for one in begun:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def learn(tests: list[Test], jobs: int) -> None:

@@ -158,6 +158,16 @@ fn ranges_are_the_same_however_they_are_searched() {
     }
 }
 
+/// A table `t` with these keys in a segment each.
+fn two_segments(first: &[i64], second: &[i64]) -> Scratch {
+    let scratch = Scratch::new();
+    put(&scratch.store, "t", &numbered_rows(first), PutOptions::table(["k"]).threads(1)).unwrap();
+    let rows = numbered_rows(second);
+    let reader = RecordBatchIterator::new([Ok(rows.clone())], rows.schema());
+    scratch.store.append("t", reader, ChangeOptions::default().compact(false)).unwrap();
+    scratch
+}
+
 #[test]
 fn rows_that_take_turns_are_copied() {
     const ROWS: i64 = 5_000;
@@ -166,11 +176,7 @@ fn rows_that_take_turns_are_copied() {
         ((0..ROWS).map(|k| 2 * k).collect(), (0..ROWS).map(|k| 2 * k + 1).collect(), true),
         ((0..ROWS).collect(), vec![], false),
     ] {
-        let scratch = Scratch::new();
-        put(&scratch.store, "t", &numbered_rows(&first), PutOptions::table(["k"]).threads(1)).unwrap();
-        let rows = numbered_rows(&second);
-        let reader = RecordBatchIterator::new([Ok(rows.clone())], rows.schema());
-        scratch.store.append("t", reader, ChangeOptions::default().compact(false)).unwrap();
+        let scratch = two_segments(&first, &second);
         let table = scratch.store.table("t").unwrap();
         assert_eq!(table.is_copied().unwrap(), copied);
         assert!(!table.slice(0, 1).is_copied().unwrap(), "one row");
@@ -191,11 +197,7 @@ fn keys_are_unique_if_no_two_segments_have_one() {
         (vec![], vec![5, 7], true),
         (vec![1, 3], vec![], true),
     ] {
-        let scratch = Scratch::new();
-        put(&scratch.store, "t", &numbered_rows(&first), PutOptions::table(["k"]).threads(1)).unwrap();
-        let rows = numbered_rows(&second);
-        let reader = RecordBatchIterator::new([Ok(rows.clone())], rows.schema());
-        scratch.store.append("t", reader, ChangeOptions::default().compact(false)).unwrap();
+        let scratch = two_segments(&first, &second);
         let table = scratch.store.table("t").unwrap();
         assert_eq!(table.is_unique(), unique, "{first:?} {second:?}");
         assert_eq!(scratch.store.map("t").is_ok(), unique, "{first:?} {second:?}");

@@ -142,13 +142,18 @@ mod tests {
     use crate::view::Place;
     use crate::{LiveMap, LiveOptions, Location};
 
+    fn map() -> (tempfile::TempDir, LiveMap) {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        (folder, map)
+    }
+
     /// A reader that took the view and the commit before `deleting` was committed, and looks at the slot of "a" later, finds
     /// the entry as long as it does not see the view move.
     #[test]
     fn a_slot_is_freed_only_after_a_view_later_than_its_deletion() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
-        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let (_folder, map) = map();
         let shared = &map.shared;
         map.lock(None, &|| false).unwrap();
         map.put(b"a", 0, b"1").unwrap();
@@ -184,9 +189,7 @@ mod tests {
 
     #[test]
     fn cleaning_begins_anew_where_its_place_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
-        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let (_folder, map) = map();
         let view = map.shared.view().unwrap();
         let at = |chunk, offset| Block { clean: Address::new(chunk, offset).bits(), ..Block::default() };
         for (block, place) in [
@@ -213,9 +216,7 @@ mod tests {
     /// the transaction wrote to, however large its entries are beside the chunks.
     #[test]
     fn what_is_moved_stays_what_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = Location::Store { path: folder.path().to_owned(), name: "m".into() };
-        let map = LiveMap::create(&location, &LiveOptions::default()).unwrap();
+        let (_folder, map) = map();
         let shared = &map.shared;
         map.lock(None, &|| false).unwrap();
         let quiet: Vec<Vec<u8>> = (0..50_u32).map(|i| format!("quiet {i}").into_bytes()).collect();

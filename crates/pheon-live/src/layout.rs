@@ -35,6 +35,7 @@ pub(crate) const DELETED: u64 = 1 << 48;
 pub(crate) const MOVED: u64 = 2 << 48;
 pub(crate) const ABORTED: u64 = 4 << 48;
 pub(crate) const LAST: u64 = 8 << 48;
+
 /// What is known of a record only after it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
