@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 # The extension module takes Python's symbols from the interpreter that loads it. Every cargo call must agree on this too.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-.PHONY: help demo test test-long fuzz soak mutants bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
+.PHONY: help demo test test-long fuzz soak mutants coverage bench bench-quick bench-engine bench-layouts fmt lint deny rust-test python-build python-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,9 @@ mutants: $(BIN)/python ## break the engine in many small ways, one at a time, an
 	@if [ ! -x $(TOOLS)/bin/cargo-mutants ]; then \
 		CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --quiet --locked cargo-mutants --root $(TOOLS); fi
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python tests/mutants.py $(MUTANTS)
+
+coverage: $(BIN)/python ## count the tests that run each `unsafe` block; needs LLVM's tools of the compiler's version
+	$(BIN)/python tests/unsafe_blocks.py
 
 bench: bench-tools ## measure Pheon beside its peers, answers verified; writes docs/benchmarks*.md, their dated records, the README's tables
 	$(BIN)/python -m benches.compare --readme README.md

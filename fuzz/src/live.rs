@@ -18,16 +18,28 @@ const AGE_MAX: usize = 72;
 const SUM: usize = 88;
 const HEAD_BYTES: usize = 64;
 const RECORD_BYTES: usize = 48;
+/// A chunk as a new map has it.
+const CHUNK_BYTES: usize = 64 << 10;
+/// In a record's link word, and the words that say the same after a boot.
+const ABORTED: u64 = 4 << 48;
+const LAST: u64 = 8 << 48;
 const SYNC_HALF_BYTES: usize = 4096;
 
-/// A map in a store, with entries and deleted ones.
+/// A map in a store, with entries and deleted ones, in two chunks. The first is full, but what fills it is zeros, which an
+/// input need not bring along.
 static MAP: LazyLock<Folder> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a scratch folder");
     let map = LiveMap::create(&location(dir.path()), &LiveOptions::default()).expect("make a map");
     map.lock(None, &|| false).expect("lock it");
+    let mut room = CHUNK_BYTES - HEAD_BYTES - RECORD_BYTES - 8;
     for i in 0..40u32 {
-        let key = format!("key {}", i % 25);
-        map.put(key.as_bytes(), 0, &vec![i as u8; i as usize]).expect("put");
+        let (key, value) = (format!("key {}", i % 25), vec![i as u8; i as usize]);
+        map.put(key.as_bytes(), 0, &value).expect("put");
+        room -= (RECORD_BYTES + key.len() + value.len()).next_multiple_of(8);
+    }
+    map.put(b"zeros", 0, &vec![0; room]).expect("fill the chunk");
+    for i in 10..20u32 {
+        map.put(format!("key {i}").as_bytes(), 0, b"in the second chunk").expect("put");
     }
     map.delete(b"key 3").expect("delete");
     map.apply([b"a", b"b"].map(|key| Change::Put { key, meta: 1, value: b"both" })).expect("a batch");
@@ -52,7 +64,7 @@ pub enum File {
 }
 
 /// A map one of whose files has these bytes, with the checksums that they must have. The first byte decides whether the
-/// machine was booted since.
+/// machine was booted since, which chunk it is, and whether its records are sealed as their flags have it.
 pub fn file(which: File, input: &[u8]) {
     let folder = &*MAP;
     let (choice, input) = crate::choice(input);
@@ -60,8 +72,8 @@ pub fn file(which: File, input: &[u8]) {
     let mut page = folder.sound(&control).to_vec();
     let name = match which {
         File::Control => control.clone(),
-        File::View => folder.find("/view-1"),
-        File::Log => folder.find("/log-0"),
+        File::View => folder.find("/view-2"),
+        File::Log => folder.find(if choice & 2 == 0 { "/log-0" } else { "/log-1" }),
         File::Index => folder.find("/index-0"),
         File::Sync => folder.find("/SYNC"),
     };
@@ -81,7 +93,7 @@ pub fn file(which: File, input: &[u8]) {
             view.extend(xxh3_64(input).to_le_bytes());
             folder.write(&name, &view);
         }
-        File::Log => folder.write(&name, &with_sums(input, folder.sound(&name).len())),
+        File::Log => folder.write(&name, &with_sums(input, folder.sound(&name).len(), choice & 4 == 0)),
         File::Index => folder.write(&name, &padded(input, folder.sound(&name).len())),
         File::Sync => {
             let mut halves = vec![0; 2 * SYNC_HALF_BYTES];
@@ -119,8 +131,8 @@ fn padded(input: &[u8], len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A log whose records have the checksums of their bytes, as far as they follow each other.
-fn with_sums(input: &[u8], len: usize) -> Vec<u8> {
+/// A log whose records have the checksums of their bytes, and the seals of their flags, as far as they follow each other.
+fn with_sums(input: &[u8], len: usize, sealed: bool) -> Vec<u8> {
     let mut log = padded(input, len);
     let mut at = HEAD_BYTES;
     while at + RECORD_BYTES <= log.len() {
@@ -133,11 +145,19 @@ fn with_sums(input: &[u8], len: usize) -> Vec<u8> {
         if bytes < RECORD_BYTES as u32 || value_end > log.len() {
             break;
         }
-        let stable = link & !((1 << 48) - 1 | 4 << 48 | 8 << 48);
+        let stable = link & !((1 << 48) - 1 | ABORTED | LAST);
         let seed = txn.rotate_left(32) ^ order ^ stable ^ u64::from(bytes) ^ u64::from(writer) << 32;
         let of_key = xxh3_64_with_seed(&log[at + RECORD_BYTES..key_end], seed ^ u64::from(key_len));
         let sum = xxh3_64_with_seed(&log[key_end..value_end], of_key ^ u64::from(value_len)) as u32;
         log[at + 36..at + 40].copy_from_slice(&sum.to_le_bytes());
+        if sealed {
+            let seal = match (link & ABORTED != 0, link & LAST != 0) {
+                (true, _) => *b"ABRT",
+                (false, true) => *b"LAST",
+                (false, false) => [0; 4],
+            };
+            log[at + 44..at + 48].copy_from_slice(&seal);
+        }
         at += bytes as usize;
     }
     log
@@ -191,7 +211,7 @@ fn sound(which: File) -> Vec<u8> {
     let mut seed = match which {
         File::Control => bytes(find("m/CTRL"))[..MUTEX].to_vec(),
         File::View => {
-            let mut view = bytes(find("/view-1"));
+            let mut view = bytes(find("/view-2"));
             view.truncate(view.len() - 8);
             view
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray, UInt64Array,
+    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, RecordBatchIterator,
+    StringArray, UInt64Array,
 };
 use arrow_schema::DataType;
 use pheon::{ChangeOptions, Map, ReadError, Value};
@@ -168,6 +169,9 @@ fn answers_have_a_limit() {
     check_limit(Arc::new(StringArray::from(vec!["ab", long.as_str()])), 2 + 2 * 100_000);
     check_limit(Arc::new(Int64Array::from(vec![1, 2])), 4 * 8);
     check_limit(Arc::new(BinaryArray::from(vec![b"abc".as_slice(), b"d"])), 5);
+    // Columns whose rows Arrow copies.
+    let narrow = FixedSizeBinaryArray::try_from_iter([b"abc", b"def"].into_iter());
+    check_limit(Arc::new(narrow.unwrap()), 3 * 3);
 }
 
 fn check_slice_of(map: &Map, keys: &[i32], column: &ArrayRef) {

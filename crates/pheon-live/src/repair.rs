@@ -99,3 +99,43 @@ pub(crate) fn remove_leftovers(fs: &dyn FileSystem, dir: &Path, view: &View) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chunk::Chunk;
+    use crate::index::Index;
+
+    #[test]
+    fn a_log_is_whole_if_nothing_follows_the_last_commit() {
+        const HEAD: usize = FILE_HEAD_BYTES;
+        let cases: [(&[usize], (u32, usize), bool); 10] = [
+            (&[200], (0, 200), true),
+            (&[200], (0, 104), false),
+            (&[200, 304], (1, 304), true),
+            (&[200, 304], (1, 200), false),
+            // Chunks were added after it.
+            (&[200, HEAD], (0, 200), true),
+            (&[200, HEAD], (0, 104), false),
+            (&[200, 72], (0, 200), false),
+            (&[200, HEAD, HEAD], (0, 200), true),
+            (&[200, 72, HEAD], (0, 200), false),
+            (&[200, HEAD, 72], (0, 200), false),
+        ];
+        for (used, (chunk, offset), whole) in cases {
+            let fs = pheon_os::fs::real();
+            let dir = tempfile::tempdir().unwrap();
+            let made = used.iter().zip(0..).map(|(&used, number)| {
+                let chunk = Chunk::create(&*fs, dir.path(), number, 4096, 0o600).unwrap();
+                chunk.set_used(used);
+                Arc::new(chunk)
+            });
+            let index = Index::create(&*fs, dir.path(), 0, 4, 0o600).unwrap();
+            let view = View::new(1, Arc::new(index), made.collect());
+            let block = Block { end: Address::new(chunk, offset).bits(), ..Block::default() };
+            assert_eq!(is_whole(&view, &block), whole, "{used:?} {chunk} {offset}");
+        }
+    }
+}

@@ -163,3 +163,31 @@ pub(crate) fn chunks(shared: &Shared, view: &View, committed: &Block, block: &Bl
     }
     all(shared, view, block)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_read_as_it_was_written_or_not_at_all() {
+        let end = Address::new(3, 72);
+        let state = |count, first| Synced { count, first, chunks: 2, end, txn: 5, entries: 6, next_order: 7 };
+        let newest = state(9, CHUNK_NUMBERS - 1);
+        let bytes = newest.encode();
+        assert_eq!(Synced::decode(&bytes), Some(newest));
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Synced::decode(&damaged), None, "bit {bit}");
+        }
+        // No chunk has that number, though the checksum is right.
+        assert_eq!(Synced::decode(&state(9, CHUNK_NUMBERS).encode()), None);
+        for (halves, expected) in [([0, 9], 9), ([9, 0], 9), ([0, 0], 0)] {
+            let mut file = vec![0; 2 * HALF_BYTES];
+            for (half, count) in file.chunks_mut(HALF_BYTES).zip(halves) {
+                half[..bytes.len()].copy_from_slice(&state(count, 1).encode());
+            }
+            assert_eq!(Synced::read(&file), Some(state(expected, 1)));
+        }
+    }
+}

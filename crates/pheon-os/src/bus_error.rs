@@ -31,3 +31,35 @@ pub fn explain() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::forked_child::Child;
+
+    #[test]
+    fn a_page_that_is_gone_ends_the_process_as_before_but_not_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, said) = (dir.path().join("file"), dir.path().join("said"));
+        fs::write(&path, [7; 8192]).unwrap();
+        let map = crate::fs::real().map(&path).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let log = File::create(&said).unwrap();
+        for (explained, expected) in [(false, ""), (true, MESSAGE)] {
+            let end = Child::end_of(|| {
+                // SAFETY: both descriptors are open; only this child's standard error is another one then.
+                assert!(unsafe { libc::dup2(log.as_raw_fd(), libc::STDERR_FILENO) } >= 0);
+                if explained {
+                    explain().unwrap();
+                }
+                assert_eq!(map[4095], 7);
+                std::hint::black_box(map[4096]);
+            });
+            assert_eq!(end, Err(libc::SIGBUS));
+            assert_eq!(fs::read_to_string(&said).unwrap(), expected);
+        }
+    }
+}

@@ -18,6 +18,23 @@ pub(crate) struct Child {
 }
 
 impl Child {
+    /// How a forked child ends that runs `body`: the signal, or else the exit code, which is 0 if `body` comes to its end.
+    pub(crate) fn end_of(body: impl FnOnce()) -> Result<i32, i32> {
+        let _forking = FORKING.read().unwrap();
+        // SAFETY: as in `fork`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();
+            // SAFETY: a plain system call.
+            unsafe { libc::_exit(i32::from(!done)) }
+        }
+        let mut status = 0;
+        // SAFETY: a child of this process that nobody else waits for.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        if libc::WIFSIGNALED(status) { Err(libc::WTERMSIG(status)) } else { Ok(libc::WEXITSTATUS(status)) }
+    }
+
     /// Returns when `body` has run in the child.
     pub(crate) fn fork(body: impl FnOnce() -> bool) -> Child {
         let forking = FORKING.read().unwrap();

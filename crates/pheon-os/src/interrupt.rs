@@ -98,4 +98,19 @@ mod tests {
         assert_eq!(handler_now(), before);
         assert!(!Guard::install().expect("the first is gone").interrupted(), "a new guard starts from zero");
     }
+
+    #[test]
+    fn the_second_one_ends_the_process() {
+        let end = crate::forked_child::Child::end_of(|| {
+            // Another test's guard may have been inherited; its handler is the same.
+            std::mem::forget(Guard::install());
+            SIGNALS.store(0, Ordering::SeqCst);
+            // SAFETY: raises a signal whose handler is ours.
+            unsafe { libc::raise(libc::SIGINT) };
+            assert!(interrupted());
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGINT) };
+        });
+        assert_eq!(end, Ok(EXIT_CODE));
+    }
 }

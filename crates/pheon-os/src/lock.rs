@@ -128,6 +128,11 @@ fn registry() -> &'static Registry {
     {
         return registry;
     }
+    replace(current, pid)
+}
+
+/// Publishes a new registry in the place of that one, unless another thread has done so.
+fn replace(current: *mut Registry, pid: u32) -> &'static Registry {
     let fresh = Box::into_raw(Box::new(Registry { pid, held: Mutex::default() }));
     match CURRENT.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: `fresh` is published now and never freed.

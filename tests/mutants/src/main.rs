@@ -140,15 +140,32 @@ impl Switches {
 }
 
 impl VisitMut for Switches {
-    /// Patterns have no expressions that could be chosen when the program runs.
+    /// Patterns have no expressions that could be chosen when the program runs, nor has what is computed before: constants and
+    /// lengths of arrays.
     fn visit_pat_mut(&mut self, _: &mut Pat) {}
 
+    fn visit_item_const_mut(&mut self, _: &mut syn::ItemConst) {}
+
+    fn visit_impl_item_const_mut(&mut self, _: &mut syn::ImplItemConst) {}
+
+    fn visit_item_static_mut(&mut self, _: &mut syn::ItemStatic) {}
+
+    fn visit_type_array_mut(&mut self, _: &mut syn::TypeArray) {}
+
+    fn visit_expr_repeat_mut(&mut self, expr: &mut syn::ExprRepeat) {
+        self.visit_expr_mut(&mut expr.expr);
+    }
+
     fn visit_item_fn_mut(&mut self, item: &mut syn::ItemFn) {
-        self.body(&mut item.block);
+        if item.sig.constness.is_none() {
+            self.body(&mut item.block);
+        }
     }
 
     fn visit_impl_item_fn_mut(&mut self, item: &mut syn::ImplItemFn) {
-        self.body(&mut item.block);
+        if item.sig.constness.is_none() {
+            self.body(&mut item.block);
+        }
     }
 
     fn visit_trait_item_fn_mut(&mut self, item: &mut syn::TraitItemFn) {

@@ -123,6 +123,26 @@ fn cleaning_bounds_the_files() {
 }
 
 #[test]
+fn what_a_large_value_took_is_free_when_its_chunk_is_no_longer_the_last() {
+    const LARGE: usize = 6 << 20;
+    let scratch = Scratch::new();
+    put(&scratch.map, b"kept", b"first").unwrap();
+    put(&scratch.map, b"large", &vec![1; LARGE]).unwrap();
+    assert!(delete(&scratch.map, b"large"));
+    // From here on the log is longer than it may be, but nothing before the last chunk is left to be looked through.
+    let mut largest = 0;
+    for i in 0..300u32 {
+        put(&scratch.map, &i.to_le_bytes(), &[i as u8; 200]).unwrap();
+        largest = largest.max(scratch.map.info().unwrap().file_bytes);
+    }
+    let info = scratch.map.info().unwrap();
+    assert!(largest > LARGE as u64 && info.file_bytes < LARGE as u64, "{largest}, {info:?}");
+    assert_eq!(info.entries, 301);
+    assert_eq!(scratch.map.get(b"kept").unwrap().as_deref(), Some(&b"first"[..]));
+    assert_eq!(scratch.map.get(&299u32.to_le_bytes()).unwrap(), Some(vec![299u32 as u8; 200]));
+}
+
+#[test]
 fn many_keys_at_once_are_each_found() {
     let scratch = Scratch::new();
     let numbers: Vec<[u8; 4]> = (0..5000u32).map(u32::to_le_bytes).collect();

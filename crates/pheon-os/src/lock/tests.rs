@@ -37,6 +37,13 @@ fn descriptors_of(path: &Path) -> usize {
 }
 
 #[test]
+fn of_two_threads_that_make_the_registry_one_takes_the_others() {
+    let theirs = registry();
+    assert!(ptr::eq(replace(ptr::null_mut(), process::pid()), theirs));
+    assert!(ptr::eq(registry(), theirs));
+}
+
+#[test]
 fn taken_released_and_taken_again() {
     let (_dir, path) = lock_path();
     for _ in 0..3 {
