@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ ABSENT = ["c", "aaa", "key with 20 letters,", "A"]
 # A map of several segments, some of whose rows are hidden, and beside it a build that was interrupted.
 CHANGED = {"a": "1", "b": "new", "c": None, "e": "5", "f": "six", "g": "7"}
 GONE = ["d", "h", "never"]
+# A table whose keys repeat, and one whose keys are two columns.
+REPEATS = {"key": [1, 2, 2, 2, 5], "value": ["a", "b", "c", None, "e"]}
+PAIRS = {"name": ["x", "x", "y"], "number": [1, 2, 1], "value": [0.5, 1.5, 2.5]}
+# The same kinds of files again: `make test` takes a sample of them.
+SAMPLED = ("changed", "repeats", "pairs")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ def _make(folder: Path) -> Path:
         "point": pa.array([[1.0, 2.0], None, [0.0, -1.0], [5.0, 6.0]], pa.list_(pa.float32(), 2)),
     }
     store.put("mixed", pa.table(columns), key="key")
+    store.put("repeats", pa.table(REPEATS), key="key")
+    store.put("pairs", pa.table(PAIRS), key=["name", "number"])
     # A second manifest over the same segment: every file of the store is then read by `verify`.
     store.rollback("texts", 1)
     store.put_map("changed", {"a": "1", "b": "old", "c": None, "d": "4", "e": "5", "h": "8"})
@@ -130,8 +138,8 @@ def _places(path: Path) -> Callable[[int], Damage]:
 
 
 def _in_data(path: Path, data: bytes, buffers: list[ipc.Buffer], number: int, at: int) -> Damage:
-    if path.parents[1].name == "mixed":
-        return Damage(path, "key" if number < 2 else "any value")
+    if keys := {"mixed": 2, "repeats": 2, "pairs": 5}.get(path.parents[1].name):
+        return Damage(path, "key" if number < keys else "any value")
     # Two LargeUtf8 columns of three buffers each: validity, offsets, bytes.
     column, kind = divmod(number, 3)
     inside = at - buffers[number].offset
@@ -197,8 +205,7 @@ def _check_store(path: Path, damage: Damage | None) -> None:
         _expect(place == "marker", "the store does not open for damage in", place)
         return
     _expect(place != "marker", "a damaged marker was believed")
-    checks = {"texts": _check_texts, "mixed": _check_mixed, "changed": _check_changed}
-    for name, check in checks.items():
+    for name, check in CHECKS.items():
         check(store, damage if damage and name in damage.path.parts else None)
         if damage is None:
             _check_exports(store, name)
@@ -210,14 +217,15 @@ def _check_exports(store: pheon.Store, name: str) -> None:
     if table is pheon.CorruptError:
         return
     rows = _attempt(table.to_pyarrow)
+    is_map = name in ("texts", "changed")
     frame, polars = _attempt(table.to_pandas), _attempt(table.to_polars)
     _expect((rows is pheon.CorruptError) == (frame is pheon.CorruptError), name, "is damaged for one of two libraries")
-    if name == "mixed":
-        if rows is not pheon.CorruptError:
-            # As text: a damaged number may be NaN.
-            _expect(repr(frame["key"].tolist()) == repr(rows["key"].to_pylist()), name, "as a pandas frame")
-            if polars is not pheon.CorruptError:
-                _expect(repr(polars.to_dicts()) == repr(rows.to_pylist()), name, "as a polars frame")
+    if not is_map and rows is not pheon.CorruptError:
+        # As text: a damaged number may be NaN.
+        first = rows.column_names[0]
+        _expect(repr(frame[first].tolist()) == repr(rows[first].to_pylist()), name, "as a pandas frame")
+        if polars is not pheon.CorruptError:
+            _expect(repr(polars.to_dicts()) == repr(rows.to_pylist()), name, "as a polars frame")
     elif rows is not pheon.CorruptError:
         expected = rows["value"].to_pylist()
         _expect([None if pandas.isna(v) else v for v in frame["value"]] == expected, name, "as a pandas frame")
@@ -259,7 +267,7 @@ def _check_changed(store: pheon.Store, damage: Damage | None) -> None:
         (_attempt(lambda: pa.table(m.range("b", "f"))), ["b", "c", "e"]),
     ):
         if rows is pheon.CorruptError:
-            _expect(place in ("key", "value"), "rows are refused for damage in", place)
+            _expect(place in ("key", "value", "index"), "rows are refused for damage in", place)
             continue
         rows.validate(full=True)
         got = dict(zip(rows["key"].to_pylist(), rows["value"].to_pylist(), strict=True))
@@ -322,7 +330,7 @@ def _check_texts(store: pheon.Store, damage: Damage | None) -> None:
 def _check_rows(rows: Any, expected: list[str], damage: Damage | None, how: str) -> None:
     """A slice of the rows in stored order, right but for the damaged rows' own contents."""
     if rows is pheon.CorruptError:
-        _expect(damage is not None and damage.place in ("key", "value"), how, "fails without a reason")
+        _expect(damage is not None and damage.place in ("key", "value", "index"), how, "fails without a reason")
         return
     rows.validate(full=True)
     every = list(TEXTS)
@@ -343,34 +351,70 @@ def _check_rows(rows: Any, expected: list[str], damage: Damage | None, how: str)
         _expect(value == TEXTS[key] or key in changed_values, how, key, "gives", value)
 
 
-MIXED_KEYS = [-5, 0, 7, 1 << 40]
+def _check_table(name: str, key: list[str]) -> Callable[[pheon.Store, Damage | None], None]:
+    """Compares a table with what was put."""
+    original: list[dict[str, Any]] = []
+    asked: list[Any] = []
 
+    def learn() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            original.extend(pa.table(pheon.open(_make(Path(folder))).table(name)).to_pylist())
+        asked.extend(dict.fromkeys(of(row) for row in original))
 
-def _check_mixed(store: pheon.Store, damage: Damage | None) -> None:
-    place = damage.place if damage else "nothing"
-    table = _attempt(lambda: store.table("mixed"))
-    if table is pheon.CorruptError:
-        _expect(place in ("manifest", "metadata"), "the table does not open for damage in", place)
-        return
-    _expect(place not in ("manifest", "metadata"), "opened although damaged in", place)
-    rows = _attempt(lambda: pa.table(table))
-    if rows is pheon.CorruptError:
-        _expect(place in ("key", "any value"), "the table fails for damage in", place)
-    else:
+    def of(row: dict[str, Any]) -> Any:
+        return row[key[0]] if len(key) == 1 else tuple(row[column] for column in key)
+
+    def right(rows: pa.Table, place: str, among: list[Any], what: str) -> None:
+        """These are the rows of these keys, but for values that may be damaged."""
         rows.validate(full=True)
-        _expect(rows.num_rows == len(MIXED_KEYS), "the table has", rows.num_rows, "rows")
-        rows.to_pylist()
-        if place != "key":
-            _expect(rows["key"].to_pylist() == MIXED_KEYS, "the keys are", rows["key"].to_pylist())
-    for key in (*MIXED_KEYS, 8):
-        found = _attempt(lambda key=key: table.rows(key).to_pyarrow())
-        if found is not pheon.CorruptError:
-            found.validate(full=True)
-            may_miss = place in ("key", "index")
-            _expect(found.num_rows == (key in MIXED_KEYS) or may_miss, "rows of", key, "are", found.num_rows)
-    part = _attempt(lambda: pa.table(table.range(0, 8)))
-    if part is not pheon.CorruptError and place != "key":
-        _expect(part["key"].to_pylist() == [0, 7], "a range has keys", part["key"].to_pylist())
+        got, expected = rows.to_pylist(), [row for row in original if of(row) in among]
+        if place == "any value":
+            got, expected = [of(row) for row in got], [of(row) for row in expected]
+        _expect(repr(got) == repr(expected), name, what, "are", got)
+
+    def check(store: pheon.Store, damage: Damage | None) -> None:
+        if not original:
+            learn()
+        place = damage.place if damage else "nothing"
+        table = _attempt(lambda: store.table(name))
+        if table is pheon.CorruptError:
+            _expect(place in ("manifest", "metadata"), "the table does not open for damage in", place)
+            return
+        _expect(place not in ("manifest", "metadata"), "opened although damaged in", place)
+        whole = _attempt(lambda: pa.table(table))
+        if whole is pheon.CorruptError:
+            _expect(place in ("key", "any value"), "the table fails for damage in", place)
+        else:
+            whole.validate(full=True)
+            _expect(whole.num_rows == len(original), "the table has", whole.num_rows, "rows")
+            whole.to_pylist()
+            if place != "key":
+                right(whole, place, asked, "all rows")
+        missing = (8,) if len(key) == 1 else (("x", 7),)
+        for one in (*asked, *missing):
+            found = _attempt(lambda one=one: table.rows(one).to_pyarrow())
+            if found is pheon.CorruptError:
+                _expect(place in ("key", "any value", "index"), "rows are refused for damage in", place)
+            elif place == "key":
+                found.validate(full=True)
+            elif place != "index" or found.num_rows > 0:
+                right(found, place, [one], f"the rows of {one}")
+        low, high = asked[1], asked[-1]
+        part = _attempt(lambda: pa.table(table.range(low, high)))
+        if part is not pheon.CorruptError and place != "key":
+            # The index is asked where reading at random is dear.
+            right(part, place, [one for one in asked if low <= one < high], "the rows of a range")
+
+    return check
+
+
+CHECKS = {
+    "texts": _check_texts,
+    "mixed": _check_table("mixed", ["key"]),
+    "changed": _check_changed,
+    "repeats": _check_table("repeats", ["key"]),
+    "pairs": _check_table("pairs", ["name", "number"]),
+}
 
 
 # The runs ------------------------------------------------------------------------------------------------------------
@@ -382,8 +426,8 @@ def _flips(store: Path) -> Iterator[Case]:
     for path in _published(store):
         name = path.relative_to(store).as_posix()
         for at in range(path.stat().st_size):
-            if name.startswith("changed") and not LONG:
-                # The same kinds of files once more: a sample, but of all that only this dataset has.
+            if name.startswith(SAMPLED) and not LONG:
+                # A sample, but all that only one of them has.
                 new = "hidden" in name or "resume" in name
                 yield from [(name, at, at * 5 % 8)] if new or at % 3 == 0 else []
                 continue
@@ -395,6 +439,7 @@ def _run_flips(store: Path, cases: list[Case], note: Callable[[str], None]) -> N
     places = {path.relative_to(store).as_posix(): _places(path) for path in _published(store)}
     files = {name: os.open(store / name, os.O_RDWR) for name in places}
     opened = pheon.open(store, read_only=True)
+    at_random = pheon.open(store, read_only=True, access="random")
     for name, at, bit in cases:
         damage = places[name](at)
         note(f"{name}, byte {at}, bit {bit} ({damage.place})")
@@ -407,8 +452,8 @@ def _run_flips(store: Path, cases: list[Case], note: Callable[[str], None]) -> N
             # What is not damaged needs no new look each time, and a store holds nothing of its datasets.
             dataset = name.split("/")[0]
             _expect(not opened.verify(dataset).ok, "verify finds nothing wrong")
-            checks = {"texts": _check_texts, "mixed": _check_mixed, "changed": _check_changed}
-            checks[dataset](opened, None if damage.place == "kept" else damage)
+            for handle in (opened, at_random) if LONG else (at_random if bit % 2 else opened,):
+                CHECKS[dataset](handle, None if damage.place == "kept" else damage)
             if (8 * at + bit) % EXPORT_EVERY == 0:
                 _check_exports(opened, dataset)
         os.pwrite(files[name], good, at)
@@ -432,7 +477,7 @@ def _check_unusable(store: Path, name: str) -> None:
         _expect(opened is pheon.CorruptError, "the store opened")
         return
     _expect(opened is not pheon.CorruptError, "the store does not open")
-    for dataset in ("texts", "mixed", "changed"):
+    for dataset in CHECKS:
         table = _attempt(lambda dataset=dataset: opened.table(dataset))
         needed = name.startswith(f"{dataset}/") and name != "texts/manifest-000001.json" and "/resume/" not in name
         _expect((table is pheon.CorruptError) == needed, dataset, "opened" if needed else "does not open")
@@ -500,7 +545,7 @@ def test_every_truncation(memory_path: Path) -> None:
         (path.relative_to(original).as_posix(), length, 0)
         for path in _published(original)
         for length in range(path.stat().st_size)
-        if LONG or "changed" not in path.parts or length % 17 == 0
+        if LONG or not {*SAMPLED} & {*path.parts} or length % 17 == 0
     ]
     _run_in_children("truncations", original, cases)
 

@@ -291,11 +291,10 @@ impl Table {
         };
         self.version.check_key(key)?;
         let rows = match segment.find(key, None)? {
-            Some(row) if segment.has_repeats() => u64::from(row)..u64::from(segment.end_of_key(row)?),
-            Some(row) => u64::from(row)..u64::from(row) + 1,
+            Some(row) => segment.rows_of_key(row)?,
             None => 0..0,
         };
-        Ok(self.clipped(rows))
+        Ok(self.clipped(u64::from(rows.start)..u64::from(rows.end)))
     }
 
     /// The newest version of the whole dataset, with the same choice of columns, if there is a newer one. With nothing

@@ -56,12 +56,11 @@ impl Table {
         for (number, (part, range)) in self.version.parts.iter().zip(&ranges).enumerate() {
             let segment = &part.segment;
             let rows = segment.find_array(self.name(), &keys, threads.unwrap_or(1))?;
-            let repeats = segment.has_repeats();
             for (position, row) in rows.iter().enumerate() {
                 // A change hides all rows that a key has in a segment, or none.
                 let Some(row) = row.filter(|&row| !part.is_hidden(row)) else { continue };
-                let end = if repeats { segment.end_of_key(row)? } else { row + 1 };
-                let (start, end) = (row.max(range.start), end.min(range.end));
+                let same = segment.rows_of_key(row)?;
+                let (start, end) = (same.start.max(range.start), same.end.min(range.end));
                 if start < end {
                     found.push(Found { position: position as u64, part: number as u32, start, end });
                 }
@@ -161,13 +160,35 @@ impl FoundRows<'_> {
 }
 
 impl Segment {
+    /// All rows that have the key of `first`, which is the row that the index names.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if it is not the first of them.
+    pub(crate) fn rows_of_key(&self, first: u32) -> Result<Range<u32>, ReadError> {
+        let end = if self.has_repeats() { self.end_of_key(first)? } else { first + 1 };
+        Ok(self.start_of_key(first)?..end)
+    }
+
+    /// The row that the index names for its key.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if it is not the first that has the key.
+    pub(crate) fn start_of_key(&self, row: u32) -> Result<u32, ReadError> {
+        let Some(side) = self.key.as_ref().filter(|_| self.has_repeats() && row > 0) else { return Ok(row) };
+        if self.compare_keys(row as usize - 1, self, row as usize)? == Ordering::Equal {
+            let problem = format!("an entry names row {row}, which is not the first of its key");
+            return Err(side.index_file.corrupt("its buckets", problem));
+        }
+        Ok(row)
+    }
+
     /// Whether some key has several rows.
-    pub(crate) fn has_repeats(&self) -> bool {
+    fn has_repeats(&self) -> bool {
         self.key.as_ref().is_some_and(|side| side.index.plan().keys < self.rows as u64)
     }
 
     /// The row after the last that has the key of `row`.
-    pub(crate) fn end_of_key(&self, row: u32) -> Result<u32, ReadError> {
+    fn end_of_key(&self, row: u32) -> Result<u32, ReadError> {
         let rows = self.rows as u32;
         let same = |other: u32| Ok(self.compare_keys(row as usize, self, other as usize)? == Ordering::Equal);
         // Most keys have few rows: look ahead in growing steps, then halve.

@@ -78,7 +78,8 @@ impl Segment {
             && let Some(row) = self.find(key, None)?
         {
             // The index finds a key that is there with three pages; it is that of the first of its rows.
-            return Ok(if inclusive { self.end_of_key(row)? as usize } else { row as usize });
+            let place = if inclusive { self.rows_of_key(row)?.end } else { self.start_of_key(row)? };
+            return Ok(place as usize);
         }
         self.partition(from, |stored| match side.key_type.compare(stored, key) {
             Ordering::Less => true,

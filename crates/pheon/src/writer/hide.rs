@@ -28,12 +28,10 @@ impl Version {
 
     fn rows_in_part(&self, part: &Part, keys: &ArrayRef) -> Result<Vec<u32>, ReadError> {
         let segment = &part.segment;
-        let repeats = segment.has_repeats();
         let mut rows = Vec::new();
         for first in segment.find_array(self.name(), keys, 1)?.iter().flatten() {
             if !part.is_hidden(first) {
-                let end = if repeats { segment.end_of_key(first)? } else { first + 1 };
-                rows.extend(first..end);
+                rows.extend(segment.rows_of_key(first)?);
             }
         }
         rows.sort_unstable();
