@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from children import _until_orphaned, reporting
 from live_children import open_map
 
@@ -40,6 +41,21 @@ def write_to_whatever_has_the_name(place: tuple[str, str | None], number: int, s
             except (pheon.NotFoundError, pheon.ClosedError):
                 # Only the parent changes the state here: a change of ours could undo its.
                 pass
+
+
+def write_after_removal(place: tuple[str, str | None], state: Any, failures: Path) -> None:
+    """Has a map open (1) which somebody removes who cannot open it (2)."""
+    with reporting(failures):
+        live = open_map(place, create=False)
+        live["a"] = 1
+        state.value = 1
+        for _ in _until_orphaned():
+            if state.value == 2:
+                break
+        assert live["a"] == 1
+        with pytest.raises(pheon.ClosedError):
+            live["a"] = 2
+        state.value = 3
 
 
 def read_after_unlinking(place: tuple[str, str | None], reads: list[str], state: Any, failures: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+import uuid
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -41,6 +42,26 @@ def test_a_reader_that_lacks_the_newest_files_is_told(
         reader.state.value = 2
         reader.ends()
         assert reader.state.value == 3
+
+
+@pytest.mark.timeout(120, method="thread")
+def test_who_has_a_map_open_that_is_removed_although_damaged_is_told(
+    failures: Path, processes: list[BaseProcess]
+) -> None:
+    place = (f"test-{uuid.uuid4().hex}", None)
+    open_map(place, create=True).close()
+    holder = Child(processes, failures, children.write_after_removal, place)
+    holder.reaches(1)
+    for view in _folder(place).glob("*/view-*"):
+        view.chmod(0o600)
+        view.write_bytes(b"damaged")
+    with pytest.raises(pheon.CorruptError):
+        open_map(place, create=False)
+    pheon.LiveMap.unlink_by_name(place[0])
+    assert not _folder(place).exists()
+    holder.state.value = 2
+    holder.ends()
+    assert holder.state.value == 3
 
 
 @pytest.mark.timeout(200 * TIMES, method="thread")

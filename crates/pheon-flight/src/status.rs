@@ -92,7 +92,7 @@ fn detail_of_live(error: &LiveError) -> &'static str {
         LiveError::LockTimeout { .. } => "lock-timeout",
         LiveError::Stopped => "cancelled",
         LiveError::ReadOnly { .. } => "read-only",
-        LiveError::Io { .. } => "io",
+        LiveError::Io { .. } | LiveError::NotDurable { .. } => "io",
         _ => "internal",
     }
 }

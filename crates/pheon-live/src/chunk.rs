@@ -7,8 +7,8 @@ use pheon_os::shared::SharedMap;
 
 use crate::error::LiveError;
 use crate::layout::{
-    ABORTED, ADDRESS_MASK, Address, DELETED, FILE_HEAD_BYTES, Head, LAST, LOG_MAGIC, META_SHIFT, MOVED, Mark,
-    RECORD_HEAD_BYTES,
+    ABORTED, ADDRESS_MASK, Address, CHUNK_BYTES_OPENED_MAX, DELETED, FILE_HEAD_BYTES, Head, LAST, LOG_MAGIC,
+    META_SHIFT, MOVED, Mark, RECORD_HEAD_BYTES,
 };
 
 /// Offsets in a record.
@@ -17,6 +17,8 @@ const WRITER: usize = 40;
 /// Offsets in a chunk.
 const USED: usize = 24;
 const BEFORE: usize = 32;
+/// Lengths of no record.
+const NO_LENGTHS: u64 = u64::MAX;
 /// What is cleared at once: so much, or less, of a disk is read and written.
 const PAGE_BYTES: usize = 4096;
 
@@ -59,7 +61,7 @@ impl Chunk {
         let map = fs.map_shared(&path, writable).map_err(|e| LiveError::io("open", &path, e))?;
         let chunk = Self { map, number };
         let found = chunk.map.len_bytes() as u64;
-        if found != bytes || bytes < FILE_HEAD_BYTES as u64 {
+        if found != bytes || !(FILE_HEAD_BYTES as u64..=CHUNK_BYTES_OPENED_MAX).contains(&bytes) {
             return Err(LiveError::corrupt(&path, format!("expected {bytes} bytes, found {found}")));
         }
         let head = [0, 8, 16].map(|at| chunk.map.load_relaxed(at));
@@ -101,7 +103,18 @@ impl Chunk {
         self.map.store(BEFORE, used as u64);
     }
 
-    /// Clears all from an offset on. Nobody but a recovery may.
+    /// Whether something was written behind the used part: lengths come first.
+    #[inline]
+    pub(crate) fn has_unpublished(&self, used: usize) -> bool {
+        self.bytes() - used >= 8 && self.map.load_relaxed(used) != 0
+    }
+
+    /// Makes what lies behind the used part no record, but something.
+    pub(crate) fn set_no_record(&self, used: usize) {
+        self.map.store(used, NO_LENGTHS);
+    }
+
+    /// Clears all from an offset on. For a recovery, and for the holder of the lock behind the used part.
     pub(crate) fn clear_from(&self, offset: usize) {
         let mut at = offset;
         while at < self.bytes() {
@@ -367,6 +380,23 @@ mod tests {
             let record = chunk.record(at).unwrap();
             assert_eq!((record.sealed(), record.link()), (Some(Some(mark)), 7 << META_SHIFT | link));
             assert!(record.is_intact() && record.is_as_sealed() && record.writer() == 9);
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_longer_than_addresses_reach_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = pheon_os::fs::real();
+        drop(Chunk::create(&*fs, dir.path(), 0, 4096, 0o600).unwrap());
+        for (bytes, opens) in [(CHUNK_BYTES_OPENED_MAX, true), (CHUNK_BYTES_OPENED_MAX + 8, false)] {
+            // Holes.
+            let file = std::fs::OpenOptions::new().write(true).open(chunk_path(dir.path(), 0)).unwrap();
+            file.set_len(bytes).unwrap();
+            let map = fs.map_shared(&chunk_path(dir.path(), 0), true).unwrap();
+            map.store(16, bytes);
+            let opened = Chunk::open(&*fs, dir.path(), 0, bytes, true);
+            assert_eq!(opened.is_ok(), opens, "{opened:?}");
+            assert!(opens || matches!(opened, Err(LiveError::Corrupt { .. })));
         }
     }
 

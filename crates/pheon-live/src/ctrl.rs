@@ -256,6 +256,15 @@ impl Ctrl {
         self.map.store(ctrl::STATE, 0);
     }
 
+    /// Whether some of the log could not be written to the disk since it was last made durable, be it by another process.
+    pub(crate) fn has_sync_failed(&self) -> bool {
+        self.map.load(ctrl::SYNC_FAILED) != 0
+    }
+
+    pub(crate) fn set_sync_failed(&self, failed: bool) {
+        self.map.store(ctrl::SYNC_FAILED, u64::from(failed));
+    }
+
     #[inline]
     pub(crate) fn commit(&self) -> u64 {
         self.map.load(ctrl::COMMIT)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An operation on a live map failed. Nothing of it was committed.
+/// An operation on a live map failed. Nothing of it was committed, but for [`LiveError::NotDurable`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LiveError {
@@ -67,6 +67,12 @@ pub enum LiveError {
         /// The map's folder as it was.
         path: PathBuf,
     },
+    /// What was written to a durable map is committed, and others see it, but it is not known to be on the disk: after a power
+    /// cut it may be gone.
+    NotDurable {
+        /// Why not.
+        cause: Box<LiveError>,
+    },
     /// Another system call failed.
     Io {
         /// What was being done.
@@ -125,6 +131,13 @@ impl fmt::Display for LiveError {
             Self::NotHeld => f.write_str("this thread does not hold the lock"),
             Self::ReadOnly { path } => write!(f, "live map {} was opened read-only", path.display()),
             Self::Unlinked { path } => write!(f, "live map {} was unlinked; it cannot be changed", path.display()),
+            Self::NotDurable { cause } => {
+                write!(f, "the change is made, but may be gone after a power cut: ")?;
+                match &**cause {
+                    Self::Full { path, problem, .. } => write!(f, "live map {}: {problem}", path.display()),
+                    other => other.fmt(f),
+                }
+            }
             Self::Io { operation, path, source } => write!(f, "cannot {operation} {}: {source}", path.display()),
         }
     }
@@ -134,6 +147,7 @@ impl std::error::Error for LiveError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { source, .. } | Self::Full { source: Some(source), .. } => Some(source),
+            Self::NotDurable { cause } => Some(cause),
             _ => None,
         }
     }

@@ -171,6 +171,7 @@ pub(crate) mod ctrl {
     pub(crate) const AGE_MAX_NS: usize = 72;
     pub(crate) const BYTES_MAX: usize = 80;
     pub(crate) const SUM: usize = 88;
+    pub(crate) const SYNC_FAILED: usize = 96;
     pub(crate) const VIEW: usize = 128;
     pub(crate) const STATE: usize = 136;
     pub(crate) const COMMIT: usize = 192;

@@ -389,15 +389,27 @@ impl LiveMap {
         if matches!(finish_unlinking(&*fs, location), Ok(true)) {
             return Err(LiveError::NotFound { path: dir });
         }
-        let ctrl = Ctrl::open(&*fs, &dir, true).ok();
-        if ctrl.as_ref().is_some_and(is_of_this_boot) {
+        let Some(ctrl) = Ctrl::open(&*fs, &dir, true).ok() else { return remove_dir(&*fs, location, None, None) };
+        // Else nobody uses it, unless somebody is about to rebuild it.
+        let held = match is_of_this_boot(&ctrl) {
+            true => None,
+            false => FileLock::acquire(&*fs, &dir.join("LOCK"), Some(UNLINK_WAIT_MAX), &|| false).ok(),
+        };
+        if is_of_this_boot(&ctrl) {
             match Self::attach(location, true) {
                 Ok(map) => return map.unlink(),
                 Err(error @ LiveError::NotFound { .. }) => return Err(error),
+                // Others may have opened it.
                 Err(_) => {}
             }
         }
-        remove_dir(&*fs, location, ctrl.as_ref(), None)
+        let told = ctrl.set_unlinked();
+        let removed = remove_dir(&*fs, location, Some(&ctrl), None);
+        if told && removed.as_ref().is_err_and(|error| !matches!(error, LiveError::NotFound { .. })) {
+            ctrl.set_linked();
+        }
+        drop(held);
+        removed
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn recover(
     }
     view.write(fs, dir, mode)?;
     Synced::after(Some(&synced), &view, &block).write(fs, &path, file)?;
+    ctrl.set_sync_failed(false);
     ctrl.mutex().init().map_err(|e| LiveError::io("make the lock of", ctrl.path(), e))?;
     let _ = fs.unlink(&dir.join("KEYLOCKS"));
     ctrl.set_view(number);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pheon_os::fs::FileSystem;
 
-use crate::chunk::{Record, chunk_path};
+use crate::chunk::{Chunk, Record, chunk_path};
 use crate::ctrl::{Block, Ctrl};
 use crate::error::LiveError;
 use crate::index::index_path;
@@ -27,6 +27,17 @@ fn whole_before(view: &View, end: Address) -> bool {
     let after_end = view.chunks.iter().rev().take_while(|chunk| chunk.number() != end.chunk());
     after_end.clone().all(|chunk| chunk.used() == FILE_HEAD_BYTES)
         && view.chunk(end.chunk()).is_none_or(|chunk| chunk.used() == end.offset())
+}
+
+/// Clears what a writer wrote behind the used part of the last chunk that was killed before it published that. The next
+/// transaction has the same number, so a power cut could mix the two: what is left must be gone from the disk before.
+pub(crate) fn forget_unpublished(shared: &Shared, tail: &Chunk, used: usize) -> Result<(), LiveError> {
+    // As long as it is not done, the next writer finds something there.
+    tail.set_no_record(used);
+    tail.clear_from(used + 8);
+    crate::sync::contents(shared, tail)?;
+    tail.map().store(used, 0);
+    Ok(())
 }
 
 /// Takes back all records after `committed`, and commits that. The thread holds the map's lock.
@@ -50,7 +61,7 @@ pub(crate) fn repair(shared: &Shared, view: &View, committed: &Block) -> Result<
         // Before the next transaction can be on the disk. After a power cut one flag aborts all of its transaction.
         let from = view.chunks.iter().position(|chunk| chunk.number() == committed.end().chunk());
         for chunk in &view.chunks[from.unwrap_or(0)..] {
-            crate::sync::contents(&*shared.fs, &shared.dir, chunk)?;
+            crate::sync::contents(shared, chunk)?;
         }
     }
     let end = Address::new(view.tail().number(), view.tail().used());
@@ -105,7 +116,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::chunk::Chunk;
     use crate::index::Index;
 
     #[test]

@@ -190,7 +190,8 @@ impl Shared {
             let known = self.view.load_full();
             let number = self.ctrl.view();
             if known.number == number {
-                return Ok(self.view.load());
+                // Not what is there now: another thread may have let go of it.
+                return Ok(arc_swap::Guard::from_inner(known));
             }
             match View::open(&*self.fs, &self.dir, number, Some(&known), self.writable) {
                 // Unlinked maps have no files any more, and the name may be another map's meanwhile. What is mapped is of

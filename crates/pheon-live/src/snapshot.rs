@@ -1,5 +1,6 @@
 //! The map at one commit, whatever is written afterwards.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,14 +50,20 @@ impl Snapshot {
     fn attempt(shared: &Arc<Shared>) -> Result<Option<Self>, LiveError> {
         let view = Arc::clone(&*shared.view()?);
         let commit = shared.ctrl.commit();
-        let slots: Box<[u64]> = (0..view.index.slots()).map(|slot| view.index.load(slot)).collect();
+        let mut slots = Vec::new();
+        // A view may be forged, with an index of holes.
+        slots.try_reserve_exact(view.index.slots()).map_err(|_| {
+            let source = io::Error::new(io::ErrorKind::OutOfMemory, format!("{} slots", view.index.slots()));
+            LiveError::io("copy the index of", &shared.dir, source)
+        })?;
+        slots.extend((0..view.index.slots()).map(|slot| view.index.load(slot)));
         // After the last slot: a later view may lack what this commit has, and the slots may name records, or have been
         // freed of records, that only it has.
         if shared.ctrl.view() != view.number {
             return Ok(None);
         }
         let order_min = shared.options.order_min();
-        Ok(Some(Self { shared: shared.clone(), view, commit, slots, order_min }))
+        Ok(Some(Self { shared: shared.clone(), view, commit, slots: slots.into(), order_min }))
     }
 
     /// The same, with entries that are too old but not yet evicted.

@@ -104,13 +104,17 @@ impl Synced {
 /// Makes chunks, and all names in the map's folder, durable.
 pub(crate) fn files(fs: &dyn FileSystem, dir: &Path, chunks: &[Arc<Chunk>]) -> Result<(), LiveError> {
     for chunk in chunks {
-        contents(fs, dir, chunk)?;
+        contents_of(fs, dir, chunk)?;
     }
     fs.sync_dir(dir).map_err(|e| LiveError::io("sync", dir, e))
 }
 
 /// Makes a chunk durable, if its name is.
-pub(crate) fn contents(fs: &dyn FileSystem, dir: &Path, chunk: &Chunk) -> Result<(), LiveError> {
+pub(crate) fn contents(shared: &Shared, chunk: &Chunk) -> Result<(), LiveError> {
+    contents_of(&*shared.fs, &shared.dir, chunk).inspect_err(|_| shared.ctrl.set_sync_failed(true))
+}
+
+fn contents_of(fs: &dyn FileSystem, dir: &Path, chunk: &Chunk) -> Result<(), LiveError> {
     let path = chunk_path(dir, chunk.number());
     fs.sync_shared(&path, chunk.map()).map_err(|e| LiveError::io("sync", &path, e))
 }
@@ -134,14 +138,24 @@ pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), Liv
     let (fs, path) = (&*shared.fs, shared.ctrl.sync_path());
     let file = shared.ctrl.sync_file(fs, shared.mode)?;
     let before = Synced::of(file);
-    if before.is_some_and(|synced| synced.txn >= block.txn && synced.first == view.oldest().number()) {
+    let failed = shared.ctrl.has_sync_failed();
+    if !failed && before.is_some_and(|synced| synced.txn >= block.txn && synced.first == view.oldest().number()) {
         // Who wrote that may have been killed before it was on the disk.
         return fs.sync_shared(&path, file).map_err(|e| LiveError::io("sync", &path, e));
     }
     // Chunks before the one that was synced last have not changed since.
     let from = before.and_then(|synced| view.chunks.iter().position(|chunk| chunk.number() == synced.end.chunk()));
-    files(fs, &shared.dir, &view.chunks[from.unwrap_or(0)..])?;
-    Synced::after(before.as_ref(), view, block).write(fs, &path, file)
+    let chunks = &view.chunks[from.unwrap_or(0)..];
+    if failed {
+        // The kernel takes for clean what it could not write, and tells of it once: all of it is to be written again.
+        chunks.iter().for_each(|chunk| chunk.map().touch(chunk.used()));
+    }
+    let done = files(fs, &shared.dir, chunks)
+        .and_then(|()| Synced::after(before.as_ref(), view, block).write(fs, &path, file));
+    if done.is_err() || failed {
+        shared.ctrl.set_sync_failed(done.is_err());
+    }
+    done
 }
 
 /// Of so many durable transactions SYNC need not tell. Damage of what it tells is noticed after a boot; of what it does not, it
@@ -158,8 +172,8 @@ pub(crate) fn chunks(shared: &Shared, view: &View, committed: &Block, block: &Bl
         synced.end.chunk() == tail.number() && block.txn.saturating_sub(synced.txn) <= TRANSACTIONS_UNTOLD_MAX
     };
     let synced = Synced::of(shared.ctrl.sync_file(&*shared.fs, shared.mode)?);
-    if committed.end().chunk() == tail.number() && synced.is_some_and(is_told) {
-        return contents(&*shared.fs, &shared.dir, tail);
+    if !shared.ctrl.has_sync_failed() && committed.end().chunk() == tail.number() && synced.is_some_and(is_told) {
+        return contents(shared, tail);
     }
     all(shared, view, block)
 }

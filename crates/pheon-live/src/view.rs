@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chunk::{Chunk, Record, chunk_path};
 use crate::error::LiveError;
-use crate::index::{Index, SLOTS_MAX_LOG2, index_path};
+use crate::index::{Index, SLOTS_MAX_LOG2, SLOTS_MIN_LOG2, index_path};
 use crate::layout::{
     Address, CHUNK_BYTES_OPENED_MAX, CHUNK_NUMBERS, EMPTY, FILE_HEAD_BYTES, FREED, VIEW_MAGIC, chunk_distance,
     next_chunk, tag_bits,
@@ -262,12 +262,58 @@ impl Plan {
         if *of != number
             || *count != chunks.len() as u64
             || chunks.is_empty()
-            || *slots_log2 > u64::from(SLOTS_MAX_LOG2)
+            || !(u64::from(SLOTS_MIN_LOG2)..=u64::from(SLOTS_MAX_LOG2)).contains(slots_log2)
             || *first >= u64::from(CHUNK_NUMBERS)
             || !chunks.iter().all(good_chunk)
         {
             return Err("its fields contradict each other".to_owned());
         }
         Ok(Self { index: *index, slots_log2: *slots_log2 as u32, first: *first as u32, chunks: chunks.to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_what_its_fields_can_be() {
+        let (least, most) = (u64::from(SLOTS_MIN_LOG2), u64::from(SLOTS_MAX_LOG2));
+        let file = |log2: u64, first: u64, count: u64, chunks: &[u64]| {
+            let mut bytes: Vec<u8> = [&[VIEW_MAGIC, 7, 3, log2, first, count], chunks]
+                .concat()
+                .iter()
+                .flat_map(|w| w.to_le_bytes())
+                .collect();
+            bytes.extend(xxh3_64(&bytes).to_le_bytes());
+            bytes
+        };
+        let longest = CHUNK_BYTES_OPENED_MAX;
+        let numbers = u64::from(CHUNK_NUMBERS);
+        for (bytes, is_one) in [
+            (file(least, 0, 1, &[64]), true),
+            (file(most, numbers - 1, 2, &[longest, 4096]), true),
+            (file(least - 1, 0, 1, &[64]), false),
+            (file(most + 1, 0, 1, &[64]), false),
+            (file(least, numbers, 1, &[64]), false),
+            (file(least, 0, 2, &[64]), false),
+            (file(least, 0, 0, &[]), false),
+            (file(least, 0, 1, &[56]), false),
+            (file(least, 0, 2, &[64, longest + 8]), false),
+        ] {
+            let plan = Plan::decode(&bytes, 7);
+            assert_eq!(plan.is_ok(), is_one, "{:?}", plan.err());
+            assert!(Plan::decode(&bytes, 8).is_err(), "of another number");
+        }
+        let sound = file(least, 5, 3, &[64; 3]);
+        for bit in 0..8 * sound.len() {
+            let mut damaged = sound.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Plan::decode(&damaged, 7).is_err(), "bit {bit}");
+        }
+        assert!(Plan::decode(&[sound.as_slice(), b"1234"].concat(), 7).is_err());
+        let plan = Plan::decode(&sound, 7).unwrap();
+        assert_eq!((plan.index, plan.slots_log2, plan.first, plan.chunks.len()), (3, SLOTS_MIN_LOG2, 5, 3));
+        assert_eq!([4, 5, 7, 8].map(|chunk| plan.has_chunk(chunk)), [false, true, true, false]);
     }
 }

@@ -79,6 +79,9 @@ impl<'a> Txn<'a> {
             committed = repair::repair(shared, &view, &committed)?;
         }
         let used = view.tail().used();
+        if shared.ctrl.in_store() && view.tail().has_unpublished(used) {
+            repair::forget_unpublished(shared, view.tail(), used)?;
+        }
         let block = Block { txn: committed.txn + 1, ..committed };
         let (_, writer) = thread_id::current();
         Ok(Self {
@@ -265,9 +268,10 @@ impl<'a> Txn<'a> {
                 used += 1;
             }
         }
-        self.block.used_slots = used;
         let chunks = self.view.chunks.clone();
-        self.switch(View::new(self.view.number + 1, Arc::new(index), chunks))
+        self.switch(View::new(self.view.number + 1, Arc::new(index), chunks))?;
+        self.block.used_slots = used;
+        Ok(())
     }
 
     /// Room for a record; may add a chunk.
@@ -292,10 +296,10 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
-    /// Publishes a view.
+    /// Publishes a view. If that fails, what only this view would have had is removed.
     fn switch(&mut self, view: View) -> Result<(), LiveError> {
         let view = Arc::new(view);
-        publish_view(self.shared, &self.view, &view)?;
+        publish_view(self.shared, &self.view, &view).inspect_err(|_| remove_others(self.shared, &view, &self.view))?;
         self.view = view;
         Ok(())
     }
@@ -358,7 +362,7 @@ impl<'a> Txn<'a> {
     /// Commits. Without any change nothing happens.
     ///
     /// # Errors
-    /// In a durable map, a failed sync: then the transaction stays committed, but is not known to be on the disk.
+    /// In a durable map, [`LiveError::NotDurable`]: then the transaction stays committed.
     pub(crate) fn commit(mut self) -> Result<(), LiveError> {
         if self.last.is_none() {
             self.ended = true;
@@ -374,7 +378,8 @@ impl<'a> Txn<'a> {
         self.shared.ctrl.publish(&self.block);
         self.ended = true;
         if self.shared.options.durable && self.shared.ctrl.in_store() {
-            crate::sync::chunks(self.shared, &self.view, &self.committed, &self.block)?;
+            crate::sync::chunks(self.shared, &self.view, &self.committed, &self.block)
+                .map_err(|cause| LiveError::NotDurable { cause: Box::new(cause) })?;
         }
         // Committed is committed: what cannot be freed now will be tried again.
         let _ = clean::drop_oldest(self.shared, &self.view, &self.block);
@@ -408,13 +413,19 @@ pub(crate) fn publish_view(shared: &Shared, before: &View, view: &Arc<View>) -> 
     view.write(&*shared.fs, &shared.dir, shared.mode)?;
     shared.ctrl.set_view(view.number);
     shared.set_view(view.clone());
-    let fs = &*shared.fs;
-    crate::files::remove(fs, &crate::view::view_path(&shared.dir, before.number));
-    if before.index.number() != view.index.number() {
-        crate::files::remove(fs, &crate::index::index_path(&shared.dir, before.index.number()));
-    }
-    for chunk in before.chunks.iter().filter(|chunk| view.chunk(chunk.number()).is_none()) {
-        crate::files::remove(fs, &crate::chunk::chunk_path(&shared.dir, chunk.number()));
-    }
+    remove_others(shared, before, view);
     Ok(())
+}
+
+/// Removes the files that `view` names and `kept` does not. The view's own last: who finds it removes what it names, if this
+/// process is killed before that.
+fn remove_others(shared: &Shared, view: &View, kept: &View) {
+    let (fs, dir) = (&*shared.fs, &shared.dir);
+    if view.index.number() != kept.index.number() {
+        crate::files::remove(fs, &crate::index::index_path(dir, view.index.number()));
+    }
+    for chunk in view.chunks.iter().filter(|chunk| kept.chunk(chunk.number()).is_none()) {
+        crate::files::remove(fs, &crate::chunk::chunk_path(dir, chunk.number()));
+    }
+    crate::files::remove(fs, &crate::view::view_path(dir, view.number));
 }

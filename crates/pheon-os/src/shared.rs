@@ -142,6 +142,17 @@ impl SharedMap {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().wrapping_add(offset), bytes.len()) }
     }
 
+    /// Makes the kernel write all pages of the first `len` bytes again at the next sync, though nothing changes.
+    pub fn touch(&self, len: usize) {
+        assert!(self.writable, "a write to a read-only mapping");
+        for offset in (0..len.min(self.len_bytes & !7)).step_by(4096) {
+            let word = self.u64_at(offset);
+            // Not an `or` with 0, which a compiler may take for a mere read.
+            let value = word.load(Ordering::Relaxed);
+            let _ = word.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Asks for the cache line with this byte; offsets beyond the end are ignored.
     #[inline]
     pub fn prefetch(&self, offset: usize) {

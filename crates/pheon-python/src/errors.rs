@@ -90,6 +90,13 @@ pub(crate) fn live_error(py: Python<'_>, error: &LiveError) -> PyErr {
         LiveError::NotHeld => PyRuntimeError::new_err(message),
         LiveError::Unlinked { .. } => ClosedError::new_err(message),
         LiveError::Io { operation, path, source } => with_cause(py, os_error(operation, path, source), error),
+        LiveError::NotDurable { cause } => match &**cause {
+            LiveError::Io { source, .. } | LiveError::Full { source: Some(source), .. } => {
+                let number = source.raw_os_error();
+                with_cause(py, PyOSError::new_err((number, message)), error)
+            }
+            _ => with_cause(py, Error::new_err(message), error),
+        },
         _ => with_cause(py, Error::new_err(message), error),
     }
 }

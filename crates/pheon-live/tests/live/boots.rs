@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::behaviour::Random;
 use crate::disk::{Disk, scrambled};
-use crate::scratch::{all, delete, files_dir, locked, put};
+use crate::scratch::{all, delete, files_dir, locked, put, put_all};
 
 const BOOT_OFFSET: u64 = 32;
 /// In a record: the flags, and what they are told by after a boot.
@@ -85,6 +85,24 @@ fn a_map_is_rebuilt_from_its_log() {
         drop(again);
         after_a_boot(&two, &one_more(dir.path()));
         assert_eq!(all(&LiveMap::attach(&one_more(dir.path()), true).unwrap()), expected, "round {round}");
+    }
+}
+
+#[test]
+fn a_map_of_many_entries_is_rebuilt() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (location(one.path()), location(other.path()));
+    let map = LiveMap::create(&from, &LiveOptions::default()).unwrap();
+    let keys: Vec<[u8; 4]> = (0..6000u32).map(u32::to_le_bytes).collect();
+    put_all(&map, keys[..3000].iter().map(|key| (&key[..], &key[..1])));
+    locked(&map, || map.sync()).unwrap();
+    fs::create_dir(other.path().join(".live")).unwrap();
+    after_a_boot(&from, &to);
+    let map = LiveMap::attach(&to, true).unwrap();
+    put_all(&map, keys[3000..].iter().map(|key| (&key[..], &key[..1])));
+    assert_eq!(map.len(), 6000);
+    for key in &keys {
+        assert_eq!(map.get(key).unwrap().as_deref(), Some(&key[..1]));
     }
 }
 

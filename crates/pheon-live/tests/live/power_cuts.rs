@@ -345,6 +345,38 @@ fn every_power_cut_leaves_nothing_of_what_was_taken_back() {
     survives("taken back, durable", &taken_back(true));
 }
 
+/// A writer is killed before it publishes the first record of a transaction. The next one has the same number, and the same
+/// lengths, so of the two any sectors may be there.
+#[test]
+fn every_power_cut_leaves_nothing_of_a_record_that_was_never_published() {
+    const KEYS: [&str; 3] = ["x", "y", "z"];
+    // So that each record has sectors of its own.
+    let of_record = |bytes: usize| bytes - 48 - KEYS[0].len();
+    let mut recorded = Recorded::new();
+    recorded.create(&LiveOptions::default());
+    recorded.put("a", of_record(512 - 64));
+    recorded.sync();
+    let twin = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    recorded.record().states(Effort { states_max: 1, seed: 1 }).last().unwrap().write_to(twin.path()).unwrap();
+    boot(twin.path());
+    let map = LiveMap::attach(&at(twin.path()), true).unwrap();
+    let value = vec![0xee; of_record(512)];
+    locked(&map, || map.apply(KEYS.map(|key| Change::Put { key: key.as_bytes(), meta: 0, value: &value }))).unwrap();
+    let log = |root: &Path| crate::scratch::files_dir(&at(root)).join("log-0");
+    let unpublished = fs::read(log(twin.path())).unwrap()[512..1024].to_vec();
+    let file = fs::OpenOptions::new().write(true).open(log(recorded.dir.path())).unwrap();
+    file.write_all_at(&unpublished, 512).unwrap();
+    // The recorder looks at the mapping.
+    recorded.sync();
+    recorded.batch(&KEYS, value.len());
+    recorded.sync();
+    let effort = Effort { states_max: 60, ..effort() };
+    if let Err(problem) = explore_some(&recorded.record(), effort, &recorded.history, |_| true) {
+        panic!("{problem}");
+    }
+    assert_eq!(all(recorded.map()).len(), 4);
+}
+
 #[test]
 fn every_power_cut_while_a_map_is_made_or_unlinked_leaves_it_or_none() {
     survives("made, unlinked, made again", &made_again());

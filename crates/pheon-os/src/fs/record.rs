@@ -2,8 +2,8 @@
 //!
 //! [`RecordFs`] writes down every change below a folder. [`Record::states`] then makes, for the moment after each change,
 //! folders as a disk may have them after the power went there: of a file what was synced, and of what was written since
-//! any 512 bytes; of a folder the names that were synced, and of what was made, linked, renamed or removed since any of it.
-//! A rename happens as a whole; nothing else follows from the order of calls. That is less than any file system in use
+//! any 512 bytes, as they were at any time since; of a folder the names that were synced, and of what was made, linked,
+//! renamed or removed since any of it. A rename happens as a whole; nothing else follows from the order of calls. That is less than any file system in use
 //! promises, so whatever survives it survives them all.
 //!
 //! ```
@@ -659,6 +659,11 @@ impl<'a> Disk<'a> {
             Data::All => Arc::new(self.content(id, changes)),
             Data::Any => {
                 let before = synced();
+                if random.below(3) == 0
+                    && let Some(mixed) = self.mixed(&before, changes, random)
+                {
+                    return Arc::new(mixed);
+                }
                 // Of some sectors an earlier content may have been written back.
                 let count =
                     if random.below(2) == 0 { changes.len() } else { random.below(changes.len() as u64 + 1) as usize };
@@ -689,6 +694,35 @@ impl<'a> Disk<'a> {
                 Arc::new(bytes)
             }
         }
+    }
+
+    /// A file's content when each sector was written back at a moment of its own, the last one most often. `None` if its
+    /// length was set meanwhile.
+    fn mixed(&self, before: &[u8], changes: &[&Change], random: &mut Random) -> Option<Vec<u8>> {
+        let mut writes = Vec::with_capacity(changes.len());
+        for change in changes {
+            let Change::Write(_, offset, written) = change else { return None };
+            writes.push((*offset as usize, written));
+        }
+        let mut bytes = before.to_vec();
+        let len = writes.iter().map(|(offset, written)| offset + written.len()).max()?.max(bytes.len());
+        bytes.resize(len, 0);
+        let moments: Vec<usize> = (0..len.div_ceil(SECTOR_BYTES))
+            .map(|_| match random.below(2) {
+                0 => writes.len(),
+                _ => random.below(writes.len() as u64 + 1) as usize,
+            })
+            .collect();
+        for (i, (offset, written)) in writes.into_iter().enumerate() {
+            for (sector, _) in moments.iter().enumerate().filter(|(_, moment)| **moment > i) {
+                let (from, to) = (sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+                let (from, to) = (from.max(offset), to.min(offset + written.len()));
+                if from < to {
+                    bytes[from..to].copy_from_slice(&written[from - offset..to - offset]);
+                }
+            }
+        }
+        Some(bytes)
     }
 
     fn tree(
