@@ -10,7 +10,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def put_series(store: pheon.Store, _: int) -> None:
 def series_in(store: pheon.Store) -> int:
     rows = store.table("s").to_numpy("value").tolist()
     assert rows == list(range(len(rows)))
+    assert len(rows) % SERIES_STEP == 0, f"{len(rows)} rows: some batch is there in part"
     return len(rows) // SERIES_STEP
 
 
@@ -264,29 +265,34 @@ def do(path: Path, name: str, number: int, state: Any, failures: Path) -> None:
             time.sleep(0.001)
 
 
-def read(path: Path, stop: Any, rounds: Any, failures: Path) -> None:
-    """Reads all that is there, whatever is done to it: each version and each moment is whole."""
+def read(path: Path, name: str, stop: Any, rounds: Any, failures: Path) -> None:
+    """Reads all that is there, whatever the operation does to it: each version and each moment is whole."""
     with reporting(failures):
         store = pheon.open(path, read_only=True)
+        # Nothing else takes a dataset away.
+        stay = set() if name == "drop" else set(store)
         held: list[tuple[pheon.Map, int]] = []
         for _ in _until_orphaned():
             if stop.value:
                 return
+            assert stay <= set(store), "a dataset was gone for a while"
             # It may be dropped, and made anew.
-            with suppress(pheon.NotFoundError):
+            with nullcontext() if "m" in stay else suppress(pheon.NotFoundError):
                 m = store.map("m")
                 held = [*held[-3:], (m, tag_of(m))]
             for m, tag in held:
                 assert tag_of(m) == tag, "a handle changed under its holder"
-            with suppress(pheon.NotFoundError):
+            with nullcontext() if "s" in stay else suppress(pheon.NotFoundError):
                 assert series_in(store) in {1, 2, 3, 4, 5}
-            for name in ("grow", "durable"):
+            for map_name in ("grow", "durable", "cache"):
                 # Unlinked meanwhile.
                 with suppress(pheon.NotFoundError, pheon.ClosedError):
-                    entries = dict(store.live(name, create=False).snapshot())
+                    entries = dict(store.live(map_name, create=False).snapshot())
                     if entries:
                         ((first, _), *_) = entries
-                        assert entries == group(first), f"half of group {first} of {name}"
+                        assert entries == group(first), f"half of group {first} of {map_name}"
+            with suppress(pheon.NotFoundError, pheon.ClosedError):
+                assert list(store.live("made", create=False).snapshot()) in ([], ["n"])
             rounds.value += 1
             # Leaves most of the machine to who is killed.
             time.sleep(0.005)
