@@ -64,12 +64,12 @@ def whole() -> dict[str, str]:
     return merged
 
 
-def write_part(part: pheon.MapPart, number: int, begun: Any, failures: Path) -> None:
+def write_part(part: pheon.MapPart, number: int, counts: Any, failures: Path) -> None:
     """Write one part slowly enough to be killed in the middle."""
     try:
         rows = list(rows_of(number).items())
         with part:
-            begun.value += 1
+            counts[0] += 1
             for start in range(0, len(rows), 4000):
                 part.update(rows[start : start + 4000])
     except pheon.Error as error:
@@ -79,18 +79,19 @@ def write_part(part: pheon.MapPart, number: int, begun: Any, failures: Path) -> 
             raise
 
 
-def build(path: Path, seed: int, begun: Any, resume: bool, failures: Path) -> None:
-    """A whole build, with a process for each part; finished ones are left alone."""
+def build(path: Path, seed: int, counts: Any, resume: bool, failures: Path) -> None:
+    """A whole build, with a process for each part; finished ones are left alone. `counts`: begun, and finished before."""
     rng = random.Random(seed)
     context = multiprocessing.get_context("fork")
     try:
         store = pheon.open(path)
         with store.map_writer("m", on_duplicate="last", resume=resume) as writer:
             parts = [writer.part(f"part {number}", threads=1) for number in range(PARTS)]
+            counts[1] = sum(part.finished for part in parts)
             order = [number for number in range(PARTS) if not parts[number].finished]
             rng.shuffle(order)
             children = [
-                context.Process(target=write_part, args=(parts[number], number, begun, failures)) for number in order
+                context.Process(target=write_part, args=(parts[number], number, counts, failures)) for number in order
             ]
             for child in children:
                 child.start()

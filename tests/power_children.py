@@ -94,7 +94,8 @@ def write(path: Path, seed: int, start: State, told: int) -> None:
         except (OSError, pheon.Error):
             # The disk is gone.
             return
-        os.write(told, f"done {number}\n".encode())
+        versions = [info.version for info in store.versions("m")] if "m" in store else []
+        os.write(told, f"done {number} {' '.join(map(str, versions))}\n".encode())
 
 
 def take(store: pheon.Store, maps: dict[str, pheon.LiveMap], step: str, argument: object) -> None:

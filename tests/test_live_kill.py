@@ -20,6 +20,8 @@ from live_children import Board
 import pheon
 
 TIMES = 20 if LONG else 1
+# No lease is shorter, and no machine that runs this is so slow.
+LEASE_SECONDS_MIN = 10
 
 
 @pytest.fixture
@@ -209,6 +211,8 @@ def test_the_lock_of_a_killed_holder_is_free(
             waiter.ends()
         assert live["taken"] == 2 * (round_number + 1)
     print(f"longest wait for the lock of a killed holder: {longest:.3f} s")
+    # The kernel frees it; nobody waits for a lease to run out.
+    assert longest < LEASE_SECONDS_MIN
 
 
 @pytest.mark.timeout(300, method="thread")
@@ -306,7 +310,6 @@ def test_kill_those_who_make_and_remove_maps(
 
     for number in range(len(rounds)):
         start(number)
-    leftovers = 0
     for _ in range(30 * TIMES):
         if any(failures.iterdir()):
             break
@@ -319,12 +322,23 @@ def test_kill_those_who_make_and_remove_maps(
         running[number].kill()
         running[number].join(START_SECONDS_MAX)
         start(number)
-    for process in running.values():
-        process.kill()
-        process.join(START_SECONDS_MAX)
-    check_failures(failures)
-    left = _unfinished(store)
-    leftovers += len(left)
+    # All at once, until something is left.
+    for attempt in range(100):
+        if attempt > 0:
+            for number in running:
+                start(number)
+            before = sum(rounds)
+            wait_for(lambda before=before: sum(rounds) > before or any(failures.iterdir()), "nobody gets ahead")
+        time.sleep(rng.random() * 0.005)
+        for process in running.values():
+            process.kill()
+        for process in running.values():
+            process.join(START_SECONDS_MAX)
+        check_failures(failures)
+        if left := _unfinished(store):
+            break
+    else:
+        pytest.fail("killed ones left nothing, so nobody had to remove it")
     for one in names:
         # Whole or absent: whoever opens it can use it.
         live = children.open_map((one, store))
