@@ -80,7 +80,7 @@ def write_part(part: pheon.MapPart, number: int, counts: Any, failures: Path) ->
 
 
 def build(path: Path, seed: int, counts: Any, resume: bool, failures: Path) -> None:
-    """A whole build, with a process for each part; finished ones are left alone. `counts`: begun, and finished before."""
+    """A whole build, a process for each part; finished ones are left alone. `counts`: begun, and finished before."""
     rng = random.Random(seed)
     context = multiprocessing.get_context("fork")
     try:

@@ -181,18 +181,20 @@ class LiveMapIsADict(RuleBasedStateMachine):
 
     @rule(target=moments)
     def remember(self) -> Any:
-        return self.live.snapshot(), iter(self.live), shown(copy.deepcopy(self.model))
+        return self.live.snapshot(), [iter(self.live)], shown(copy.deepcopy(self.model))
 
     @rule(moment=moments)
     def recall(self, moment: Any) -> None:
-        snapshot, iterator, expected = moment
+        snapshot, iterators, expected = moment
         assert shown(snapshot) == expected
         assert [type(key) for key in reversed(snapshot)] == [kind for kind, _, _ in reversed(expected)]
         assert len(snapshot) == len(expected)
         for _, key, value in expected:
             assert snapshot[key] == value
-        # The second time it is at its end.
-        assert list(iterator) in ([key for _, key, _ in expected], [])
+        for iterator in iterators:
+            assert list(iterator) == [key for _, key, _ in expected]
+            assert list(iterator) == []
+        iterators.clear()
 
     @invariant()
     def same(self) -> None:

@@ -59,6 +59,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.versions:
             assert self.store.verify(self.name).ok
+        for version, model in self.versions.items():
+            self.check(self.open(version), model)
         shutil.rmtree(self.path)
 
     @property
@@ -158,6 +160,11 @@ class Machine(RuleBasedStateMachine):
         if self.versions:
             listed = self.store.versions(self.name)
             assert [(v.version, v.rows) for v in listed] == [(n, len(m)) for n, m in sorted(self.versions.items())]
+
+    @invariant()
+    def the_newest_is_what_was_published_last(self) -> None:
+        if self.versions:
+            self.check(self.open(), self.copy())
 
     @invariant()
     def handles_show_what_they_did(self) -> None:
