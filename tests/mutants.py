@@ -38,6 +38,8 @@ PACKAGES = ("pheon", "pheon-live")
 # The longest loops look for crashes and repeat what shorter tests do; the model is another program than the map.
 OTHERS = re.compile(r"^model |a_failing_change_keeps_the_old_rows|forged_damage_never_panics|every_key_type_mode")
 TURNS_MAX = 60
+# On a machine that is busy with other things a test takes longer than it should.
+TRIES_MAX = 4
 # A change may make a loop endless, or ask for all memory that there is.
 SECONDS_MIN, MEMORY_BYTES_MAX, FILE_BYTES_MAX = 10, 6 << 30, 4 << 30
 # What decides whether a change is noticed; the list of those that need not be does not.
@@ -224,6 +226,19 @@ def learn(tests: list[Test], jobs: int) -> None:
     at_once(one, tests, jobs)
 
 
+def failure_by(test: Test, number: int) -> str | None:
+    """How a test fails because of a change, if it does."""
+    seconds_max = max(SECONDS_MIN, 5 * test.seconds + 5)
+    for _ in range(TRIES_MAX):
+        failure, _ = attempt(test, seconds_max, MUTANT=str(number))
+        # Not because of the change, but of a full disk, or a machine that is busy with other things?
+        unchanged = attempt(test, seconds_max)[0] if failure else None
+        if not unchanged:
+            return failure
+        seconds_max *= 2
+    sys.exit(f"{test.name} fails without any change, too: {unchanged}")
+
+
 def try_changes(numbers: list[int], names: list[str], tests: list[Test], jobs: int, seconds: float) -> None:
     """Tries changes at random until the time is over; last those that need not be noticed, which takes long to see."""
     by_change: defaultdict[int, list[Test]] = defaultdict(list)
@@ -243,12 +258,7 @@ def try_changes(numbers: list[int], names: list[str], tests: list[Test], jobs: i
         order = sorted(by_change[number], key=lambda test: test.seconds / (1 + 3 * noticed[file, test.name]))
         result: dict[str, Any] = {"number": number, "met": len(order), "by": None}
         for test in order:
-            failure, _ = attempt(test, max(SECONDS_MIN, 5 * test.seconds + 5), MUTANT=str(number))
-            if failure:
-                # Not because of the change, but of a full disk, or a machine that is busy with other things?
-                unchanged, _ = attempt(test, max(SECONDS_MIN, 5 * test.seconds + 5))
-                if unchanged:
-                    raise SystemExit(f"{test.name} fails without any change, too: {unchanged}")
+            if failure := failure_by(test, number):
                 result |= {"by": test.name, "how": failure}
                 break
         with lock:

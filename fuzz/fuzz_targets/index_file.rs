@@ -3,4 +3,4 @@
 
 use pheon_fuzz::engine;
 
-libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| engine::arrow_file(engine::Piece::Index, data));
+libfuzzer_sys::fuzz_target!(init: engine::init(), |data: &[u8]| { engine::arrow_file(engine::Piece::Index, data); });

@@ -3,4 +3,4 @@
 
 use pheon_fuzz::live::{self, File};
 
-libfuzzer_sys::fuzz_target!(init: live::init(File::Control), |data: &[u8]| live::file(File::Control, data));
+libfuzzer_sys::fuzz_target!(init: live::init(File::Control), |data: &[u8]| { live::file(File::Control, data); });

@@ -115,8 +115,29 @@ pub enum Piece {
     Hidden,
 }
 
-/// A store in which one Arrow file has these bytes, and the manifest was written for it.
-pub fn arrow_file(piece: Piece, bytes: &[u8]) {
+/// Before the first input: sound pieces must come through, or no input comes further than to its checksum.
+pub fn init() {
+    crate::init();
+    let sound = |folder: &Folder, ending: &str| folder.sound(&folder.find(ending)).to_vec();
+    let hidden = GOLDEN.names().find(|name| name.contains("changed/hidden-")).expect("hidden rows");
+    for (piece, name) in [
+        (Piece::Data, "key.string/*/data.arrow"),
+        (Piece::Index, "key.string/*/index.arrow"),
+        (Piece::Hidden, &*hidden),
+    ] {
+        let (dataset, file) = name.split_once("/*").unwrap_or(("", name));
+        let found =
+            GOLDEN.names().find(|name| name.starts_with(dataset) && name.ends_with(file)).expect("a golden file");
+        assert!(arrow_file(piece, &sound(&GOLDEN, &found)), "{found} is refused");
+    }
+    assert!(manifest(&[&[1], sound(&GOLDEN, "changed/manifest-000004.json").as_slice()].concat()), "a sound manifest");
+    for (choice, name) in [(0, "resume/build.json"), (1, "part.json")] {
+        assert!(part(&[&[choice], sound(&INTERRUPTED, name).as_slice()].concat()), "a sound {name} is refused");
+    }
+}
+
+/// A store in which one Arrow file has these bytes, and the manifest was written for it. Whether `verify` is content.
+pub fn arrow_file(piece: Piece, bytes: &[u8]) -> bool {
     let folder = &*GOLDEN;
     let name = if piece == Piece::Hidden { "changed" } else { "key.string" };
     let manifest = folder.find(if piece == Piece::Hidden {
@@ -167,18 +188,19 @@ pub fn arrow_file(piece: Piece, bytes: &[u8]) {
     }
     folder.write(&file, bytes);
     folder.write(&manifest, &encode(&document));
-    read(&Store::open(folder.root()).expect("the store is sound"), name);
+    let is_sound = read(&Store::open(folder.root()).expect("the store is sound"), name);
     folder.write(&file, folder.sound(&file));
     folder.write(&manifest, folder.sound(&manifest));
+    is_sound
 }
 
-/// A store whose newest manifest is this document; also what changes and cleaning make of it.
-pub fn manifest(input: &[u8]) {
+/// A store whose newest manifest is this document; also what changes and cleaning make of it. Whether `verify` is content.
+pub fn manifest(input: &[u8]) -> bool {
     let folder = &*GOLDEN;
     let (choice, input) = crate::choice(input);
     folder.write(Path::new("changed/manifest-000004.json"), &with_checksum(input));
     let store = Store::open(folder.root()).expect("the store is sound");
-    read(&store, "changed");
+    let is_sound = read(&store, "changed");
     if choice % 4 == 0 {
         let _ = store.gc("changed", 1);
         let _ = store.compact("changed", ChangeOptions::default());
@@ -189,10 +211,11 @@ pub fn manifest(input: &[u8]) {
         let name = Path::new("changed/manifest-000004.json");
         folder.write(name, folder.sound(name));
     }
+    is_sound
 }
 
-/// A store with an interrupted build, one of whose documents is this one; it is taken up.
-pub fn part(input: &[u8]) {
+/// A store with an interrupted build, one of whose documents is this one; it is taken up. Whether a version came of it.
+pub fn part(input: &[u8]) -> bool {
     let folder = &*INTERRUPTED;
     let (choice, input) = crate::choice(input);
     let name = folder.find(if choice % 4 == 0 { "resume/build.json" } else { "part.json" });
@@ -200,14 +223,17 @@ pub fn part(input: &[u8]) {
     let store = Store::open(folder.root()).expect("the store is sound");
     let options = PutOptions::map("key").threads(1).memory_limit_bytes(64 << 20);
     let resume = Resume::default().fact("codec", "none").fact("value", "value");
+    let mut is_done = false;
     if let Ok(mut writer) = store.writer_of_parts("m", options, Some(resume)) {
         let _ = writer.part(Some("a"));
-        if writer.commit().is_ok() {
+        is_done = writer.commit().is_ok();
+        if is_done {
             read(&store, "m");
             assert!(store.verify("m").is_ok_and(|report| report.is_ok()), "a build made of hostile parts is not sound");
         }
     }
     folder.restore();
+    is_done
 }
 
 fn key_ref<'a>(value: &'a Value<'a>) -> Option<KeyRef<'a>> {
@@ -221,8 +247,8 @@ fn key_ref<'a>(value: &'a Value<'a>) -> Option<KeyRef<'a>> {
     })
 }
 
-/// Does with a dataset whatever a reader may. Where `verify` finds nothing wrong, everything must be right.
-pub fn read(store: &Store, name: &str) {
+/// Does with a dataset whatever a reader may. Where `verify` finds nothing wrong, everything must be right. Whether it is so.
+pub fn read(store: &Store, name: &str) -> bool {
     let sound = store.verify(name).is_ok_and(|report| report.is_ok());
     let _ = (store.versions(name), store.memory(name));
     if let Ok(table) = store.table(name) {
@@ -237,6 +263,7 @@ pub fn read(store: &Store, name: &str) {
     if let Ok(map) = store.map(name) {
         read_map(&map, sound);
     }
+    sound
 }
 
 fn read_table(table: &Table, sound: bool) {

@@ -45,6 +45,11 @@ impl Folder {
         found.next().unwrap_or_else(|| panic!("no file ends in {ending}")).clone()
     }
 
+    /// The paths of all files.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.files.keys().map(|path| path.to_string_lossy().into_owned())
+    }
+
     /// As it was, with nothing else in it.
     pub fn restore(&self) {
         for entry in fs::read_dir(&self.root).expect("list the scratch folder").flatten() {
