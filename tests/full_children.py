@@ -372,6 +372,23 @@ def attempt(act: Act, case: Case, disk: Disk, room: int) -> OSError | None:
     return said
 
 
+def has_no_leftovers(case: Case, kind: str, name: str) -> None:
+    leftovers = [path for path in case.root.rglob(".tmp-*") if "resume" not in path.parts]
+    if kind == "descriptors" and name == "live: unlink":
+        # A folder can be removed only where one can be opened; the next map that is made takes it away.
+        files = [path for left in leftovers for path in left.rglob("*") if path.is_file()]
+        assert not files, files
+        case.live("another")
+        leftovers = list(case.root.rglob(".tmp-*"))
+    assert not leftovers, leftovers
+    for live_name in case.live_names():
+        live = case.live(live_name, create=False)
+        [folder] = [entry for entry in Path(live.path).iterdir() if entry.is_dir()]
+        names = [entry.name.split("-")[0] for entry in folder.iterdir()]
+        counts = {kind: names.count(kind) for kind in ("log", "index", "view")}
+        assert counts == {"log": live.info()["chunks"], "index": 1, "view": 1}, counts
+
+
 def run(kind: str, scratch: Path, how: str) -> None:
     """Of `how`, "short" tries some of the operations, "coarse" all, "fine" all with a little more room each time."""
     disk = Disk(kind, scratch)
@@ -399,6 +416,7 @@ def run(kind: str, scratch: Path, how: str) -> None:
                 assert attempt(act, case, disk, -1) is None
                 assert is_done(case), f"{name}: wrong after {room}"
                 case.is_sound()
+                has_no_leftovers(case, kind, name)
             except BaseException:
                 print(f"in {name!r} with {room} free", file=sys.stderr)
                 raise
@@ -406,14 +424,7 @@ def run(kind: str, scratch: Path, how: str) -> None:
         disk.clear()
         assert is_done(case), f"{name}: wrong after {room}"
         case.is_sound()
-        leftovers = [path for path in case.root.rglob(".tmp-*") if "resume" not in path.parts]
-        if kind == "descriptors" and name == "live: unlink":
-            # A folder can be removed only where one can be opened; the next map that is made takes it away.
-            files = [path for left in leftovers for path in left.rglob("*") if path.is_file()]
-            assert not files, files
-            case.live("another")
-            leftovers = list(case.root.rglob(".tmp-*"))
-        assert not leftovers, leftovers
+        has_no_leftovers(case, kind, name)
         case.remove()
         print(f"{kind}: {name}: refused {refused_here} times, done with {room}")
         assert refused_here > 0 or not needs_room or kind in {"names", *LIMITS}, f"{name} needed no room"
