@@ -381,6 +381,10 @@ def has_no_leftovers(case: Case, kind: str, name: str) -> None:
         case.live("another")
         leftovers = list(case.root.rglob(".tmp-*"))
     assert not leftovers, leftovers
+    live_maps_have_no_leftovers(case)
+
+
+def live_maps_have_no_leftovers(case: Case) -> None:
     for live_name in case.live_names():
         live = case.live(live_name, create=False)
         [folder] = [entry for entry in Path(live.path).iterdir() if entry.is_dir()]
@@ -412,6 +416,7 @@ def run(kind: str, scratch: Path, how: str) -> None:
                 disk.clear()
                 if name not in IN_STEPS:
                     assert case.state() == before, f"{name}: changed with {room} free"
+                live_maps_have_no_leftovers(case)
                 case.is_sound()
                 assert attempt(act, case, disk, -1) is None
                 assert is_done(case), f"{name}: wrong after {room}"

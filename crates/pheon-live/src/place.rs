@@ -355,7 +355,13 @@ impl LiveMap {
         let done = if shared.ctrl.set_unlinked() {
             // It was not unlinked before, so the name was this map's when CTRL was looked at.
             let id = meta.ok().map(|meta| (meta.dev, meta.ino));
-            remove_dir(&*shared.fs, &self.location, Some(&shared.ctrl), id).inspect_err(|error| {
+            let removed = match id.map_or(Ok(true), |id| is_at(&*shared.fs, shared.ctrl.path(), id)) {
+                Ok(true) => remove_dir(&*shared.fs, &self.location, Some(&shared.ctrl), id),
+                // This thread was stopped for long, and another one did its work. If it is stopped later, `remove_dir` notices.
+                Ok(false) => Err(LiveError::NotFound { path: shared.dir.clone() }),
+                Err(error) => Err(error),
+            };
+            removed.inspect_err(|error| {
                 // Else somebody else removed it.
                 if !matches!(error, LiveError::NotFound { .. }) {
                     shared.ctrl.set_linked();

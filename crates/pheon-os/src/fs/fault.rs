@@ -71,10 +71,10 @@ impl Op {
     }
 
     /// Whether the real file system makes the call again when a signal interrupts it (`EINTR`): all that POSIX says can be
-    /// interrupted, listing a folder and `msync`.
+    /// interrupted, what lists a folder and `msync`. `tests/test_interrupted_calls.py` interrupts the real calls.
     pub fn is_restarted(self) -> bool {
         use Op as O;
-        self.needs_descriptor() && self != O::RemoveDirAll
+        self.needs_descriptor()
             || matches!(self, O::SyncShared | O::WriteAt | O::SetLen | O::SetMode | O::Sync | O::ReadAt)
     }
 }

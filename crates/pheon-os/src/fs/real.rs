@@ -19,6 +19,16 @@ const LOCK_MODE: u32 = 0o660;
 #[derive(Debug)]
 pub(super) struct RealFs;
 
+/// Does something as a whole again if a signal interrupted it.
+fn uninterrupted<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Opens a regular file for reading. `O_NONBLOCK` has no effect on one, and keeps a FIFO of that name from blocking us.
 fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -56,25 +66,21 @@ impl FileSystem for RealFs {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        let listed = loop {
-            match fs::read_dir(path) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                listed => break listed?,
+        uninterrupted(|| {
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let is_dir = match entry.file_type() {
+                    Ok(kind) => kind.is_dir(),
+                    // Removed since it was listed (some file systems need a stat for the type).
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                };
+                entries.push(DirEntry { name, is_dir });
             }
-        };
-        for entry in listed {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let is_dir = match entry.file_type() {
-                Ok(kind) => kind.is_dir(),
-                // Removed since it was listed (some file systems need a stat for the type).
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            entries.push(DirEntry { name, is_dir });
-        }
-        Ok(entries)
+            Ok(entries)
+        })
     }
 
     fn metadata(&self, path: &Path) -> io::Result<FileMeta> {
@@ -136,7 +142,7 @@ impl FileSystem for RealFs {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        uninterrupted(|| fs::remove_dir_all(path))
     }
 
     fn create_shared(&self, path: &Path, len: u64, mode: u32) -> io::Result<SharedMap> {
