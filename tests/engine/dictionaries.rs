@@ -1,5 +1,6 @@
 //! Dictionary columns of several segments: each has a dictionary of its own, and whoever reads them together sees one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -68,6 +69,12 @@ fn texts(array: &dyn Array) -> Vec<Option<String>> {
             (0..lists.len()).flat_map(|i| texts(&lists.value(i))).collect()
         }
         _ => {
+            if let Some(coded) = array.as_any_dictionary_opt() {
+                // One dictionary, not those of several segments behind each other.
+                let values = texts(coded.values());
+                let different: HashSet<_> = values.iter().collect();
+                assert_eq!(different.len(), values.len(), "{values:?}");
+            }
             let plain = cast(array, &DataType::Utf8).unwrap();
             plain.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
         }

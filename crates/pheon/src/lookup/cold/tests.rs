@@ -158,6 +158,10 @@ fn keys_of_several_columns_and_batches_without_arrow_find_the_same() {
     map.lookup(&KeyBatch::Fixed64(&keys), &mut fast).unwrap();
     cold(|| map.lookup(&KeyBatch::Fixed64(&keys), &mut slow)).unwrap();
     assert_eq!(slow, fast);
+    // Some keys are tried first, to see whether they wait.
+    let (random, mut tried) = (store.with_access(Access::Random).map("m").unwrap(), vec![7]);
+    random.lookup(&KeyBatch::Fixed64(&keys), &mut tried).unwrap();
+    assert_eq!(tried, fast);
 }
 
 #[test]
