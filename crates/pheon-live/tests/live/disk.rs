@@ -123,7 +123,7 @@ impl Disk {
 impl State {
     /// What the kernel writes back on its own.
     fn write_back(&mut self, dir: &Path) {
-        if self.random.below(8) != 0 {
+        if self.random.below(8) != 0 || self.names.is_empty() {
             return;
         }
         let at = self.random.below(self.names.len() as u64) as usize;
