@@ -154,6 +154,16 @@ def test_rows_of_nothing(service: Service, way: str) -> None:
     assert str(2**31 - 1) in details
 
 
+@pytest.mark.parametrize("keys", [pa.nulls(1 << 20), pa.array([True] * (1 << 20))], ids=["nulls", "truths"])
+def test_many_keys_of_few_bytes(service: Service, keys: pa.Array) -> None:
+    """A lookup needs memory for each key, whatever it came in."""
+    data = messages(pa.table({"k": keys}), "zstd")
+    assert sum(len(header) + len(body) for header, body in data) < 10_000
+    code, details = refused(service, "DoExchange", data)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
+    assert "1048576 keys" in details
+
+
 @WAYS
 def test_truncated_bodies(service: Service, way: str) -> None:
     schema, (header, body) = messages(numbers(1000))
