@@ -237,6 +237,22 @@ def test_keys_of_an_endless_deletion(store: pheon.Store, store_path: Path) -> No
         assert len(store.map("t")) == 10
 
 
+@pytest.mark.parametrize("keys", [pa.nulls(MIB), pa.array([True] * MIB)], ids=["nulls", "truths"])
+def test_keys_of_few_bytes_in_an_endless_deletion(store: pheon.Store, store_path: Path, keys: pa.Array) -> None:
+    """They are counted as what they become."""
+    store.put("t", pa.table({"k": [True, False]}), key="k", unique=True)
+    with Service(store_path, "--limit", "delete_bytes_max=32MiB") as service:
+        schema, rows = messages(pa.table({"k": keys}))
+        assert len(rows[1]) <= MIB // 8
+        before = service.resident_bytes()
+        data = [flight_data(*schema, put_command("delete")), *[flight_data(*rows)] * 20]
+        code, details, _ = send(service.port, "DoPut", data)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
+        assert "delete_bytes_max" in details
+        assert service.resident_bytes() < before + 64 * MIB
+    assert len(store.map("t")) == 2
+
+
 def test_handshakes_are_short(store: pheon.Store, store_path: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     alice = make_token(tokens, "alice", read="*")

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use crate::command::{PutCommand, PutMode};
 use crate::exchange::decoded;
-use crate::flat::Flatten;
+use crate::flat::{Flatten, kept_bytes};
 use crate::intake::{Intake, Taken};
 use crate::places::Places;
 use crate::service::Caller;
@@ -131,7 +131,7 @@ fn write(
     if command.mode == PutMode::Delete {
         let (mut batches, mut bytes) = (Vec::new(), 0u64);
         while let Told::Rows(batch) = hears.blocking_recv().ok_or_else(broken)? {
-            bytes = bytes.saturating_add(batch.get_array_memory_size() as u64);
+            bytes = bytes.saturating_add(kept_bytes(&batch));
             if bytes > delete_bytes_max {
                 return Err(Status::resource_exhausted(format!(
                     "keys of more than {delete_bytes_max} bytes (delete_bytes_max): delete them in several steps"
