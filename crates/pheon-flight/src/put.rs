@@ -246,7 +246,7 @@ fn open_writer(
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{Int64Array, RecordBatchIterator};
+    use arrow_array::{FixedSizeBinaryArray, Int64Array, NullArray, RecordBatchIterator};
     use arrow_flight::Action;
     use tempfile::TempDir;
 
@@ -283,6 +283,22 @@ mod tests {
         let schema = rows.schema();
         assert!(told.try_send(Told::Rows(rows)).is_ok() && told.try_send(Told::End).is_ok());
         write(store, &command, schema, hears, &Arc::default(), &limits)
+    }
+
+    /// A terabyte, if they got their type at once.
+    #[test]
+    fn nulls_without_a_type_are_not_made_keys_at_once() {
+        let (_dir, store) = store();
+        let wide = FixedSizeBinaryArray::try_from_iter([vec![7u8; 1 << 20]].into_iter()).unwrap();
+        let wide = RecordBatch::try_from_iter([("k", Arc::new(wide) as ArrayRef)]).unwrap();
+        let rows = RecordBatchIterator::new([Ok(wide.clone())], wide.schema());
+        store.put("t", rows, PutOptions::table(["k"])).unwrap();
+        let nulls = Arc::new(NullArray::new(1 << 20)) as ArrayRef;
+        let nulls = RecordBatch::try_from_iter_with_nullable([("k", nulls, true)]).unwrap();
+        for mode in [PutMode::Append, PutMode::Upsert] {
+            let refused = put(&store, mode, nulls.clone(), 64 << 20).map(|_| ()).unwrap_err();
+            assert!(refused.message().contains("null"), "{refused:?}");
+        }
     }
 
     /// Seen by a limit that the engine refuses.

@@ -37,7 +37,7 @@ impl Column {
 }
 
 /// What a row without a value takes all the same: the room of a value of fixed width, an offset.
-fn null_bytes(data_type: &DataType) -> u64 {
+pub(crate) fn null_bytes(data_type: &DataType) -> u64 {
     use DataType as D;
     match data_type {
         D::Null => 0,

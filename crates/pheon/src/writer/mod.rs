@@ -228,7 +228,7 @@ impl Writer {
             }
         };
         let written = match &self.addition {
-            Some(addition) => addition.conform.batch(batch, self.rows).and_then(|batch| builder.write(&batch)),
+            Some(addition) => addition.conform.each(batch, self.rows, |piece| builder.write(piece)),
             None => builder.write(batch),
         };
         written.map_err(|e| self.named(e))?;
