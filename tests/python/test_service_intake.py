@@ -148,10 +148,29 @@ def test_runs(service: Service, way: str) -> None:
 
 
 @WAYS
+@pytest.mark.parametrize("text", ["", None], ids=["empty", "null"])
+def test_runs_of_nothing(service: Service, way: str, text: str | None) -> None:
+    """A run of values without bytes becomes as many offsets."""
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2**20], pa.int32()), pa.array([text], pa.string()))
+    code, details = refused(service, way, messages(pa.table({"k": runs, "v": pa.nulls(2**20)})))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
+
+
+@WAYS
 def test_rows_of_nothing(service: Service, way: str) -> None:
     code, details = refused(service, way, messages(pa.table({"k": pa.nulls(2**31 - 1)})))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert str(2**31 - 1) in details
+
+
+@pytest.mark.parametrize("keys", [pa.nulls(1 << 20), pa.array([True] * (1 << 20))], ids=["nulls", "truths"])
+def test_many_keys_of_few_bytes(service: Service, keys: pa.Array) -> None:
+    """A lookup needs memory for each key, whatever it came in."""
+    data = messages(pa.table({"k": keys}), "zstd")
+    assert sum(len(header) + len(body) for header, body in data) < 10_000
+    code, details = refused(service, "DoExchange", data)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
+    assert str(LIMIT) in details
 
 
 @WAYS

@@ -138,6 +138,11 @@ def wide(store: pheon.Store, store_path: Path) -> Iterator[Service]:
         ({"lookup": "wide", "rows": True}, pa.array([5] * 1_000, pa.int64())),
         ({"lookup": "many", "rows": True}, pa.array(["a"] * 1_000)),
         ({"lookup_live": "live"}, pa.array(["long"] * 1_000)),
+        # Keys that are nowhere: of their answers there is little but nulls, in all columns.
+        ({"lookup": "two"}, pa.nulls(MIB)),
+        ({"lookup": "two"}, pa.array(range(100, 500_100), pa.int64())),
+        ({"lookup": "wide"}, pa.array(range(100, 2 * MIB), pa.int64())),
+        ({"lookup_live": "live"}, pa.array([True] * (2 * MIB))),
     ],
 )
 def test_answers_that_would_be_too_large(wide: Service, asked: dict[str, object], keys: pa.Array) -> None:
@@ -149,6 +154,16 @@ def test_answers_that_would_be_too_large(wide: Service, asked: dict[str, object]
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
     assert str(8 * MIB) in details
     assert wide.resident_bytes() < before + 64 * MIB
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_columns_that_are_asked_for_twice(wide: Service, rows: bool) -> None:
+    asked = {"lookup": "two", "columns": ["n", "v"] + ["n"] * 10_000, "rows": rows}
+    descriptor = command_descriptor(json.dumps(asked).encode())
+    data = [flight_data(*message, descriptor) for message in messages(pa.table({"k": [1]}))]
+    code, details, _ = send(wide.port, "DoExchange", data)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT, details
+    assert '"n" is asked for twice' in details
 
 
 def test_clients_ask_for_less_at_a_time(wide: Service) -> None:
@@ -220,6 +235,22 @@ def test_keys_of_an_endless_deletion(store: pheon.Store, store_path: Path) -> No
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "delete_bytes_max" in details
         assert len(store.map("t")) == 10
+
+
+@pytest.mark.parametrize("keys", [pa.nulls(MIB), pa.array([True] * MIB)], ids=["nulls", "truths"])
+def test_keys_of_few_bytes_in_an_endless_deletion(store: pheon.Store, store_path: Path, keys: pa.Array) -> None:
+    """They are counted as what they become."""
+    store.put("t", pa.table({"k": [True, False]}), key="k", unique=True)
+    with Service(store_path, "--limit", "delete_bytes_max=32MiB") as service:
+        schema, rows = messages(pa.table({"k": keys}))
+        assert len(rows[1]) <= MIB // 8
+        before = service.resident_bytes()
+        data = [flight_data(*schema, put_command("delete")), *[flight_data(*rows)] * 20]
+        code, details, _ = send(service.port, "DoPut", data)
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED, details
+        assert "delete_bytes_max" in details
+        assert service.resident_bytes() < before + 64 * MIB
+    assert len(store.map("t")) == 2
 
 
 def test_handshakes_are_short(store: pheon.Store, store_path: Path, tmp_path: Path) -> None:

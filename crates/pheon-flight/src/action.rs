@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow_flight::{Action, ActionType, CancelFlightInfoResult, CancelStatus};
 use bytes::Bytes;
-use pheon::{ChangeOptions, Info, MemoryScope, Retention, Store};
+use pheon::{Info, MemoryScope, Retention, Store};
 use pheon_live::LiveOptions;
 use pheon_os::process;
 use prost::Message as _;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::live;
+use crate::put::changes;
 use crate::service::Caller;
 use crate::span::Span;
 use crate::status;
@@ -124,18 +125,30 @@ pub(crate) fn takes_long(name: &str) -> bool {
     matches!(name, "verify" | "compact" | "memory" | "warm" | "rollback" | "gc" | "drop" | "live-create" | "live-drop")
 }
 
-/// Does an action but `live`; may block.
-pub(crate) fn run(caller: &Caller, store: &Store, sql: bool, action: &Action) -> Result<Vec<Bytes>, Status> {
+/// Does an action but `live`; may block. `memory_bytes`: what it may take to build files.
+pub(crate) fn run(
+    caller: &Caller,
+    store: &Store,
+    sql: bool,
+    memory_bytes: u64,
+    action: &Action,
+) -> Result<Vec<Bytes>, Status> {
     if action.r#type == CANCEL {
         // Nothing runs between GetFlightInfo and DoGet of a scan.
         let result = CancelFlightInfoResult::new(CancelStatus::NotCancellable);
         return Ok(vec![result.encode_to_vec().into()]);
     }
-    let results = json_results(caller, store, sql, action)?;
+    let results = json_results(caller, store, sql, memory_bytes, action)?;
     Ok(results.into_iter().map(|value| value.to_string().into()).collect())
 }
 
-fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> Result<Vec<Value>, Status> {
+fn json_results(
+    caller: &Caller,
+    store: &Store,
+    sql: bool,
+    memory_bytes: u64,
+    action: &Action,
+) -> Result<Vec<Value>, Status> {
     let body = Body::parse(action)?;
     let of_read = |e| status::of_read(&e);
     let of_write = |e| status::of_write(&e);
@@ -216,7 +229,7 @@ fn json_results(caller: &Caller, store: &Store, sql: bool, action: &Action) -> R
                 "bytes": report.bytes, "problem_count": report.problem_count, "problems": report.problems,
             })]
         }
-        "compact" => vec![json!({"version": store.compact(name, ChangeOptions::default()).map_err(of_write)?})],
+        "compact" => vec![json!({"version": store.compact(name, changes(memory_bytes)).map_err(of_write)?})],
         "memory" => {
             let names = [name.to_owned()];
             let reports = store.memory_of(&names, MemoryScope::AllProcesses).map_err(of_read)?;

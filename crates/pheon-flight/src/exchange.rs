@@ -30,6 +30,10 @@ const KEYS_INLINE_MAX: usize = 2048;
 /// Of the number of a row's key, in an answer that has all rows of each key.
 const POSITION_BYTES: u64 = 8;
 
+/// What is needed to look a key up beside its own bytes, about: the key in the form that is compared, where it lies, the
+/// row that it names.
+const KEY_BYTES: u64 = 64;
+
 /// Where keys are looked up.
 enum Target {
     /// All rows of each key.
@@ -79,6 +83,11 @@ impl Target {
                 })
                 .collect::<Result<Vec<_>, Status>>()?,
         };
+        let mut asked = vec![false; fields.len()];
+        if let Some(&twice) = columns.iter().find(|&&column| std::mem::replace(&mut asked[column], true)) {
+            let problem = format!("{text:?}: column {:?} is asked for twice", fields[twice].name());
+            return Err(Status::invalid_argument(problem));
+        }
         let mut answer: Vec<Field> = columns.iter().map(|&i| fields[i].as_ref().clone().with_nullable(true)).collect();
         if command.found {
             answer.push(Field::new("found", DataType::Boolean, true));
@@ -145,7 +154,8 @@ impl Target {
                     let rows = map.find_many(&keys, None).map_err(of_read)?;
                     let mut bytes = 0u64;
                     for &column in columns {
-                        bytes = bytes.saturating_add(map.bytes_of(&rows, column).map_err(of_read)?);
+                        let of_column = map.bytes_of(&rows, column).map_err(of_read)?;
+                        bytes = bytes.saturating_add(of_column).saturating_add(validity_bytes(rows.len()));
                     }
                     check_bytes(bytes, bytes_max)?;
                     let mut answer =
@@ -161,6 +171,23 @@ impl Target {
         RecordBatch::try_new_with_options(schema.clone(), columns, &options)
             .map_err(|e| Status::internal(format!("put an answer together: {e}")))
     }
+}
+
+/// A bit a row.
+pub(crate) fn validity_bytes(rows: usize) -> u64 {
+    rows.div_ceil(8) as u64
+}
+
+/// Refuses keys that need too much memory to be looked up, however few bytes they came in.
+fn check_keys(keys: usize, bytes_max: u64) -> Result<(), Status> {
+    if (keys as u64).saturating_mul(KEY_BYTES) <= bytes_max {
+        return Ok(());
+    }
+    let problem = format!(
+        "{keys} keys at once need more than {bytes_max} bytes (decompressed_bytes_max) at {KEY_BYTES} bytes each: ask for \
+         less at a time"
+    );
+    Err(status::with_detail(Status::resource_exhausted(problem), "answer-too-large"))
 }
 
 /// Refuses an answer that would be too large.
@@ -270,6 +297,7 @@ pub(crate) async fn lookup(
             let (target, schema) = (target.clone(), schema.clone());
             async move {
                 let (app_metadata, keys) = next?;
+                check_keys(keys.num_rows(), limits.decompressed_bytes_max)?;
                 let batch = if keys.num_rows() <= KEYS_INLINE_MAX {
                     target.answer(&keys, &schema, bytes_max)?
                 } else {

@@ -73,7 +73,7 @@ pub fn action(store: &Store, name: &str, body: &[u8]) -> Result<usize, Status> {
             .map_err(Status::from);
     }
     let action = Action { r#type: name.to_owned(), body: body.to_vec().into() };
-    action::run(&caller, store, false, &action).map(|results| results.len())
+    action::run(&caller, store, false, 64 << 20, &action).map(|results| results.len())
 }
 
 /// A client's stream of messages, as `DoPut` and `DoExchange` take it in.

@@ -51,6 +51,9 @@ pub struct Limits {
     pub answer_bytes_max: u64,
     /// Bytes of the keys of one deletion.
     pub delete_bytes_max: u64,
+    /// Memory for building the files of one version, in bytes: of a stream of rows, a change by SQL, or a compaction. At
+    /// least 64 MiB.
+    pub write_memory_bytes_max: u64,
     /// Streams of rows that are being written at once. Each keeps a thread, also while its client is silent.
     pub writers_max: usize,
     /// Actions at once that may take long, and as many changes of live maps that wait for a lock.
@@ -84,6 +87,7 @@ impl Default for Limits {
             page_rows_max: 1000,
             answer_bytes_max: 512 * MIB as u64,
             delete_bytes_max: 256 * MIB as u64,
+            write_memory_bytes_max: 256 * MIB as u64,
             writers_max: 64,
             actions_max: 64,
         }
@@ -124,15 +128,18 @@ impl fmt::Display for LimitError {
 impl std::error::Error for LimitError {}
 
 const A_SIZE: &str = "a size such as 64MiB, 2GB or 1000000, of at least 1 KiB";
+const A_LARGE_SIZE: &str = "a size such as 256MiB or 1GB, of at least 64 MiB";
 const A_TIME: &str = "a time such as 500ms, 30s, 5m, 8h or 1d, of at least 1 ms";
 const A_NUMBER: &str = "a number of at least 1";
 const A_FEW: &str = "a number from 1 to 128";
+/// With less memory the engine builds nothing.
+const WRITE_MEMORY_BYTES_MIN: u64 = 64 * MIB as u64;
 /// What one kind of work may keep of the threads that may block, of which there are 512: reads always have some.
 const THREADS_MAX: usize = 128;
 
 impl Limits {
     /// All names that [`Limits::set`] knows.
-    pub const NAMES: [&str; 23] = [
+    pub const NAMES: [&str; 24] = [
         "message_bytes_max",
         "metadata_bytes_max",
         "decompressed_bytes_max",
@@ -154,6 +161,7 @@ impl Limits {
         "page_rows_max",
         "answer_bytes_max",
         "delete_bytes_max",
+        "write_memory_bytes_max",
         "writers_max",
         "actions_max",
     ];
@@ -195,6 +203,10 @@ impl Limits {
             "page_rows_max" => self.page_rows_max = number()? as usize,
             "answer_bytes_max" => self.answer_bytes_max = size()?,
             "delete_bytes_max" => self.delete_bytes_max = size()?,
+            "write_memory_bytes_max" => {
+                let large = size().ok().filter(|bytes| *bytes >= WRITE_MEMORY_BYTES_MIN);
+                self.write_memory_bytes_max = large.ok_or_else(|| wrong(A_LARGE_SIZE))?;
+            }
             "writers_max" => self.writers_max = few()?,
             _ => self.actions_max = few()?,
         }
@@ -254,6 +266,7 @@ mod tests {
                 "connections_max" | "streams_max" | "resets_max" | "page_rows_max" | "writers_max" | "actions_max" => {
                     "7"
                 }
+                "write_memory_bytes_max" => "700MiB",
                 _ if name.contains("bytes") => "7KiB",
                 _ => "7ms",
             };
@@ -294,6 +307,8 @@ mod tests {
             ("message_bytes_max", "1"),
             ("message_bytes_max", "8GiB"),
             ("metadata_bytes_max", "32MiB"),
+            ("write_memory_bytes_max", "63MiB"),
+            ("write_memory_bytes_max", "much"),
             ("writers_max", "129"),
             ("actions_max", "0"),
         ] {

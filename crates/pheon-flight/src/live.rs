@@ -14,7 +14,7 @@ use pheon_live::{Entry, LiveError, LiveMap, LiveOptions, Location, Ordered, Plac
 use tonic::Status;
 
 use crate::encode::MESSAGE_BYTES_MAX;
-use crate::exchange::check_bytes;
+use crate::exchange::{check_bytes, validity_bytes};
 use crate::status;
 
 /// In an entry's byte: the value begins with the key as it was given.
@@ -185,6 +185,10 @@ impl LiveLookup {
         if keys.num_columns() != 1 {
             return Err(Status::invalid_argument(format!("{} columns of keys: expected one", keys.num_columns())));
         }
+        // An offset and a bit for each, also for a key that is not there.
+        let columns = 1 + u64::from(self.found);
+        let mut bytes = keys.num_rows() as u64 * 8 + columns * validity_bytes(keys.num_rows());
+        check_bytes(bytes, bytes_max)?;
         let keys = encode_keys(keys.column(0))?;
         let keys = keys.as_binary::<i64>();
         // A null is nowhere: it has no encoding, and no key has no bytes.
@@ -192,7 +196,6 @@ impl LiveLookup {
             (0..keys.len()).map(|i| if keys.is_null(i) { &[][..] } else { keys.value(i) }).collect();
         let mut values = LargeBinaryBuilder::with_capacity(keys.len(), 0);
         let mut found = Vec::with_capacity(keys.len());
-        let mut bytes = 0u64;
         let read = |entry: Option<Entry<'_>>| -> Result<(), Failed> {
             found.push(entry.is_some());
             match entry {

@@ -335,6 +335,7 @@ fn sql_service(
     let mut options = pheon_sql::EngineOptions::default();
     options.query_memory_bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
     options.memory_bytes_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
+    options.write_memory_bytes = limits.write_memory_bytes_max;
     let engine = pheon_sql::Engine::new(store, options).map_err(ServeError::Sql)?;
     let gate = Arc::new(crate::gate::RequestGate::new(signer, config.read_only));
     let handles = crate::sql::HandleLimits {
@@ -344,4 +345,27 @@ fn sql_service(
     };
     let service = crate::sql::SqlService::new(engine, gate, handles).map_err(start("start threads for SQL"))?;
     Ok(service.with_queries(queries))
+}
+
+#[cfg(all(test, feature = "sql"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sql_has_the_limits_of_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = Store::open(&path).unwrap();
+        let mut config = ServeConfig::loopback(path);
+        let limits = ["query_memory_bytes_max", "memory_bytes_max", "write_memory_bytes_max"];
+        for (name, value) in limits.iter().zip(["100MiB", "200MiB", "300MiB"]) {
+            config.limits.set(name, value).unwrap();
+        }
+        let signer = Signer::generate().unwrap();
+        let queries = QueryLog::new(config.limits.slow_query, Metrics::new());
+        let service = sql_service(store, &config, &signer, queries).unwrap();
+        let options = service.engine().options();
+        assert_eq!((options.query_memory_bytes_max, options.memory_bytes_max), (100 << 20, 200 << 20));
+        assert_eq!(options.write_memory_bytes, 300 << 20);
+    }
 }

@@ -117,9 +117,14 @@ pub struct PlainService {
 impl PlainService {
     /// Serves a store; `sql`: whether Flight SQL is served beside it. Exchanges that are open end when `drain` begins.
     pub fn new(store: Store, read_only: bool, sql: bool, signer: Arc<Signer>, limits: &Limits, drain: Drain) -> Self {
-        let Limits { ticket_age_max, decompressed_bytes_max, answer_bytes_max, delete_bytes_max, .. } = *limits;
+        let Limits { ticket_age_max, decompressed_bytes_max, answer_bytes_max, .. } = *limits;
         let lookups = LookupLimits { decompressed_bytes_max, answer_bytes_max };
-        let puts = PutLimits { decompressed_bytes_max, delete_bytes_max, places: Places::new(limits) };
+        let puts = PutLimits {
+            decompressed_bytes_max,
+            delete_bytes_max: limits.delete_bytes_max,
+            write_memory_bytes_max: limits.write_memory_bytes_max,
+            places: Places::new(limits),
+        };
         Self { store, read_only, sql, signer, ticket_age_max, lookups, puts, drain }
     }
 
@@ -344,10 +349,11 @@ impl FlightService for PlainService {
             let bytes_max = self.lookups.answer_bytes_max;
             vec![live_action::serve(caller, store, action.body, bytes_max, self.places()).await?.into()]
         } else {
+            let memory_bytes = self.puts.write_memory_bytes_max;
             let place = if action::takes_long(known) { Some(self.places().action()?) } else { None };
             blocking(move || {
                 let _place = place;
-                action::run(&caller, &store, sql, &action)
+                action::run(&caller, &store, sql, memory_bytes, &action)
             })
             .await?
         };

@@ -24,6 +24,8 @@ pub(crate) enum Present {
     Replace,
     /// They stay, and the new ones are left out.
     Keep,
+    /// The new ones are what they become. Each key occurs once.
+    Change,
 }
 
 /// A statement, by what it does.

@@ -12,7 +12,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::{Stream, StreamExt};
-use pheon::{ChangeOptions, OnDuplicate, PutOptions, Store, Table, WriteError, Writer};
+use pheon::{ChangeOptions, OnDuplicate, PutOptions, ReadError, Store, Table, WriteError, Writer};
 use tokio::sync::mpsc;
 
 use crate::analysis::{Action, Present};
@@ -49,10 +49,9 @@ pub(crate) async fn execute(
         }
         Action::Update { name, rows } => {
             let table = table_of(&planned, name)?;
-            check_unique(&table, "UPDATE")?;
             check_key_unassigned(&table, rows)?;
             let stream = planned.clone().rows(rows, given.as_ref()).await?;
-            add_rows(&engine, &table, Present::Replace, table.schema(), in_sql(stream)).await
+            add_rows(&engine, &table, Present::Change, table.schema(), in_sql(stream)).await
         }
         Action::Delete { name, rows: None } => {
             let table = table_of(&planned, name)?;
@@ -61,11 +60,12 @@ pub(crate) async fn execute(
         Action::Delete { name, rows: Some(rows) } => {
             let table = table_of(&planned, name)?;
             let keys = delete_keys(&planned, &table, rows, given.as_ref()).await?;
-            let Some(Keys { keys, memory }) = keys else { return Ok(0) };
+            let Some(Keys { keys, distinct, memory }) = keys else { return Ok(0) };
             let name = table.name().to_owned();
             unless_dropped(move |stop| {
                 let _memory = memory;
-                Ok(engine.store().delete(&name, &keys, changes(&engine, stop))?.1)
+                let options = changes(&engine, stop).distinct_keys(distinct);
+                Ok(engine.store().delete(&name, &keys, options).map_err(|e| refused(e, &name, distinct))?.1)
             })
             .await
         }
@@ -133,11 +133,18 @@ pub(crate) async fn add_rows(
     schema: SchemaRef,
     rows: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin,
 ) -> Result<u64, SqlError> {
+    // What is so only by chance is looked at again by who holds the writers' lock.
+    let distinct = !table.key().is_empty() && table.is_unique();
     let keyed = match present {
         Present::Error => true,
         Present::Replace => !table.key().is_empty(),
-        Present::Keep => !table.key().is_empty() && table.is_unique(),
+        Present::Keep | Present::Change => distinct,
     };
+    if !keyed && present == Present::Change {
+        let name = table.name();
+        let problem = format!("UPDATE of {name:?}, in which a key may have several rows or there is none");
+        return Err(SqlError::Unsupported { problem });
+    }
     if !keyed {
         let which =
             if present == Present::Keep { "stay, as each key would have to occur once" } else { "are replaced" };
@@ -147,11 +154,17 @@ pub(crate) async fn add_rows(
     let (engine, name, to) = (engine.clone(), table.name().to_owned(), schema.clone());
     let start = move |stop| {
         let (store, options) = (engine.store(), changes(&engine, stop));
+        let refused = |e| refused(e, &name, true);
         match present {
             Present::Error => Ok(Sink::from(store.appender(&name, &to, options)?)),
             Present::Replace => Ok(store.upserter(&name, &to, options.on_duplicate(OnDuplicate::Last))?.into()),
+            Present::Change => {
+                let options = options.on_duplicate(OnDuplicate::Last).distinct_keys(true);
+                Ok(store.upserter(&name, &to, options).map_err(refused)?.into())
+            }
             Present::Keep => {
-                let writer = store.appender(&name, &to, options.on_duplicate(OnDuplicate::First))?;
+                let options = options.on_duplicate(OnDuplicate::First).distinct_keys(true);
+                let writer = store.appender(&name, &to, options).map_err(refused)?;
                 // Who holds the writers' lock sees what its rows are added to.
                 let kept = Kept { there: store.table(&name)?, store: store.clone() };
                 Ok(Sink { writer, kept: Some(kept) })
@@ -159,6 +172,20 @@ pub(crate) async fn add_rows(
         }
     };
     write(start, schema, rows).await
+}
+
+/// Why a change was refused. `distinct`: it needs each key to occur once, as it did when the statement was planned; planned
+/// anew it would be refused the same way.
+fn refused(e: WriteError, name: &str, distinct: bool) -> SqlError {
+    match e {
+        WriteError::Read(ReadError::WrongShape { .. }) if distinct => {
+            let problem = format!(
+                "a key of {name:?} may have several rows by now: another writer has added some meanwhile; nothing was changed"
+            );
+            SqlError::Unsupported { problem }
+        }
+        e => e.into(),
+    }
 }
 
 /// Where rows go.
@@ -333,14 +360,6 @@ fn check_conflict(table: &Table, conflict: &Conflict) -> Result<(), SqlError> {
     }
 }
 
-fn check_unique(table: &Table, what: &str) -> Result<(), SqlError> {
-    if !table.key().is_empty() && table.is_unique() {
-        return Ok(());
-    }
-    let problem = format!("{what} of {:?}, in which a key may have several rows or there is none", table.name());
-    Err(SqlError::Unsupported { problem })
-}
-
 /// The plan of an UPDATE has all columns, those not assigned as they are.
 fn check_key_unassigned(table: &Table, rows: &LogicalPlan) -> Result<(), SqlError> {
     let LogicalPlan::Projection(projection) = rows else {
@@ -375,6 +394,8 @@ fn empty(store: &Store, engine: &Engine, table: &Table, stop: Stop) -> Result<u6
 
 struct Keys {
     keys: ArrayRef,
+    /// Whether only some rows of a key might be meant, so that it must not have several.
+    distinct: bool,
     /// What they take, as long as they do.
     memory: MemoryReservation,
 }
@@ -394,7 +415,8 @@ async fn delete_keys(
     let LogicalPlan::Filter(filter) = rows else {
         return Err(SqlError::Unsupported { problem: "DELETE with LIMIT".to_owned() });
     };
-    if !table.is_unique() && !names_only(&filter.predicate, table.key())? {
+    let distinct = !names_only(&filter.predicate, table.key())?;
+    if distinct && !table.is_unique() {
         let problem = format!(
             "DELETE by columns other than the key of {:?}, in which a key may have several rows, of which all would go",
             table.name()
@@ -427,7 +449,7 @@ async fn delete_keys(
         return Ok(None);
     }
     let keys: Vec<&dyn Array> = keys.iter().map(AsRef::as_ref).collect();
-    Ok(Some(Keys { keys: concat(&keys)?, memory }))
+    Ok(Some(Keys { keys: concat(&keys)?, distinct, memory }))
 }
 
 fn names_only(predicate: &Expr, key: &[String]) -> Result<bool, SqlError> {

@@ -13,6 +13,9 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::SqlError;
 
+/// Of a value whose length may be any.
+const OFFSET_BYTES: usize = 8;
+
 /// One field a placeholder, in order; Null where the type cannot be inferred.
 pub(crate) fn schema_of(plan: Option<&LogicalPlan>, count: usize) -> Result<SchemaRef, SqlError> {
     let known = plan.map(LogicalPlan::get_parameter_fields).transpose()?.unwrap_or_default();
@@ -55,6 +58,27 @@ pub(crate) fn with_types(plan: LogicalPlan, given: &Schema) -> Result<LogicalPla
         changed.map_data(LogicalPlan::recompute_schema)
     });
     Ok(plan.data()?)
+}
+
+/// Bytes that values take at least once they have the statement's types, which those do not that have them already.
+pub(crate) fn conformed_bytes(values: &RecordBatch, expected: &SchemaRef) -> usize {
+    let columns = values.columns().iter().zip(expected.fields());
+    let others = columns.filter(|(column, field)| column.data_type() != field.data_type());
+    others
+        .map(|(column, field)| column.len().saturating_mul(width_of(field.data_type())))
+        .fold(0, usize::saturating_add)
+}
+
+/// Bytes that each value of a type takes at least.
+fn width_of(data_type: &DataType) -> usize {
+    let of_fixed = |width: &i32| usize::try_from(*width).unwrap_or(0);
+    match data_type {
+        DataType::Null => 0,
+        DataType::FixedSizeBinary(width) => of_fixed(width),
+        DataType::FixedSizeList(field, width) => width_of(field.data_type()).saturating_mul(of_fixed(width)),
+        DataType::Struct(fields) => fields.iter().map(|f| width_of(f.data_type())).fold(0, usize::saturating_add),
+        other => other.primitive_width().unwrap_or(OFFSET_BYTES),
+    }
 }
 
 /// Values in the statement's types, by position.

@@ -249,6 +249,8 @@ impl Planned {
             }
             return self.run(plan.clone(), &schema, false).await;
         };
+        let converted = self.memory("parameters");
+        converted.try_grow(parameters::conformed_bytes(given, &self.parameters))?;
         let values = parameters::conform(given, &self.parameters)?;
         if values.num_columns() == 0 {
             return self.run(plan.clone(), &schema, false).await;
@@ -256,7 +258,8 @@ impl Planned {
         let memory = self.memory("rows of parameters");
         let rows_max = self.state.config_options().execution.batch_size.into();
         if let Some(first) = batched(plan, given, &values, rows_max, &memory)? {
-            let all = AllRows { planned: self, plan: plan.clone(), given: given.clone(), values, schema, memory };
+            let (plan, given) = (plan.clone(), given.clone());
+            let all = AllRows { planned: self, plan, given, values, schema, memory, _converted: converted };
             return Ok(all.stream(first, rows_max));
         }
         if values.num_rows() == 1 {
@@ -266,6 +269,8 @@ impl Planned {
         let (plan, planned, of_rows) = (plan.clone(), self.clone(), schema.clone());
         let streams = futures::stream::iter(0..values.num_rows()).then(move |row| {
             let (plan, planned, schema) = (plan.clone(), planned.clone(), of_rows.clone());
+            // Counted for as long as there may be another row.
+            let _ = &converted;
             let values = parameters::row(&values, row);
             async move {
                 let plan =
@@ -307,6 +312,8 @@ struct AllRows {
     values: RecordBatch,
     schema: SchemaRef,
     memory: MemoryReservation,
+    /// Of `values`.
+    _converted: MemoryReservation,
 }
 
 impl AllRows {

@@ -202,8 +202,8 @@ impl Map {
         self.version.get_array(&keys, column, threads.unwrap_or(1))
     }
 
-    /// One value column for many keys, aligned with them, null where missing; `None` if its values would have more than
-    /// `bytes_max` bytes. Little more than that is ever copied.
+    /// One value column for many keys, aligned with them, null where missing; `None` if it would have more than `bytes_max`
+    /// bytes without validity, as [`Map::bytes_of`] counts. Little more than that is ever copied.
     pub fn get_many_within(
         &self,
         keys: &dyn Array,
@@ -240,8 +240,8 @@ impl Map {
         self.version.take(self.value_column(column)?, rows)
     }
 
-    /// Bytes that [`Map::take`] would copy of rows that [`Map::find_many`] found, without validity; of a dictionary column
-    /// only the keys. Cheap: nothing is read but offsets.
+    /// Bytes that [`Map::take`] would make of rows that [`Map::find_many`] found, without validity; of a dictionary column
+    /// only the keys. Keys that are missing take what a null does. Cheap: nothing is read but offsets.
     pub fn bytes_of(&self, rows: &UInt64Array, column: usize) -> Result<u64, ReadError> {
         self.version.row_bytes(self.value_column(column)?, rows)
     }

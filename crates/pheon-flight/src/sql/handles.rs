@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::gate::{Caller, Gate};
+use crate::flat::kept_bytes;
 
 /// Tables that statements keep open while nothing executes them, so that the next execution need not plan again. Each takes
 /// several mappings, of which a process may have 65 530.
@@ -96,7 +97,8 @@ enum Kept {
 impl Kept {
     fn bytes(&self) -> usize {
         let Self::Statement(held) = self else { return 0 };
-        let of_bound = held.bound.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+        let of_bound = held.bound.as_ref().map_or(0, kept_bytes);
+        let of_bound = usize::try_from(of_bound).unwrap_or(usize::MAX);
         held.text.len().saturating_mul(BYTES_OF_TEXT).saturating_add(of_bound)
     }
 

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::handles::HandleLimits;
 use super::sql_status::failed;
-use crate::flat::Flatten;
+use crate::flat::{Flatten, kept_bytes};
 use crate::intake::Intake;
 use crate::record::CallRecord;
 
@@ -24,12 +24,12 @@ pub(super) async fn parameters(
     limits: &HandleLimits,
     record: CallRecord,
 ) -> Result<Option<RecordBatch>, Status> {
-    let bytes_max = limits.parameter_bytes_max;
-    let unpacked_max = limits.decompressed_bytes_max.min(bytes_max as u64);
+    let bytes_max = limits.parameter_bytes_max as u64;
+    let unpacked_max = limits.decompressed_bytes_max.min(bytes_max);
     let mut stream = Intake::new(stream, unpacked_max, Flatten::All, record);
-    let (mut batches, mut bytes) = (Vec::new(), 0usize);
+    let (mut batches, mut bytes) = (Vec::new(), 0u64);
     while let Some(batch) = stream.rows().await.transpose()? {
-        bytes = bytes.saturating_add(batch.get_array_memory_size());
+        bytes = bytes.saturating_add(kept_bytes(&batch));
         if bytes > bytes_max {
             return Err(Status::resource_exhausted(format!("parameters of more than {bytes_max} bytes")));
         }

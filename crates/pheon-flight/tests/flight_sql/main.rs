@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::client::{FlightSqlServiceClient, PreparedStatement};
 use arrow_flight::sql::{
@@ -268,6 +268,29 @@ async fn a_caller_holds_so_much_and_no_more() {
     let other = bind(&mut third, 5000).await.unwrap();
     assert_eq!(rows_in(&server.rows(other).await.unwrap()), 1000);
     assert_eq!(server.rows(info).await.unwrap_err().code(), Code::InvalidArgument, "its parameters are gone");
+    server.end().await;
+}
+
+/// Rows of few bytes: each of them becomes a value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_of_many_rows_are_refused() {
+    let mut limits = HandleLimits::default();
+    limits.parameter_bytes_max = 1 << 20;
+    limits.caller_bytes_max = 128 << 10;
+    let mut server = Fixture::with(limits).await;
+    let sql = "select 1 where $1 is not null".to_owned();
+    let mut statement = server.client.prepare(sql, None).await.unwrap();
+    let rows = 1 << 20;
+    for column in [Arc::new(NullArray::new(rows)) as ArrayRef, Arc::new(BooleanArray::from(vec![true; rows]))] {
+        statement.set_parameters(RecordBatch::try_from_iter([("p", column.clone())]).unwrap()).unwrap();
+        let refused = status(statement.execute().await.unwrap_err());
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        // What a caller holds is counted the same way.
+        let fewer = column.slice(0, 64 << 10);
+        statement.set_parameters(RecordBatch::try_from_iter([("p", fewer)]).unwrap()).unwrap();
+        let refused = status(statement.execute().await.unwrap_err());
+        assert!(refused.message().contains("bytes in open statements"), "{refused}");
+    }
     server.end().await;
 }
 

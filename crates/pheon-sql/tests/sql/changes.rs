@@ -1,11 +1,13 @@
 //! Statements that change the store.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pheon::ChangeOptions;
-use pheon_sql::{EngineOptions, SqlError};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchIterator};
+use pheon::{ChangeOptions, PutOptions, Store};
+use pheon_sql::{Access, EngineOptions, SqlError};
 
-use crate::scratch::{Scratch, runtime};
+use crate::scratch::{Scratch, batch, put, runtime};
 
 #[test]
 fn insert_appends_and_refuses_keys_that_are_there() {
@@ -165,6 +167,112 @@ fn a_statement_that_nobody_waits_for_publishes_nothing() {
         drop(runtime);
         assert_eq!(scratch.store.table("numbers").unwrap().version(), 1, "{sql}");
     }
+}
+
+/// Rights that are asked for when a statement has been planned: meanwhile another writer appends a row.
+#[derive(Debug)]
+struct Meanwhile {
+    store: Store,
+    row: Mutex<Option<RecordBatch>>,
+}
+
+impl Access for Meanwhile {
+    fn may_read(&self, _: &str) -> bool {
+        true
+    }
+
+    fn may_write(&self, dataset: &str) -> bool {
+        if let Some(row) = self.row.lock().unwrap().take() {
+            let rows = RecordBatchIterator::new([Ok(row.clone())], row.schema());
+            self.store.append(dataset, rows, ChangeOptions::default()).unwrap();
+        }
+        true
+    }
+
+    fn may_admin(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// A table whose keys occur once without having to.
+fn by_chance(store: &Store, keys: &[i64]) -> RecordBatch {
+    let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+    let rows = batch(vec![("k", column(keys.to_vec())), ("v", column(keys.iter().map(|k| k * 10).collect()))]);
+    put(store, "chance", rows.clone(), PutOptions::table(["k"]));
+    rows
+}
+
+#[test]
+fn rows_that_another_writer_adds_meanwhile_stay() {
+    for sql in [
+        "update chance set v = 0 where v = 20",
+        "delete from chance where v = 20",
+        "insert into chance values (2, 0), (9, 0) on conflict do nothing",
+    ] {
+        let scratch = Scratch::new();
+        let row = by_chance(&scratch.store, &[2]);
+        by_chance(&scratch.store, &[1, 2, 3]);
+        let access = Arc::new(Meanwhile { store: scratch.store.clone(), row: Mutex::default() });
+        runtime().block_on(async {
+            let session = scratch.engine.session().with_access(access.clone());
+            let statement = session.prepare(sql).await.unwrap();
+            *access.row.lock().unwrap() = Some(row);
+            let refused = statement.update(None).await.unwrap_err();
+            assert!(access.row.lock().unwrap().is_none(), "{sql}: it was planned before the row came");
+            let by_now = matches!(&refused, SqlError::Unsupported { problem } if problem.contains("by now"));
+            assert!(by_now, "{sql}: {refused:?}");
+            let anew = statement.update(None).await.unwrap_err();
+            assert!(matches!(&anew, SqlError::Unsupported { .. }), "{sql}: {anew:?}");
+        });
+        assert_eq!(scratch.rows("select * from chance").unwrap(), ["1|10", "2|20", "2|20", "3|30"], "{sql}");
+        assert_eq!(scratch.store.table("chance").unwrap().version(), 3, "{sql}");
+    }
+}
+
+/// Those that do not make a key occur twice are no conflict, and conditions on keys mean all rows of a key.
+#[test]
+fn other_rows_that_come_meanwhile_are_no_conflict() {
+    for (sql, new, expected) in [
+        ("update chance set v = 0 where v = 20", 4, ["1|10", "2|0", "3|30", "4|40"].as_slice()),
+        ("delete from chance where v = 20", 4, ["1|10", "3|30", "4|40"].as_slice()),
+        ("insert into chance values (2, 0) on conflict do nothing", 4, ["1|10", "2|20", "3|30", "4|40"].as_slice()),
+        ("delete from chance where k = 2", 2, ["1|10", "3|30"].as_slice()),
+        ("replace into chance values (2, 5)", 2, ["1|10", "2|5", "3|30"].as_slice()),
+    ] {
+        let scratch = Scratch::new();
+        let row = by_chance(&scratch.store, &[new]);
+        by_chance(&scratch.store, &[1, 2, 3]);
+        let access = Arc::new(Meanwhile { store: scratch.store.clone(), row: Mutex::default() });
+        runtime().block_on(async {
+            let session = scratch.engine.session().with_access(access.clone());
+            let statement = session.prepare(sql).await.unwrap();
+            *access.row.lock().unwrap() = Some(row);
+            statement.update(None).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+            assert!(access.row.lock().unwrap().is_none(), "{sql}");
+        });
+        assert_eq!(scratch.rows("select * from chance").unwrap(), expected, "{sql}");
+        assert!(scratch.store.verify("chance").unwrap().is_ok(), "{sql}");
+    }
+}
+
+#[test]
+fn keys_that_come_twice_in_a_statement_stay_once() {
+    let scratch = Scratch::new();
+    by_chance(&scratch.store, &[1, 2, 3]);
+    assert_eq!(scratch.change("insert into chance values (7, 1), (7, 2), (2, 0) on conflict do nothing").unwrap(), 1);
+    assert_eq!(scratch.rows("select * from chance where k > 1").unwrap(), ["2|20", "3|30", "7|1"]);
+    runtime().block_on(async {
+        let statement = scratch.engine.session().prepare("update chance set v = ? where k = ?").await.unwrap();
+        let column = |values: [i64; 3]| Arc::new(Int64Array::from_iter_values(values)) as ArrayRef;
+        let rows = batch(vec![("v", column([4, 5, 6])), ("k", column([7, 7, 1]))]);
+        statement.update(Some(rows)).await.unwrap();
+    });
+    assert_eq!(scratch.rows("select * from chance").unwrap(), ["1|6", "2|20", "3|30", "7|5"]);
+    assert!(scratch.store.verify("chance").unwrap().is_ok());
+    scratch.store.compact("chance", ChangeOptions::default()).unwrap();
+    // An INSERT adds rows as before, several of a key too.
+    let again = scratch.change("insert into chance values (7, 8), (7, 9)").unwrap();
+    assert_eq!((again, scratch.one("select count(*) from chance where k = 7")), (2, "3".to_owned()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int32Array, Int64Array, NullArray, RecordBatch, StringArray};
 use arrow_schema::DataType;
 use futures::TryStreamExt;
 use pheon_sql::{EngineOptions, SqlError};
@@ -15,6 +15,28 @@ fn ints(values: &[i64]) -> ArrayRef {
 
 fn values(columns: Vec<ArrayRef>) -> RecordBatch {
     batch(columns.into_iter().map(|c| ("p", c)).collect())
+}
+
+/// Nulls take no bytes until they get a type.
+#[test]
+fn parameters_that_would_become_too_large() {
+    let mut options = EngineOptions::default();
+    options.query_memory_bytes_max = 4 << 20;
+    let scratch = Scratch::with(options);
+    let nulls = values(vec![Arc::new(NullArray::new(1 << 20))]);
+    runtime().block_on(async {
+        let session = scratch.engine.session();
+        for sql in ["select 1 where $1 > 5", "select 1 where $1 > cast(5 as decimal(38, 2))", "select 1 where $1 = 'x'"]
+        {
+            let statement = session.prepare(sql).await.unwrap();
+            let refused = statement.query(Some(nulls.clone())).await.map(|_| ());
+            assert!(
+                matches!(&refused, Err(SqlError::Limit { problem }) if problem.contains("parameters")),
+                "{sql}: {refused:?}"
+            );
+            assert_eq!(query(&statement, Some(nulls.slice(0, 10))).await.unwrap().len() % 10, 0, "{sql}");
+        }
+    });
 }
 
 /// Statements with rows of parameters, and what they answer to them.

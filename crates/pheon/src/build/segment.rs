@@ -82,12 +82,7 @@ impl SegmentBuilder {
         if options.unique && key.is_none() {
             return Err(WriteError::Options { problem: "unique needs a key column; none was named".into() });
         }
-        let keep = match (options.unique, options.on_duplicate) {
-            (false, _) => Keep::All,
-            (true, OnDuplicate::Error) => Keep::Error,
-            (true, OnDuplicate::First) => Keep::First,
-            (true, OnDuplicate::Last) => Keep::Last,
-        };
+        let keep = if options.unique { keep_one(options.on_duplicate) } else { Keep::All };
         let mut metadata = stored.metadata().clone();
         let names = serde_json::to_string(&options.key).expect("names always serialise");
         metadata.insert("pheon.key".into(), names);
@@ -119,6 +114,12 @@ impl SegmentBuilder {
             parts: Vec::new(),
             part_block_bytes: 0,
         })
+    }
+
+    /// Lets each key stay once although the dataset does not ask for it, which the files go on to say. Before any row is
+    /// written.
+    pub(crate) fn set_distinct(&mut self, on_duplicate: OnDuplicate) {
+        (self.keep, self.unique) = (keep_one(on_duplicate), true);
     }
 
     #[cfg(test)]
@@ -522,6 +523,15 @@ impl SegmentBuilder {
 }
 
 /// A data file that is written.
+/// Of the rows of a key.
+fn keep_one(on_duplicate: OnDuplicate) -> Keep {
+    match on_duplicate {
+        OnDuplicate::Error => Keep::Error,
+        OnDuplicate::First => Keep::First,
+        OnDuplicate::Last => Keep::Last,
+    }
+}
+
 struct Data {
     file: WrittenFile,
     rows: u64,

@@ -213,7 +213,7 @@ impl Segment {
         let value = &self.columns[column];
         if !is_gathered(value) {
             let rows = self.find_array(dataset, keys, 1)?;
-            let mut bytes = 0u64;
+            let mut bytes = value.null_bytes().saturating_mul(rows.null_count() as u64);
             for row in rows.iter().flatten() {
                 bytes = bytes.saturating_add(value.row_bytes(&self.data, row..row + 1)?);
             }
@@ -328,7 +328,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Fills an answer; `None` if its values have more than `bytes_max` bytes.
+    /// Fills an answer; `None` if its values have more than `bytes_max` bytes, those of missing keys and offsets included.
     fn gather_part(
         &self,
         value: &Column,
@@ -336,11 +336,12 @@ impl Segment {
         bytes_max: usize,
         fill: impl FnOnce(&mut Gather<'_>) -> Result<(), ReadError>,
     ) -> Result<Option<ArrayRef>, ReadError> {
-        if let Raw::Fixed { width, .. } = &value.raw
-            && rows.saturating_mul(*width) > bytes_max
-        {
-            return Ok(None);
-        }
+        let width = match &value.raw {
+            Raw::Var { .. } => size_of::<i64>(),
+            Raw::Fixed { width, .. } => *width,
+            Raw::Bool { .. } | Raw::Struct { .. } | Raw::Other => 0,
+        };
+        let Some(bytes_max) = bytes_max.checked_sub(rows.saturating_mul(width)) else { return Ok(None) };
         let mut gather = match &value.raw {
             Raw::Var { offsets, values } => Gather::Var(VarValues::new(value, offsets, values, rows, bytes_max)),
             Raw::Fixed { width: 1, values } => Gather::W1(FixedValues::new(value, values, rows)),

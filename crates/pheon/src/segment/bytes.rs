@@ -29,6 +29,34 @@ impl Column {
             Raw::Other => array_bytes(&self.slice(file, start, end - start)?),
         })
     }
+
+    /// Bytes that a null row of a copy has, without validity.
+    pub(crate) fn null_bytes(&self) -> u64 {
+        null_bytes(&self.data_type)
+    }
+}
+
+/// What a row without a value takes all the same: the room of a value of fixed width, an offset.
+pub(crate) fn null_bytes(data_type: &DataType) -> u64 {
+    use DataType as D;
+    match data_type {
+        D::Null => 0,
+        D::Boolean => 1,
+        D::Utf8 | D::Binary | D::List(_) | D::Map(..) => 4,
+        D::LargeUtf8 | D::LargeBinary | D::LargeList(_) | D::ListView(_) => 8,
+        D::FixedSizeBinary(width) => u64::try_from(*width).unwrap_or(0),
+        D::FixedSizeList(field, width) => {
+            null_bytes(field.data_type()).saturating_mul(u64::try_from(*width).unwrap_or(0))
+        }
+        D::Struct(fields) => fields.iter().map(|field| null_bytes(field.data_type())).fold(0, u64::saturating_add),
+        // Its kind, its place, and of some unions a value of each kind.
+        D::Union(fields, _) => {
+            fields.iter().map(|(_, field)| null_bytes(field.data_type())).fold(5, u64::saturating_add)
+        }
+        D::Dictionary(keys, _) => keys.primitive_width().unwrap_or(8) as u64,
+        // Views and the like have 16.
+        other => other.primitive_width().unwrap_or(16) as u64,
+    }
 }
 
 /// What a copy of an array has: of a dictionary only the keys, for its values are shared.
@@ -84,9 +112,49 @@ mod tests {
 
     use arrow_array::builder::{ListBuilder, StringBuilder};
     use arrow_array::types::Int8Type;
-    use arrow_array::{ArrayRef, DictionaryArray, Int64Array, LargeStringArray, StringArray, StructArray};
+    use arrow_array::{
+        ArrayRef, DictionaryArray, Int64Array, LargeStringArray, StringArray, StructArray, new_null_array,
+    };
+    use arrow_data::ArrayData;
+    use arrow_schema::{Field, UnionFields, UnionMode};
 
     use super::*;
+
+    #[test]
+    fn nulls_count_what_they_take() {
+        use DataType as D;
+        const ROWS: usize = 64;
+        let field = |data_type| Arc::new(Field::new("f", data_type, true));
+        let union = UnionFields::try_new([0, 1], [Field::new("a", D::Int64, true), Field::new("b", D::Utf8, true)]);
+        for data_type in [
+            D::Null,
+            D::Boolean,
+            D::Int8,
+            D::Int64,
+            D::Decimal256(40, 2),
+            D::Utf8,
+            D::LargeUtf8,
+            D::Utf8View,
+            D::FixedSizeBinary(1000),
+            D::List(field(D::Int64)),
+            D::LargeList(field(D::Int64)),
+            D::FixedSizeList(field(D::Float32), 768),
+            D::FixedSizeList(field(D::Struct(vec![field(D::Int64), field(D::LargeBinary)].into())), 3),
+            D::Struct(vec![field(D::Int32), field(D::Utf8), field(D::FixedSizeBinary(5))].into()),
+            D::Dictionary(Box::new(D::Int16), Box::new(D::Utf8)),
+            D::Union(union.unwrap(), UnionMode::Sparse),
+        ] {
+            let taken = new_null_array(&data_type, ROWS).to_data();
+            let bytes = |data: &ArrayData| data.buffers().iter().map(|b| b.len() as u64).sum::<u64>();
+            fn all(data: &ArrayData, bytes: &dyn Fn(&ArrayData) -> u64) -> u64 {
+                bytes(data) + data.child_data().iter().map(|child| all(child, bytes)).sum::<u64>()
+            }
+            let (counted, taken) = (ROWS as u64 * null_bytes(&data_type), all(&taken, &bytes));
+            // There is one offset more than rows, and truths are bits.
+            assert!(counted + 32 >= taken, "{data_type}: {counted} of {taken}");
+            assert!(counted <= 2 * taken || data_type == D::Boolean, "{data_type}: {counted} of {taken}");
+        }
+    }
 
     #[test]
     fn slices_count_their_own_rows() {

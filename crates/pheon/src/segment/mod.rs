@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use pheon_os::fs::FileSystem;
 
+pub(crate) use self::bytes::null_bytes;
 use self::column::Column;
 use self::file::{ArrowFile, segment_dir};
 use self::keys::KeyPart;

@@ -141,9 +141,9 @@ impl Version {
         gather_stored(&values, &places).map_err(failed)
     }
 
-    /// Bytes that [`Version::take`] would copy, without validity.
+    /// Bytes that [`Version::take`] would copy, without validity; of rows that are null what a null takes.
     pub(crate) fn row_bytes(&self, column: usize, rows: &UInt64Array) -> Result<u64, ReadError> {
-        let mut bytes = 0u64;
+        let mut bytes = self.model().columns[column].null_bytes().saturating_mul(rows.null_count() as u64);
         for id in rows.iter().flatten() {
             let (part, row) = parts_of(id);
             let part = self.parts.get(part).ok_or_else(|| self.wrong_shape(format!("there is no row {id}")))?;

@@ -11,9 +11,12 @@ use arrow_select::concat::concat;
 
 use crate::build::{CODEC_KEY, has_dictionary, stored_type};
 use crate::error::WriteError;
-use crate::segment::Segment;
+use crate::segment::{Segment, null_bytes};
 use crate::version::Version;
 use crate::version::dictionaries::unify;
+
+/// What nulls without a type become at once, in bytes.
+const NULL_BYTES_AT_ONCE: u64 = 16 << 20;
 
 /// How the columns that come in become those of the dataset.
 pub(super) struct Conform {
@@ -21,6 +24,8 @@ pub(super) struct Conform {
     schema: SchemaRef,
     /// For each stored column, which of the columns that come in it is.
     columns: Vec<usize>,
+    /// Of rows that come in so many are converted at once: nulls without a type take no bytes until they have one.
+    rows_at_once: usize,
 }
 
 impl Conform {
@@ -31,6 +36,7 @@ impl Conform {
         let mut places: HashMap<&str, usize> =
             input.fields().iter().enumerate().map(|(i, field)| (field.name().as_str(), i)).collect();
         let mut columns = Vec::with_capacity(stored.fields().len());
+        let mut width = 0u64;
         for field in stored.fields() {
             let Some(at) = places.remove(field.name().as_str()) else {
                 let found: Vec<&str> = input.fields().iter().map(|f| f.name().as_str()).collect();
@@ -55,13 +61,39 @@ impl Conform {
                     field.data_type()
                 ));
             }
+            if is_of_nulls(given.data_type()) {
+                width = width.saturating_add(null_bytes(field.data_type()));
+            }
             columns.push(at);
         }
+        let rows_at_once = NULL_BYTES_AT_ONCE.checked_div(width).map_or(usize::MAX, |rows| rows.max(1) as usize);
         if let Some(name) = places.keys().min() {
             let known: Vec<&str> = stored.fields().iter().map(|f| f.name().as_str()).collect();
             return wrong(format!("there is no column {name:?}; the columns are {known:?}"));
         }
-        Ok(Self { dataset: dataset.to_owned(), schema: stored.clone(), columns })
+        Ok(Self { dataset: dataset.to_owned(), schema: stored.clone(), columns, rows_at_once })
+    }
+
+    /// Hands on a batch in the dataset's columns and types, in pieces where it would be too large at once. `first_row`: the
+    /// number of its first row, for messages.
+    ///
+    /// # Errors
+    /// As [`Conform::batch`], and those of `take`.
+    pub(super) fn each(
+        &self,
+        batch: &RecordBatch,
+        first_row: u64,
+        mut take: impl FnMut(&RecordBatch) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let mut at = 0;
+        loop {
+            let piece = batch.slice(at, self.rows_at_once.min(batch.num_rows() - at));
+            take(&self.batch(&piece, first_row + at as u64)?)?;
+            at += piece.num_rows();
+            if at >= batch.num_rows() {
+                return Ok(());
+            }
+        }
     }
 
     /// A batch in the dataset's columns and types. `first_row`: the number of its first row, for messages.
@@ -91,6 +123,14 @@ impl Conform {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
             .map_err(|e| WriteError::schema(format!("rows for {:?}: {e}", self.dataset)))
+    }
+}
+
+fn is_of_nulls(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Null => true,
+        DataType::Dictionary(_, values) => is_of_nulls(values),
+        _ => false,
     }
 }
 
@@ -226,7 +266,9 @@ impl Version {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{Int32Array, Int64Array, StringArray, TimestampMillisecondArray, TimestampNanosecondArray};
+    use arrow_array::{
+        Int32Array, Int64Array, NullArray, StringArray, TimestampMillisecondArray, TimestampNanosecondArray,
+    };
     use arrow_schema::{Field, TimeUnit};
 
     use super::*;
@@ -247,6 +289,46 @@ mod tests {
         let got = conform.batch(&batch, 0).unwrap();
         assert_eq!(got.schema(), stored);
         assert_eq!(got.column(0).as_ref(), &Int64Array::from(vec![-1]) as &dyn Array);
+    }
+
+    #[test]
+    fn nulls_get_their_type_some_rows_at_a_time() {
+        const ROWS: usize = 10_000;
+        let stored = schema(&[("a", DataType::Int64), ("wide", DataType::FixedSizeBinary(1 << 16))]);
+        let number = Arc::new(Int64Array::from_iter_values(0..ROWS as i64)) as ArrayRef;
+        let of_nulls = [("a", number.clone()), ("wide", Arc::new(NullArray::new(ROWS)))];
+        let batch = RecordBatch::try_from_iter_with_nullable(of_nulls.map(|(n, c)| (n, c, true))).unwrap();
+        let conform = Conform::new("d", &batch.schema(), &stored).unwrap();
+        let (mut numbers, mut longest) = (Vec::new(), 0);
+        let take = |piece: &RecordBatch| {
+            assert_eq!((piece.schema(), piece.column(1).null_count()), (stored.clone(), piece.num_rows()));
+            numbers.push(piece.column(0).clone());
+            longest = longest.max(piece.num_rows() << 16);
+            Ok(())
+        };
+        conform.each(&batch, 0, take).unwrap();
+        assert_eq!(longest, NULL_BYTES_AT_ONCE as usize);
+        let numbers: Vec<&dyn Array> = numbers.iter().map(AsRef::as_ref).collect();
+        assert_eq!(concat(&numbers).unwrap().as_ref(), number.as_ref(), "all rows, in order");
+        // Others come whole, also without rows.
+        for rows in [0, ROWS] {
+            let mut pieces = 0;
+            let conform = Conform::new("d", &stored, &stored).unwrap();
+            let batch = conform.batch(&RecordBatch::new_empty(stored.clone()), 0).unwrap();
+            let batch = if rows == 0 { batch } else { batch_of_zeros(&stored, rows / 1000) };
+            conform
+                .each(&batch, 0, |_| {
+                    pieces += 1;
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(pieces, 1);
+        }
+    }
+
+    fn batch_of_zeros(schema: &SchemaRef, rows: usize) -> RecordBatch {
+        let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect();
+        RecordBatch::try_new(schema.clone(), columns).unwrap()
     }
 
     #[test]

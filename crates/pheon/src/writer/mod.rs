@@ -40,11 +40,16 @@ pub struct ChangeOptions {
     pub compact: bool,
     /// Which versions stay; `None`: all.
     pub retain: Option<Retention>,
+    /// Whether to change only a version in which each key occurs once ([`crate::Table::is_unique`]), also where the dataset
+    /// does not ask for that: looked at under the writers' lock, so that it is so for the version that is changed. Else
+    /// [`ReadError::WrongShape`](crate::ReadError::WrongShape). Of rows that come in each key then stays once, by
+    /// `on_duplicate`.
+    pub distinct_keys: bool,
 }
 
 impl Default for ChangeOptions {
     fn default() -> Self {
-        Self { build: PutOptions::table(Vec::<String>::new()), compact: true, retain: None }
+        Self { build: PutOptions::table(Vec::<String>::new()), compact: true, retain: None, distinct_keys: false }
     }
 }
 
@@ -68,6 +73,20 @@ impl ChangeOptions {
     pub fn retain(mut self, retention: Retention) -> Self {
         self.retain = Some(retention);
         self
+    }
+
+    /// Sets whether each key must occur once.
+    #[must_use]
+    pub fn distinct_keys(mut self, distinct: bool) -> Self {
+        self.distinct_keys = distinct;
+        self
+    }
+
+    fn check(&self, base: &Version) -> Result<(), WriteError> {
+        if !self.distinct_keys || base.is_unique() {
+            return Ok(());
+        }
+        Err(base.wrong_shape("a key may have several rows; this change needs each to occur once").into())
     }
 }
 
@@ -140,6 +159,8 @@ impl Writer {
         if change == Change::Upsert && base.key_type().is_none() {
             return Err(base.wrong_shape("it has no key to tell which rows are replaced; append to it").into());
         }
+        options.check(&base)?;
+        let distinct = options.distinct_keys;
         let conform = Conform::new(base.name(), schema, base.schema())?;
         let mut build = options.build;
         build.key.clone_from(&base.manifest.key);
@@ -147,7 +168,11 @@ impl Writer {
         build.unique = base.manifest.unique;
         let schema = Arc::clone(base.schema());
         let addition = Addition { change, base, conform, compact: options.compact, retain: options.retain };
-        Self::begin(exclusive, Some(schema), build, Some(addition))
+        let mut writer = Self::begin(exclusive, Some(schema), build, Some(addition))?;
+        if let Some(builder) = writer.builder.as_mut().filter(|_| distinct) {
+            builder.set_distinct(writer.options.on_duplicate);
+        }
+        Ok(writer)
     }
 
     fn begin(
@@ -203,7 +228,7 @@ impl Writer {
             }
         };
         let written = match &self.addition {
-            Some(addition) => addition.conform.batch(batch, self.rows).and_then(|batch| builder.write(&batch)),
+            Some(addition) => addition.conform.each(batch, self.rows, |piece| builder.write(piece)),
             None => builder.write(batch),
         };
         written.map_err(|e| self.named(e))?;
@@ -434,6 +459,7 @@ fn tidy_up(exclusive: &Exclusive, version: u64, compact: bool, retain: Option<Re
 pub(crate) fn delete(dataset: &Dataset, keys: &dyn Array, options: &ChangeOptions) -> Result<(u64, u64), WriteError> {
     let exclusive = acquire(dataset, false, &options.build)?;
     let base = dataset.open(None)?;
+    options.check(&base)?;
     let rows = base.rows_with_keys(&make_array(keys.to_data()))?;
     let gone = rows.iter().map(|rows| rows.len() as u64).sum();
     if gone == 0 {
