@@ -522,7 +522,6 @@ impl SegmentBuilder {
     }
 }
 
-/// A data file that is written.
 /// Of the rows of a key.
 fn keep_one(on_duplicate: OnDuplicate) -> Keep {
     match on_duplicate {
@@ -532,6 +531,7 @@ fn keep_one(on_duplicate: OnDuplicate) -> Keep {
     }
 }
 
+/// A data file that is written.
 struct Data {
     file: WrittenFile,
     rows: u64,
