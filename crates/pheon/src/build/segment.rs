@@ -30,6 +30,7 @@ use super::part::{FinishedPart, PartContent, write_dictionary};
 use super::pipeline::{self, Hashing, Ready, Send, prepare};
 use super::progress::{Monitor, Phase};
 use super::run::{Run, spill_schema};
+use super::spill_dir::SpillDir;
 use super::tuning::Tuning;
 use crate::error::WriteError;
 use crate::index::{IndexBuilder, IndexPlan};
@@ -64,11 +65,13 @@ pub(crate) struct SegmentBuilder {
     parts: Vec<(u64, String)>,
     /// The longest block of any part's runs, in bytes.
     part_block_bytes: u64,
+    /// Where `spill_dir` is, if the options name a place; goes after all that has files there.
+    _own_spill_dir: Option<SpillDir>,
 }
 
 impl SegmentBuilder {
     /// `dir`: an existing empty temporary folder; `data.arrow`, `index.arrow` and, unless the options name another
-    /// folder, spill files go there. `schema`: that of every batch to come.
+    /// folder for a folder of their own, spill files go there. `schema`: that of every batch to come.
     pub(crate) fn new(
         fs: Arc<dyn FileSystem>,
         dir: PathBuf,
@@ -97,9 +100,10 @@ impl SegmentBuilder {
         if key.as_ref().is_some_and(Key::has_key_bytes) {
             shapes.push(DataType::LargeBinary);
         }
+        let own_spill_dir = options.spill_dir.as_ref().map(|dir| SpillDir::create(&fs, dir)).transpose()?;
         Ok(Self {
             fs,
-            spill_dir: options.spill_dir.clone().unwrap_or_else(|| dir.clone()),
+            spill_dir: own_spill_dir.as_ref().map_or(&*dir, SpillDir::path).to_owned(),
             dir,
             unifiers: unifiers(&stored),
             bounds: shapes.iter().map(Bounds::new).collect(),
@@ -118,6 +122,7 @@ impl SegmentBuilder {
             runs_made: 0,
             parts: Vec::new(),
             part_block_bytes: 0,
+            _own_spill_dir: own_spill_dir,
         })
     }
 
