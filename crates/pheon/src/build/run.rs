@@ -294,6 +294,10 @@ fn decode(bytes: &Buffer, stored: &Stored, schema: &SchemaRef) -> Result<Block, 
     let message = message.ok_or_else(|| ArrowError::IpcError("a message longer than its block".into()))?;
     let message = root_as_message(message).map_err(|e| ArrowError::IpcError(e.to_string()))?;
     let batch = message.header_as_record_batch().ok_or_else(|| ArrowError::IpcError("not a record batch".into()))?;
+    // A compressed buffer says how long it becomes, and the decoder believes that.
+    if batch.compression().is_some() {
+        return Err(ArrowError::IpcError("its buffers are compressed".into()));
+    }
     let body = bytes.slice(stored.body_at as usize);
     let batch = read_record_batch(&body, batch, schema.clone(), &HashMap::new(), None, &message.version())?;
     Ok(Block { rows: batch.num_rows(), columns: batch.columns().to_vec() })
