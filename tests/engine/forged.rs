@@ -1,4 +1,5 @@
-//! More files of somebody who computes checksums and means harm: Arrow messages that were made anew.
+//! More files of somebody who computes checksums and means harm: Arrow messages that were made anew, and interrupted builds
+//! whose documents are wrong about their rows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,9 @@ use serde_json::{Value as Json, json};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::corruption::{Image, MANIFEST, without_panic};
-use crate::hostile::{interrupted, take_up};
+use crate::hostile::{interrupted, quietly, take_up};
 use crate::names::{parse, replace, with_checksum};
-use crate::scratch::{Scratch, entries, numbered, tree};
+use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, tree};
 
 /// So long a compressed buffer says that it becomes.
 const HUGE: u64 = 1 << 47;
@@ -199,6 +200,52 @@ fn assert_refused(what: &str, store: &Store) {
     }
 }
 
+#[test]
+fn a_part_that_has_more_rows_than_its_document_says_is_refused() {
+    quietly();
+    let scratch = Scratch::new();
+    let (path, _) = interrupted(&scratch);
+    let good = parse(&path);
+    assert_eq!(good["bounds"][0]["rows"], 12);
+    for column in [0, 1] {
+        for (member, number) in [
+            ("rows", json!(1)),
+            ("rows", json!(11)),
+            ("rows", json!(0)),
+            ("rows", json!(u64::MAX)),
+            ("bytes", json!(u64::MAX)),
+            ("bytes", json!(u64::MAX - 63)),
+            ("bytes", json!(1u64 << 57)),
+        ] {
+            let mut document = good.clone();
+            document["bounds"][column][member] = number.clone();
+            fs::write(&path, with_checksum(&document)).unwrap();
+            assert_refused(&format!("column {column}: {member} {number}"), &scratch.store);
+        }
+    }
+    for rows in [0, 11, 13, 1 << 33, u64::MAX] {
+        let mut document = good.clone();
+        document["rows"] = json!(rows);
+        fs::write(&path, with_checksum(&document)).unwrap();
+        assert_refused(&format!("{rows} rows"), &scratch.store);
+    }
+    for bytes in [0, 1, 40] {
+        let mut document = good.clone();
+        document["bounds"][0]["bytes"] = json!(bytes);
+        fs::write(&path, with_checksum(&document)).unwrap();
+        assert_refused(&format!("{bytes} bytes"), &scratch.store);
+    }
+    // More than there is may be said, and costs nothing.
+    let mut document = good;
+    document["bounds"][0]["bytes"] = json!(1u64 << 50);
+    document["bounds"][1]["rows"] = json!(1u64 << 50);
+    fs::write(&path, with_checksum(&document)).unwrap();
+    assert_eq!(take_up(&scratch.store).unwrap(), 1);
+    assert_numbered(&scratch.store.map("m").unwrap(), 12, 0);
+    let data = tree(&scratch.path()).into_iter().find(|name| name.ends_with("data.arrow")).unwrap();
+    assert!(fs::metadata(scratch.path().join(data)).unwrap().len() < 1 << 20);
+}
+
 /// The run of the part, its bytes and its document.
 fn run_of(document: &Path) -> (PathBuf, Vec<u8>, Json) {
     let parsed = parse(document);
@@ -216,6 +263,31 @@ fn forge_run(document: &Path, run: &Path, bytes: &[u8], mut parsed: Json) {
     block["xxh3_64"] = json!(format!("{:016x}", xxh3_64(&bytes[..total])));
     fs::write(run, bytes).unwrap();
     fs::write(document, with_checksum(&parsed)).unwrap();
+}
+
+#[test]
+fn a_run_that_is_not_sorted_is_refused() {
+    quietly();
+    let scratch = Scratch::new();
+    let (path, _) = interrupted(&scratch);
+    let (run, good, document) = run_of(&path);
+    let at = |key: &str| good.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+    // "key-0", "key-1", "key-10", "key-11", "key-2"...
+    let (two, three) = (at("key-2key-3"), at("key-3"));
+    for (what, place, key) in [
+        ("a key twice", three, "key-2"),
+        ("a key too small", three, "key-1"),
+        ("a key too great", two, "key-4"),
+        ("the first one greatest", at("key-0"), "key-9"),
+    ] {
+        let mut bytes = good.clone();
+        bytes[place..place + 5].copy_from_slice(key.as_bytes());
+        forge_run(&path, &run, &bytes, document.clone());
+        assert_refused(what, &scratch.store);
+    }
+    forge_run(&path, &run, &good, document);
+    assert_eq!(take_up_beside(&scratch.store, true).unwrap(), 1);
+    assert_numbered(&scratch.store.map("m").unwrap(), 15, 0);
 }
 
 #[test]
@@ -237,4 +309,35 @@ fn a_compressed_block_of_a_run_is_refused() {
     block["total_bytes"] = json!(message.len() + body.len());
     forge_run(&path, &run, &[message, body].concat(), document);
     assert_refused("compressed", &scratch.store);
+}
+
+#[test]
+fn an_interrupted_build_whose_id_is_none_is_refused() {
+    let scratch = Scratch::new();
+    let (part, _) = interrupted(&scratch);
+    let path = part.parent().unwrap().with_file_name("build.json");
+    let (good, part_document) = (parse(&path), parse(&part));
+    let id = good["id"].as_str().unwrap();
+    for bad in [
+        "",
+        "0",
+        "..",
+        &"z".repeat(32),
+        &"é".repeat(16),
+        &"../".repeat(11)[..32],
+        &id[..31],
+        &format!("{id}0"),
+        &"A".repeat(32),
+    ] {
+        let (mut build, mut document) = (good.clone(), part_document.clone());
+        build["id"] = json!(bad);
+        document["build"] = json!(bad);
+        fs::write(&path, with_checksum(&build)).unwrap();
+        fs::write(&part, with_checksum(&document)).unwrap();
+        assert_refused(&format!("id {bad:?}"), &scratch.store);
+    }
+    // Without it, a build goes through.
+    assert_eq!(scratch.put("m", &numbered(12, 0)), 1);
+    assert_numbered(&scratch.store.map("m").unwrap(), 12, 0);
+    assert_tidy(&scratch.path().join("m"), 1, 1);
 }

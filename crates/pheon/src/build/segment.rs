@@ -23,7 +23,7 @@ use super::data_file::{ArrowFile, WrittenFile};
 use super::dictionary::{Dictionaries, Unifier, unifiers};
 use super::index_stage::{IndexStage, StoredPart};
 use super::key::{Key, plain_values, with_plain_keys};
-use super::merge::{Keep, copy, merge};
+use super::merge::{Keep, copy, copy_sorted, merge};
 use super::normalise::{shape_is_free, shape_of, stored_schema, to_shape};
 use super::options::{OnDuplicate, PutOptions};
 use super::part::{FinishedPart, PartContent, write_dictionary};
@@ -339,7 +339,7 @@ impl SegmentBuilder {
         if content.rows == 0 {
             return Ok(());
         }
-        self.rows_in += content.rows;
+        self.rows_in = self.rows_in.saturating_add(content.rows);
         if self.rows_in > ROWS_MAX && matches!(self.keep, Keep::All | Keep::Error) {
             return Err(too_many_rows());
         }
@@ -383,7 +383,9 @@ impl SegmentBuilder {
         match &self.key {
             None => copy(runs, &self.monitor, send),
             // A single run has no repeats left to deal with.
-            Some(_) if runs.len() == 1 && self.keep != Keep::All => copy(runs, &self.monitor, send),
+            Some(key) if runs.len() == 1 && self.keep != Keep::All => with_cells!(key.key_type, C => {
+                copy_sorted::<C>(&runs[0], key, self.keep, &self.monitor, send)
+            }),
             Some(key) => with_cells!(key.key_type, C => {
                 merge::<C>(runs, key, self.keep, chunk_rows, &self.monitor, send)
             }),
