@@ -406,7 +406,7 @@ class Store:
 
         The newest `keep` versions stay. If `max_age` is given (seconds or a timedelta), so do those that were still
         current less than so long ago. What an interrupted build with ``resume=True`` has finished goes when it is older
-        than `max_age`, or than 7 days.
+        than `max_age`, or than 7 days. While the newest manifest is damaged, no version is removed: `CorruptError`.
         """
         from pheon._info import GcReport
 

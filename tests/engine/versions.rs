@@ -8,6 +8,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, Int64Array, StringArray};
 use pheon::{ChangeOptions, PutOptions, ReadError, Store, WriteError};
 
+use crate::names::{parse, replace, with_checksum};
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put};
 
 #[test]
@@ -256,4 +257,31 @@ fn writers_in_threads_take_turns() {
     sorted.sort_unstable();
     assert_eq!(sorted, (1..=20).collect::<Vec<_>>());
     assert_tidy(&scratch.path().join("m"), 20, 20);
+}
+
+/// The versions before it may be all that is left.
+#[test]
+fn nothing_is_collected_while_the_newest_manifest_is_damaged() {
+    let scratch = Scratch::new();
+    for base in 1..=5 {
+        scratch.put("m", &numbered(40, base));
+    }
+    let newest = scratch.path().join("m/manifest-000005.json");
+    let good = parse(&newest);
+    let mut flipped = std::fs::read(&newest).unwrap();
+    flipped[20] ^= 4;
+    let mut later = good.clone();
+    later["format_version"] = (pheon::FORMAT_VERSION + 1).into();
+    for bad in [flipped, with_checksum(&later), Vec::new()] {
+        replace(&newest, &bad);
+        for keep in [1, 3, 9] {
+            let told = scratch.store.gc("m", keep).unwrap_err();
+            assert!(matches!(told, WriteError::Read(ReadError::Corrupt { .. })), "{told:?}");
+        }
+        assert_tidy(&scratch.path().join("m"), 5, 5);
+    }
+    assert_eq!(scratch.store.rollback("m", 4).unwrap(), 6);
+    assert_numbered(&scratch.store.map("m").unwrap(), 40, 4);
+    assert_eq!(scratch.store.gc("m", 1).unwrap().versions_removed, [1, 2, 3, 4, 5]);
+    assert_numbered(&scratch.store.map("m").unwrap(), 40, 4);
 }

@@ -345,6 +345,9 @@ impl Store {
 
     /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets
     /// whose first build never finished. What a build that can be resumed has finished goes when it is 7 days old.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if the newest manifest is damaged or of a later format; then no version is removed.
     pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
         self.gc_with(name, Retention::newest(keep))
     }
