@@ -48,7 +48,8 @@ class Store:
     * `on_duplicate` (where it is named): "error", "first" or "last" wins where a unique key occurs twice,
     * `memory_limit`: bytes, or text like "2GB"; at least 64 MiB. None: a quarter of the machine's memory,
     * `threads`: None: as many as this process has CPUs,
-    * `spill_dir`: where sorted runs go that exceed the limit. None: into the store,
+    * `spill_dir`: where sorted runs go that exceed the limit, in a folder of the build's own that the next build there
+      removes if this one is killed. None: into the store,
     * `progress`: True draws a bar if stderr is a terminal; a callable gets a `Progress` about ten times a second,
     * `lock_timeout`: seconds to wait for another writer of the same dataset. None: 60.
 
@@ -405,7 +406,7 @@ class Store:
 
         The newest `keep` versions stay. If `max_age` is given (seconds or a timedelta), so do those that were still
         current less than so long ago. What an interrupted build with ``resume=True`` has finished goes when it is older
-        than `max_age`, or than 7 days.
+        than `max_age`, or than 7 days. While the newest manifest is damaged, no version is removed: `CorruptError`.
         """
         from pheon._info import GcReport
 

@@ -51,7 +51,7 @@ fn look_up(map: &Map) {
 
 /// Panics of this thread print their text and place alone: those that become errors would each print a trace, which takes
 /// longer than all the rest.
-fn quietly() {
+pub(crate) fn quietly() {
     let me = std::thread::current().id();
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -255,7 +255,7 @@ fn manifests_from_the_future() {
 }
 
 /// An interrupted build with one finished part, and where its files are.
-fn interrupted(scratch: &Scratch) -> (PathBuf, Vec<PathBuf>) {
+pub(crate) fn interrupted(scratch: &Scratch) -> (PathBuf, Vec<PathBuf>) {
     let options = PutOptions::map("k").threads(1);
     let mut writer = scratch.store.writer_of_parts("m", options, Some(Resume::default())).unwrap();
     let part = writer.part(Some("a")).unwrap();
@@ -269,7 +269,7 @@ fn interrupted(scratch: &Scratch) -> (PathBuf, Vec<PathBuf>) {
     (folder.join("part.json"), files)
 }
 
-fn take_up(store: &Store) -> Result<u64, WriteError> {
+pub(crate) fn take_up(store: &Store) -> Result<u64, WriteError> {
     let mut writer = store.writer_of_parts("m", PutOptions::map("k").threads(1), Some(Resume::default()))?;
     writer.part(Some("a"))?;
     writer.commit()

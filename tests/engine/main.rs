@@ -8,6 +8,7 @@ mod composite;
 mod corruption;
 mod dictionaries;
 mod faults;
+mod forged;
 mod hashes;
 mod hostile;
 mod interrupted;

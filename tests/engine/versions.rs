@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, Int64Array, StringArray};
-use pheon::{ChangeOptions, PutOptions, ReadError, Store, WriteError};
+use pheon::{ChangeOptions, PutOptions, ReadError, Retention, Store, WriteError};
+use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 
-use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put};
+use crate::names::{parse, replace, with_checksum};
+use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, put, temporary_dir, tree};
 
 #[test]
 fn a_handle_stays_on_its_version_until_it_is_refreshed() {
@@ -256,4 +258,77 @@ fn writers_in_threads_take_turns() {
     sorted.sort_unstable();
     assert_eq!(sorted, (1..=20).collect::<Vec<_>>());
     assert_tidy(&scratch.path().join("m"), 20, 20);
+}
+
+/// The versions before it may be all that is left.
+#[test]
+fn nothing_is_collected_while_the_newest_manifest_is_damaged() {
+    let scratch = Scratch::new();
+    for base in 1..=5 {
+        scratch.put("m", &numbered(40, base));
+    }
+    let newest = scratch.path().join("m/manifest-000005.json");
+    let good = parse(&newest);
+    let mut flipped = std::fs::read(&newest).unwrap();
+    flipped[20] ^= 4;
+    let mut later = good.clone();
+    later["format_version"] = (pheon::FORMAT_VERSION + 1).into();
+    for bad in [flipped, with_checksum(&later), Vec::new()] {
+        replace(&newest, &bad);
+        for keep in [1, 3, 9] {
+            let told = scratch.store.gc("m", keep).unwrap_err();
+            assert!(matches!(told, WriteError::Read(ReadError::Corrupt { .. })), "{told:?}");
+        }
+        assert_tidy(&scratch.path().join("m"), 5, 5);
+    }
+    assert_eq!(scratch.store.rollback("m", 4).unwrap(), 6);
+    assert_numbered(&scratch.store.map("m").unwrap(), 40, 4);
+    assert_eq!(scratch.store.gc("m", 1).unwrap().versions_removed, [1, 2, 3, 4, 5]);
+    assert_numbered(&scratch.store.map("m").unwrap(), 40, 4);
+}
+
+/// What a process leaves that is killed while it makes the store.
+#[test]
+fn a_marker_that_was_never_published_is_a_leftover() {
+    let scratch = Scratch::new();
+    scratch.put("m", &numbered(40, 0));
+    let left = scratch.path().join(format!(".tmp-{}.json", "0123456789abcdef".repeat(2)));
+    let leave = || std::fs::write(&left, b"{}").unwrap();
+    leave();
+    scratch.store.gc("m", 1).unwrap();
+    assert!(!left.exists());
+    leave();
+    scratch.store.drop_dataset("m").unwrap();
+    assert_eq!(tree(&scratch.path()), ["pheon.json"]);
+}
+
+#[test]
+fn a_store_may_be_made_while_its_leftovers_are_removed() {
+    for _ in 0..60 {
+        let dir = temporary_dir();
+        let path = dir.path().join("store");
+        let uuids: Vec<String> = std::thread::scope(|scope| {
+            let open = || {
+                let store = Store::open(&path).unwrap();
+                store.gc_unfinished(Retention::newest(1)).unwrap();
+                store.uuid().to_owned()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(uuids.iter().all(|uuid| *uuid == uuids[0]));
+        assert_eq!(tree(&path), ["pheon.json"]);
+    }
+    // Made by another process after this one had looked, which has removed this one's file before it was linked.
+    let scratch = Scratch::new();
+    let fs = Arc::new(FaultFs::new(pheon_os::fs::real()));
+    fs.fail_nth(1, Some(Op::Read), 2, Lasts::Once);
+    fs.fail_nth(1, Some(Op::Link), 2, Lasts::Once);
+    let store = Store::open_with(scratch.path(), fs.clone()).unwrap();
+    assert_eq!((store.uuid(), fs.failed()), (scratch.store.uuid(), vec![Op::Read, Op::Link]));
+    // A file that is gone where there is no store is an error.
+    let (dir, fs) = (temporary_dir(), Arc::new(FaultFs::new(pheon_os::fs::real())));
+    fs.fail_nth(1, Some(Op::Link), 2, Lasts::Once);
+    let told = Store::open_with(dir.path().join("store"), fs).unwrap_err();
+    assert!(matches!(told, WriteError::Io { .. }), "{told:?}");
 }

@@ -130,6 +130,9 @@ impl Store {
         match publish_document(fs.as_ref(), &path, &path.join(MARKER_NAME), &manifest::encode(&marker)) {
             // Another process was first: its marker counts.
             Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            // It was, and has taken this one's temporary file for a leftover.
+            Err(WriteError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && fs.metadata(&path.join(MARKER_NAME)).is_ok() => {}
             other => other?,
         }
         Ok(Self::existing(path, fs, false)?)
@@ -345,6 +348,9 @@ impl Store {
 
     /// Removes all but the newest `keep` versions (at least one stays) and what killed writers left, here and in datasets
     /// whose first build never finished. What a build that can be resumed has finished goes when it is 7 days old.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if the newest manifest is damaged or of a later format; then no version is removed.
     pub fn gc(&self, name: &str, keep: u64) -> Result<GcReport, WriteError> {
         self.gc_with(name, Retention::newest(keep))
     }
@@ -457,16 +463,22 @@ impl Store {
         Ok(())
     }
 
-    /// Removes datasets that a killed `drop_dataset` had renamed.
+    /// Removes datasets that a killed `drop_dataset` had renamed, and markers that were never published: who is about to
+    /// publish one finds that there is one already ([`Store::create`]).
     fn remove_graves(&self) -> Result<(), WriteError> {
         let entries = self.fs.read_dir(&self.path).map_err(|e| WriteError::io("list", self.path.as_ref(), e))?;
         let mut first = true;
-        for entry in entries.iter().filter(|e| e.is_dir && e.name.starts_with(TEMPORARY_PREFIX)) {
+        for entry in entries.iter().filter(|e| e.name.starts_with(TEMPORARY_PREFIX)) {
             // Who renamed it may have been killed before that was on the disk: a power cut could bring its name back.
             if std::mem::take(&mut first) {
                 self.fs.sync_dir(&self.path).map_err(|e| WriteError::io("sync the folder", self.path.as_ref(), e))?;
             }
             let grave = self.path.join(&entry.name);
+            if !entry.is_dir {
+                // Somebody else may be removing it too.
+                let _ = self.fs.unlink(&grave);
+                continue;
+            }
             // Who dropped it holds its lock until nothing more can fail: till then it may be given its name back. Where
             // there is no lock file, there may be no room for one either. The lock need not be kept: who drops takes it
             // once, before the renaming.

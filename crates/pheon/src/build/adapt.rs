@@ -1,14 +1,14 @@
 //! Rows of a part as rows of the build that it belongs to: columns in the build's order, dictionary indices into its
 //! dictionaries, rows numbered after those that come before.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, Int32Array, make_array, new_null_array};
 use arrow_schema::{ArrowError, DataType};
 
-use super::block::Block;
+use super::block::{Block, Bounds, bounds_of};
 use super::dictionary::reindex;
 use super::normalise::has_dictionary;
 use crate::error::WriteError;
@@ -23,6 +23,22 @@ pub(crate) struct Adapter {
     pub(crate) part_columns: usize,
     /// How many rows come before the part's first, where rows are numbered by a last column.
     pub(crate) first_row: Option<u32>,
+    /// What its document says of its rows; `None` for a dictionary.
+    pub(crate) promised: Option<Promised>,
+}
+
+/// What a part's document says of its rows, which the build is planned by, and what was read of them.
+pub(crate) struct Promised {
+    pub(crate) shapes: Vec<DataType>,
+    pub(crate) bounds: Vec<Bounds>,
+    pub(crate) seen: Mutex<Vec<Bounds>>,
+}
+
+impl Promised {
+    pub(crate) fn new(shapes: Vec<DataType>, bounds: Vec<Bounds>) -> Self {
+        let seen = Mutex::new(shapes.iter().map(Bounds::new).collect());
+        Self { shapes, bounds, seen }
+    }
 }
 
 /// Where a column of the build comes from.
@@ -37,6 +53,24 @@ pub(crate) enum Origin {
 }
 
 impl Adapter {
+    /// For what is no row: a dictionary, or bytes that are only read.
+    pub(crate) fn of_bytes(part: &str, columns: Vec<Origin>) -> Self {
+        Self { part: part.to_owned(), part_columns: columns.len(), columns, first_row: None, promised: None }
+    }
+
+    /// Fails if the part has more than its document says. Every block is read once.
+    pub(crate) fn check(&self, block: &Block) -> Result<(), String> {
+        let Some(Promised { shapes, bounds, seen }) = &self.promised else { return Ok(()) };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, own) in bounds_of(block, shapes).iter().enumerate() {
+            seen[at].merge(own);
+            if !bounds[at].cover(&seen[at], &shapes[at]) {
+                return Err(format!("column {at} has more rows, bytes or nulls than the document's bounds"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn adapt(&self, block: Block) -> Result<Block, WriteError> {
         let rows = block.rows;
         let columns = self.columns(&block).map_err(|e| {

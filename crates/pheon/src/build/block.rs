@@ -115,8 +115,8 @@ impl Bounds {
     }
 
     fn add_scaled(&mut self, other: &Self, times: u64) {
-        self.rows += other.rows * times;
-        self.bytes += other.bytes * times;
+        self.rows = self.rows.saturating_add(other.rows.saturating_mul(times));
+        self.bytes = self.bytes.saturating_add(other.bytes.saturating_mul(times));
         self.nulls |= other.nulls;
         for (child, other) in self.children.iter_mut().zip(&other.children) {
             child.add_scaled(other, times);
@@ -137,6 +137,47 @@ impl Bounds {
         self.children.len() == shapes.len() && self.children.iter().zip(shapes).all(|(child, shape)| child.fits(shape))
     }
 
+    /// Whether what `seen` counts is within these bounds. Of a dense union's children, blocks may hold more than their rows
+    /// refer to; they are not compared.
+    pub(crate) fn cover(&self, seen: &Self, shape: &DataType) -> bool {
+        let children = || {
+            let mut pairs = self.children.iter().zip(&seen.children).zip(child_shapes(shape));
+            pairs.all(|((own, seen), shape)| own.cover(seen, shape))
+        };
+        self.rows >= seen.rows
+            && self.bytes >= seen.bytes
+            && (self.nulls || !seen.nulls)
+            && (matches!(shape, DataType::Union(_, UnionMode::Dense)) || children())
+    }
+
+    /// Lowers what columns cannot have that are stored in so many bytes: bounds read from a file may say anything, and a
+    /// file is planned by them.
+    pub(crate) fn limit(&mut self, shape: &DataType, stored_bytes: u64) {
+        use DataType as D;
+        match shape {
+            // Several rows may refer to one that is stored.
+            D::Union(_, UnionMode::Dense) => return,
+            // These take no room of their own.
+            D::Null | D::Struct(_) | D::FixedSizeList(..) | D::FixedSizeBinary(0) => {}
+            D::FixedSizeBinary(n) => self.rows = self.rows.min(stored_bytes / *n as u64),
+            _ => self.rows = self.rows.min(stored_bytes.saturating_mul(8)),
+        }
+        self.bytes = self.bytes.min(stored_bytes);
+        for (child, shape) in self.children.iter_mut().zip(child_shapes(shape)) {
+            child.limit(shape, stored_bytes);
+        }
+    }
+
+    /// Whether a file could hold this.
+    pub(crate) fn is_plausible(&self, shape: &DataType) -> bool {
+        const MAX: u64 = 1 << 56;
+        let mut children = self.children.iter().zip(child_shapes(shape));
+        self.rows <= MAX
+            && self.bytes <= MAX
+            && self.memory_bytes(shape) <= MAX
+            && children.all(|(child, shape)| child.is_plausible(shape))
+    }
+
     /// Adds another block's bounds.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.add_scaled(other, 1);
@@ -146,19 +187,21 @@ impl Bounds {
     pub(crate) fn memory_bytes(&self, shape: &DataType) -> u64 {
         use DataType as D;
         let validity = if self.nulls { self.rows / 8 } else { 0 };
+        let rows_of = |width: u64| self.rows.saturating_mul(width);
         let own = match shape {
             D::Boolean => self.rows / 8,
             D::Int8 => self.rows,
-            D::Int16 => 2 * self.rows,
-            D::Int32 | D::List(_) => 4 * self.rows,
-            D::Int64 | D::LargeList(_) => 8 * self.rows,
-            D::FixedSizeBinary(n) => *n as u64 * self.rows,
-            D::LargeBinary => 8 * self.rows + self.bytes,
+            D::Int16 => rows_of(2),
+            D::Int32 | D::List(_) => rows_of(4),
+            D::Int64 | D::LargeList(_) => rows_of(8),
+            D::FixedSizeBinary(n) => rows_of(*n as u64),
+            D::LargeBinary => rows_of(8).saturating_add(self.bytes),
             D::Union(_, UnionMode::Sparse) => self.rows,
-            D::Union(_, UnionMode::Dense) => 5 * self.rows,
+            D::Union(_, UnionMode::Dense) => rows_of(5),
             _ => 0,
         };
-        validity + own + self.children.iter().zip(child_shapes(shape)).map(|(b, s)| b.memory_bytes(s)).sum::<u64>()
+        let children = self.children.iter().zip(child_shapes(shape)).map(|(b, s)| b.memory_bytes(s));
+        children.fold(validity.saturating_add(own), u64::saturating_add)
     }
 }
 

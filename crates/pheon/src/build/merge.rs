@@ -40,13 +40,27 @@ struct Cursor<'a, C> {
 }
 
 impl<C: FromColumn> Cursor<'_, C> {
-    fn load(&mut self, key: &Key) -> Result<(), WriteError> {
+    fn load(&mut self, key: &Key, keep: Keep) -> Result<(), WriteError> {
         self.row = 0;
+        let before = self.block.take();
         self.block = self.reader.next()?.map(|block| {
             let cells = C::from_column(&block.columns[key.column], key.key_type);
             (Arc::new(block), cells)
         });
-        Ok(())
+        self.check_order(before.as_ref(), keep)
+    }
+
+    /// Fails unless the rows of a part's run ascend. Whoever wrote them says so, and what is merged or copied is as sorted
+    /// as they are. `before`: the block before.
+    fn check_order(&self, before: Option<&(Arc<Block>, C)>, keep: Keep) -> Result<(), WriteError> {
+        let run = self.reader.run();
+        let Some((block, cells)) = self.block.as_ref().filter(|_| run.is_of_part()) else { return Ok(()) };
+        let ascend = |order: Ordering| order.is_lt() || order.is_eq() && keep == Keep::All;
+        let first = before.is_none_or(|(b, last)| ascend(last.compare(b.rows - 1, cells, 0, 0)));
+        if first && (1..block.rows).all(|row| ascend(cells.compare(row - 1, cells, row, 0))) {
+            return Ok(());
+        }
+        Err(run.damaged(self.reader.blocks_read() - 1, "its keys do not ascend".to_owned()))
     }
 }
 
@@ -62,7 +76,7 @@ pub(crate) fn merge<C: FromColumn>(
     let mut cursors = Vec::with_capacity(runs.len());
     for run in runs {
         let mut cursor: Cursor<'_, C> = Cursor { reader: run.read()?, block: None, row: 0 };
-        cursor.load(key)?;
+        cursor.load(key, keep)?;
         cursors.push(cursor);
     }
     let mut tree = LoserTree::new(cursors.len(), |a, b| before(&cursors, a, b));
@@ -74,7 +88,7 @@ pub(crate) fn merge<C: FromColumn>(
         pending.push(winner, block, cells, cursor.row)?;
         cursor.row += 1;
         if cursor.row == block.rows {
-            cursor.load(key)?;
+            cursor.load(key, keep)?;
             pending.forget(winner);
         }
         if pending.is_full() {
@@ -97,6 +111,23 @@ pub(crate) fn copy(runs: &[Run], monitor: &Monitor, send: &mut Send<'_>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Sends the blocks of a run in which each key is once.
+pub(crate) fn copy_sorted<C: FromColumn>(
+    run: &Run,
+    key: &Key,
+    keep: Keep,
+    monitor: &Monitor,
+    send: &mut Send<'_>,
+) -> Result<(), WriteError> {
+    let mut cursor: Cursor<'_, C> = Cursor { reader: run.read()?, block: None, row: 0 };
+    loop {
+        cursor.load(key, keep)?;
+        let Some((block, _)) = &cursor.block else { return Ok(()) };
+        monitor.check()?;
+        send(Chunk { blocks: Arc::from([block.clone()]), rows: Rows::Whole, heads: None })?;
+    }
 }
 
 /// Whether cursor `a` goes before cursor `b`; ended ones come last.

@@ -19,6 +19,7 @@ mod run;
 mod segment;
 mod sink;
 mod sort;
+mod spill_dir;
 mod splitters;
 mod stream;
 mod tuning;

@@ -48,7 +48,8 @@ pub struct PutOptions {
     pub memory_limit_bytes: Option<u64>,
     /// How many threads work; `None`: as many as the process has CPUs.
     pub threads: Option<usize>,
-    /// Where sorted runs that do not fit in memory are kept; `None`: beside the files being built.
+    /// Where sorted runs that do not fit in memory are kept, in a folder of the build's own: many builds may have the same
+    /// place, and remove there what killed ones have left. `None`: beside the files being built.
     pub spill_dir: Option<PathBuf>,
     /// Called at most about ten times a second, and when the phase changes. It must not block.
     pub progress: Option<ProgressFn>,

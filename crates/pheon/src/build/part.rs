@@ -12,7 +12,7 @@ use arrow_select::concat::concat;
 use pheon_os::fs::FileSystem;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::adapt::{Adapter, Origin};
+use super::adapt::{Adapter, Origin, Promised};
 use super::block::{Block, Bounds};
 use super::dictionary::{Unifier, unifiers};
 use super::normalise::shape_of;
@@ -163,11 +163,11 @@ fn check_columns(expected: &Schema, source: impl Fn(usize) -> String, part: &Fin
 
 impl FinishedPart {
     /// Whether the document's pieces fit each other. What a checksum covers is believed, but another program may have
-    /// computed it.
-    pub(crate) fn check(&self, has_key_bytes: bool) -> Result<(), String> {
+    /// computed it. `keeps_all`: rows with a key that occurred before are not left out.
+    pub(crate) fn check(&self, has_key_bytes: bool, keeps_all: bool) -> Result<(), String> {
         let content = &self.content;
         if content.rows == 0 {
-            return Ok(());
+            return if content.runs.is_empty() { Ok(()) } else { Err("runs of no rows".to_owned()) };
         }
         let shapes = self.shapes(has_key_bytes);
         let fit = content.bounds.len() == shapes.len() && content.bounds.iter().zip(&shapes).all(|(b, s)| b.fits(s));
@@ -182,9 +182,13 @@ impl FinishedPart {
         if content.dictionaries.len() != dictionaries {
             return Err(format!("expected {dictionaries} dictionaries, found {}", content.dictionaries.len()));
         }
+        if !content.bounds.iter().zip(&shapes).all(|(bounds, shape)| bounds.is_plausible(shape)) {
+            return Err("bounds beyond what any file holds".to_owned());
+        }
         let sorted = content.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.rows));
-        if sorted > content.rows {
-            return Err(format!("expected at most {} rows in its runs, found {sorted}", content.rows));
+        if sorted > content.rows || keeps_all && sorted < content.rows {
+            let at_most = if keeps_all { "" } else { "at most " };
+            return Err(format!("expected {at_most}{} rows in its runs, found {sorted}", content.rows));
         }
         match content.runs.iter().chain(&content.dictionaries).find(|run| run.file.contains('/') || run.file == "..") {
             Some(run) => Err(format!("expected a file beside the document, found {:?}", run.file)),
@@ -203,8 +207,7 @@ impl FinishedPart {
     /// # Errors
     /// [`ReadError::Corrupt`](crate::ReadError::Corrupt) names a block that is not as it was written.
     pub(crate) fn verify(&self, fs: &Arc<dyn FileSystem>) -> Result<(), WriteError> {
-        let as_is =
-            Arc::new(Adapter { part: self.name.clone(), columns: Vec::new(), part_columns: 0, first_row: None });
+        let as_is = Arc::new(Adapter::of_bytes(&self.name, Vec::new()));
         for record in self.content.runs.iter().chain(&self.content.dictionaries) {
             Run::of_part(fs, &self.dir, record, spill_schema(&[]), as_is.clone()).verify()?;
         }
@@ -246,6 +249,12 @@ impl FinishedPart {
                 .collect::<Vec<_>>()
         };
         let (theirs, ours) = (starts(&content.schema), starts(stored));
+        let sorted_rows = content.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.rows));
+        let mut shapes = self.shapes(has_key_bytes);
+        let mut limits = content.bounds.clone();
+        let stored_bytes = content.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.file_bytes_min()));
+        limits.iter_mut().zip(&shapes).for_each(|(bounds, shape)| bounds.limit(shape, stored_bytes));
+        let promised = Promised::new(shapes.clone(), content.bounds.clone());
         let mut columns = Vec::with_capacity(stored.fields().len());
         let mut bounds = Vec::with_capacity(content.bounds.len());
         for (at, field) in stored.fields().iter().enumerate() {
@@ -254,12 +263,12 @@ impl FinishedPart {
             if *given.data_type() == DataType::Null && *field.data_type() != DataType::Null {
                 let shape = shape_of(field.data_type());
                 let mut nulls = Bounds::new(&shape);
-                nulls.add_nulls(&shape, content.rows);
+                nulls.add_nulls(&shape, sorted_rows);
                 bounds.push(nulls);
                 columns.push(Origin::Nulls(shape));
                 continue;
             }
-            bounds.push(content.bounds[place].clone());
+            bounds.push(limits[place].clone());
             let mut maps = Vec::new();
             for (record, unifier) in content.dictionaries[theirs[place].0..theirs[place].1]
                 .iter()
@@ -275,14 +284,14 @@ impl FinishedPart {
                 Origin::Same(place)
             });
         }
-        bounds.extend_from_slice(&content.bounds[content.schema.fields().len()..]);
-        let mut shapes = self.shapes(has_key_bytes);
+        bounds.extend_from_slice(&limits[content.schema.fields().len()..]);
         if first_row.is_some() {
             shapes.push(DataType::Int32);
         }
         let schema = spill_schema(&shapes);
         let part_columns = content.schema.fields().len();
-        let adapter = Arc::new(Adapter { part: self.name.clone(), columns, part_columns, first_row });
+        let part = self.name.clone();
+        let adapter = Arc::new(Adapter { part, columns, part_columns, first_row, promised: Some(promised) });
         let run = |record| Run::of_part(fs, &self.dir, record, schema.clone(), adapter.clone());
         Ok((content.runs.iter().map(run).collect(), bounds))
     }
@@ -295,8 +304,7 @@ impl FinishedPart {
         unifier: &Unifier,
     ) -> Result<ArrayRef, WriteError> {
         let shape = unifier.values_shape();
-        let as_is =
-            Adapter { part: self.name.clone(), columns: vec![Origin::Same(0)], part_columns: 1, first_row: None };
+        let as_is = Adapter::of_bytes(&self.name, vec![Origin::Same(0)]);
         let run = Run::of_part(fs, &self.dir, record, spill_schema(std::slice::from_ref(&shape)), Arc::new(as_is));
         let mut reader = run.read()?;
         let mut pieces = vec![arrow_array::new_empty_array(&shape)];

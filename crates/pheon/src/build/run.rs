@@ -136,6 +136,11 @@ impl Run {
         self.rows
     }
 
+    /// Whether another process has written it.
+    pub(crate) fn is_of_part(&self) -> bool {
+        self.adapter.is_some()
+    }
+
     /// The last row, alone.
     pub(crate) fn last(&self) -> Option<&Block> {
         self.last.as_ref()
@@ -203,7 +208,7 @@ impl Run {
     }
 
     /// A block of it is not what was written. The bytes of a part are on the disk for as long as its build takes.
-    fn damaged(&self, block: usize, problem: String) -> WriteError {
+    pub(crate) fn damaged(&self, block: usize, problem: String) -> WriteError {
         let place = match &self.adapter {
             Some(adapter) => format!("block {block} of a run of part {:?}", adapter.part),
             None => format!("block {block} of the spilled rows"),
@@ -241,6 +246,10 @@ pub(crate) struct RunReader<'a> {
 }
 
 impl<'a> RunReader<'a> {
+    pub(crate) fn run(&self) -> &'a Run {
+        self.run
+    }
+
     /// The next block, `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Block>, WriteError> {
         let number = self.next;
@@ -257,9 +266,17 @@ impl<'a> RunReader<'a> {
         }
         self.rows += block.rows as u64;
         match &self.run.adapter {
-            Some(adapter) => adapter.adapt(block).map(Some),
+            Some(adapter) => {
+                adapter.check(&block).map_err(|problem| self.run.damaged(number, problem))?;
+                adapter.adapt(block).map(Some)
+            }
             None => Ok(Some(block)),
         }
+    }
+
+    /// How many blocks were read.
+    pub(crate) fn blocks_read(&self) -> usize {
+        self.next
     }
 
     /// The bytes of the next block, which are as they were written.
@@ -294,6 +311,10 @@ fn decode(bytes: &Buffer, stored: &Stored, schema: &SchemaRef) -> Result<Block, 
     let message = message.ok_or_else(|| ArrowError::IpcError("a message longer than its block".into()))?;
     let message = root_as_message(message).map_err(|e| ArrowError::IpcError(e.to_string()))?;
     let batch = message.header_as_record_batch().ok_or_else(|| ArrowError::IpcError("not a record batch".into()))?;
+    // A compressed buffer says how long it becomes, and the decoder believes that.
+    if batch.compression().is_some() {
+        return Err(ArrowError::IpcError("its buffers are compressed".into()));
+    }
     let body = bytes.slice(stored.body_at as usize);
     let batch = read_record_batch(&body, batch, schema.clone(), &HashMap::new(), None, &message.version())?;
     Ok(Block { rows: batch.num_rows(), columns: batch.columns().to_vec() })

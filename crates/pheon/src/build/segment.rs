@@ -23,13 +23,14 @@ use super::data_file::{ArrowFile, WrittenFile};
 use super::dictionary::{Dictionaries, Unifier, unifiers};
 use super::index_stage::{IndexStage, StoredPart};
 use super::key::{Key, plain_values, with_plain_keys};
-use super::merge::{Keep, copy, merge};
+use super::merge::{Keep, copy, copy_sorted, merge};
 use super::normalise::{shape_is_free, shape_of, stored_schema, to_shape};
 use super::options::{OnDuplicate, PutOptions};
 use super::part::{FinishedPart, PartContent, write_dictionary};
 use super::pipeline::{self, Hashing, Ready, Send, prepare};
 use super::progress::{Monitor, Phase};
 use super::run::{Run, spill_schema};
+use super::spill_dir::SpillDir;
 use super::tuning::Tuning;
 use crate::error::WriteError;
 use crate::index::{IndexBuilder, IndexPlan};
@@ -64,11 +65,13 @@ pub(crate) struct SegmentBuilder {
     parts: Vec<(u64, String)>,
     /// The longest block of any part's runs, in bytes.
     part_block_bytes: u64,
+    /// Where `spill_dir` is, if the options name a place; goes after all that has files there.
+    _own_spill_dir: Option<SpillDir>,
 }
 
 impl SegmentBuilder {
     /// `dir`: an existing empty temporary folder; `data.arrow`, `index.arrow` and, unless the options name another
-    /// folder, spill files go there. `schema`: that of every batch to come.
+    /// folder for a folder of their own, spill files go there. `schema`: that of every batch to come.
     pub(crate) fn new(
         fs: Arc<dyn FileSystem>,
         dir: PathBuf,
@@ -92,9 +95,10 @@ impl SegmentBuilder {
         if key.as_ref().is_some_and(Key::has_key_bytes) {
             shapes.push(DataType::LargeBinary);
         }
+        let own_spill_dir = options.spill_dir.as_ref().map(|dir| SpillDir::create(&fs, dir)).transpose()?;
         Ok(Self {
             fs,
-            spill_dir: options.spill_dir.clone().unwrap_or_else(|| dir.clone()),
+            spill_dir: own_spill_dir.as_ref().map_or(&*dir, SpillDir::path).to_owned(),
             dir,
             unifiers: unifiers(&stored),
             bounds: shapes.iter().map(Bounds::new).collect(),
@@ -113,6 +117,7 @@ impl SegmentBuilder {
             runs_made: 0,
             parts: Vec::new(),
             part_block_bytes: 0,
+            _own_spill_dir: own_spill_dir,
         })
     }
 
@@ -335,7 +340,7 @@ impl SegmentBuilder {
         if content.rows == 0 {
             return Ok(());
         }
-        self.rows_in += content.rows;
+        self.rows_in = self.rows_in.saturating_add(content.rows);
         if self.rows_in > ROWS_MAX && matches!(self.keep, Keep::All | Keep::Error) {
             return Err(too_many_rows());
         }
@@ -379,7 +384,9 @@ impl SegmentBuilder {
         match &self.key {
             None => copy(runs, &self.monitor, send),
             // A single run has no repeats left to deal with.
-            Some(_) if runs.len() == 1 && self.keep != Keep::All => copy(runs, &self.monitor, send),
+            Some(key) if runs.len() == 1 && self.keep != Keep::All => with_cells!(key.key_type, C => {
+                copy_sorted::<C>(&runs[0], key, self.keep, &self.monitor, send)
+            }),
             Some(key) => with_cells!(key.key_type, C => {
                 merge::<C>(runs, key, self.keep, chunk_rows, &self.monitor, send)
             }),

@@ -96,7 +96,7 @@ impl Sink {
             }
             D::Union(fields, mode) => {
                 let ids = planner.stream(rows);
-                let offsets = matches!(mode, UnionMode::Dense).then(|| planner.stream(4 * rows));
+                let offsets = matches!(mode, UnionMode::Dense).then(|| planner.stream(rows.saturating_mul(4)));
                 Self::Union { rows: 0, ids, offsets, children: fields.iter().map(|_| next(planner)).collect() }
             }
             fixed => {
@@ -105,7 +105,7 @@ impl Sink {
                     other => other.primitive_width().unwrap_or_else(|| unreachable!("{other} is no shape")) as u64,
                 };
                 let validity = Validity::plan(bounds, planner);
-                Self::Fixed { validity, values: planner.stream(rows * width) }
+                Self::Fixed { validity, values: planner.stream(rows.saturating_mul(width)) }
             }
         }
     }
@@ -313,7 +313,7 @@ impl Bits {
 impl Offsets {
     fn plan(large: bool, rows: u64, planner: &mut Planner) -> Self {
         let width = if large { 8 } else { 4 };
-        Self { large, end: 0, begun: false, stream: planner.stream((rows + 1) * width) }
+        Self { large, end: 0, begun: false, stream: planner.stream(rows.saturating_add(1).saturating_mul(width)) }
     }
 
     /// `own` begins wherever its array does.

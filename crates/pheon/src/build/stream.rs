@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pheon_os::fs::{FileSystem, WriteFile};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::manifest::BufferRecord;
 
 /// Buffers that may be as large as this begin at its multiples in the file (docs/format.md section 3).
@@ -16,6 +16,8 @@ pub(crate) const ALIGNMENT_BYTES: u64 = 64;
 /// Bytes of one write: at least 2 MiB, aligned to 2 MiB of the file, so that the page cache takes them as huge pages.
 const WRITE_BYTES_MAX: usize = 4 << 20;
 const WRITE_BYTES_MIN: usize = 64 << 10;
+/// No file is so long: offsets are signed to the kernel.
+const OFFSET_MAX: u64 = 1 << 62;
 
 /// A file that is being written.
 pub(crate) struct Target {
@@ -63,8 +65,9 @@ impl Planner {
     /// A stream of at most `capacity_bytes`.
     pub(crate) fn stream(&mut self, capacity_bytes: u64) -> Stream {
         let alignment = if capacity_bytes >= LARGE_BUFFER_BYTES { LARGE_BUFFER_BYTES } else { ALIGNMENT_BYTES };
-        let offset = self.next.next_multiple_of(alignment);
-        self.next = offset + capacity_bytes;
+        // Beyond all files: bounds of very many parts may say so, and writing there fails.
+        let offset = self.next.checked_next_multiple_of(alignment).unwrap_or(OFFSET_MAX).min(OFFSET_MAX);
+        self.next = offset.saturating_add(capacity_bytes);
         Stream {
             target: self.target.clone(),
             offset,
@@ -91,11 +94,15 @@ pub(crate) struct Stream {
 impl Stream {
     /// Appends bytes.
     ///
-    /// # Panics
-    /// If they exceed what was planned: the next buffer would be overwritten.
+    /// # Errors
+    /// If they exceed what was planned: the next buffer would be overwritten. Only rows of a part whose document is wrong
+    /// about them do.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), WriteError> {
         let end = self.written + (self.staged.len() + bytes.len()) as u64;
-        assert!(end <= self.capacity_bytes, "{end} bytes in a buffer that was planned for {}", self.capacity_bytes);
+        if end > self.capacity_bytes {
+            let problem = format!("{end} bytes where the bounds of all parts allow {}", self.capacity_bytes);
+            return Err(WriteError::Read(ReadError::corrupt(self.target.path(), "a buffer", problem)));
+        }
         while self.staged.len() + bytes.len() >= self.write_bytes {
             if self.staged.is_empty() {
                 let (now, later) = bytes.split_at(self.write_bytes);

@@ -420,6 +420,58 @@ fn cancelling_leaves_no_spill_files() {
     assert!(cancelled >= 1);
 }
 
+/// What is in a folder, sorted.
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = dir.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn builds_that_spill_into_one_folder_do_not_meet() {
+    let spill = tempfile::tempdir().unwrap();
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..3000).map(|i| i * 7919 % 3001)));
+    let whole = numbered("k", &keys);
+    let options = PutOptions::map("k").threads(1).spill_dir(spill.path());
+    let tune = |t: &mut Tuning| {
+        tiny(t);
+        t.index_bytes = 0;
+    };
+    let expected = build(from_ref(&whole), &PutOptions::map("k").threads(1), &tune).record;
+    // The spilled index of a build of old that was killed had this name.
+    std::fs::write(spill.path().join("index-spill.tmp"), b"x").unwrap();
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let whole_build =
+        try_build(pheon_os::fs::real(), dirs[3].path(), whole.schema(), from_ref(&whole), &options, &tune);
+    assert_eq!(whole_build.unwrap(), expected);
+    let begin = |dir: &tempfile::TempDir| {
+        let mut builder =
+            SegmentBuilder::new(pheon_os::fs::real(), dir.path().into(), whole.schema(), &options).unwrap();
+        tune(builder.tuning_mut());
+        builder.write(&whole).unwrap();
+        assert!(builder.runs() > 1);
+        builder
+    };
+    let first = begin(&dirs[0]);
+    let held = spill.path().join(&names_in(spill.path())[0]);
+    // As a process leaves it that is killed in the midst of a build.
+    let left = spill.path().join(".pheon-spill-left");
+    std::fs::create_dir(&left).unwrap();
+    for name in names_in(&held) {
+        std::fs::write(left.join(&name), b"rows").unwrap();
+    }
+    let second = begin(&dirs[1]);
+    assert!(!left.exists() && held.exists());
+    std::thread::scope(|scope| {
+        let both = [first, second].map(|builder| scope.spawn(|| builder.finish().unwrap()));
+        for built in both {
+            assert_eq!(built.join().unwrap(), expected);
+        }
+    });
+    drop(begin(&dirs[2]));
+    assert_eq!(names_in(spill.path()), ["index-spill.tmp"]);
+}
+
 #[test]
 fn progress_goes_through_the_phases() {
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..5000).rev()));

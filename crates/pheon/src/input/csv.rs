@@ -5,14 +5,15 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_csv::ReaderBuilder;
 use arrow_csv::reader::{Decoder, Format as CsvFormat};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use regex::Regex;
 
 use super::csv_fault::{Fault, find};
-use super::{Batches, InputOptions, Source, input, open_file};
+use super::{Batches, InputOptions, Source, input, open_file, text};
 use crate::error::WriteError;
 
 const READ_BUFFER_BYTES: usize = 1 << 20;
@@ -20,7 +21,8 @@ const READ_BUFFER_BYTES: usize = 1 << 20;
 const RECORD_BYTES_MAX: u64 = 256 << 20;
 
 pub(super) fn open(source: &Source, target: &SchemaRef, options: &InputOptions) -> Result<Batches, WriteError> {
-    let schema = Arc::new(decode_schema(source, target));
+    let columns: Vec<Column> = source.schema.fields().iter().map(|f| Column::new(f.name(), target, options)).collect();
+    let fields: Vec<Field> = columns.iter().map(|c| Field::new(&c.name, c.decoded.clone(), true)).collect();
     let mut format = CsvFormat::default()
         .with_header(options.header)
         .with_delimiter(options.delimiter_of(source.format))
@@ -28,9 +30,8 @@ pub(super) fn open(source: &Source, target: &SchemaRef, options: &InputOptions) 
     if options.null_values != [""] {
         format = format.with_null_regex(null_regex(&options.null_values)?);
     }
-    let wanted = schema.fields().iter().enumerate();
-    let wanted = wanted.filter(|(_, f)| target.index_of(f.name()).is_ok()).map(|(i, _)| i).collect();
-    let decoder = ReaderBuilder::new(schema.clone())
+    let wanted = columns.iter().enumerate().filter(|(_, c)| c.target.is_some()).map(|(i, _)| i).collect();
+    let decoder = ReaderBuilder::new(Arc::new(Schema::new(fields)))
         .with_format(format)
         .with_projection(wanted)
         .with_batch_size(source.batch_rows)
@@ -44,11 +45,12 @@ pub(super) fn open(source: &Source, target: &SchemaRef, options: &InputOptions) 
         record_bytes: 0,
         rows_read: 0,
     };
-    let (format, target, options) = (source.format, target.clone(), options.clone());
+    let (format, options) = (source.format, options.clone());
     Ok(Box::new(std::iter::from_fn(move || {
-        let batch = rows.next().map_err(|fault| match fault {
+        let batch = rows.next().and_then(|batch| batch.map(|batch| convert(&batch, &columns)).transpose());
+        let batch = batch.map_err(|fault| match fault {
             Fault::Io(e) => input(&rows.path, e.to_string()),
-            fault => find(&rows.path, format, &options, &schema, &target, rows.rows_read, &fault),
+            fault => find(&rows.path, format, &options, &columns, rows.rows_read, &fault),
         });
         if let Ok(Some(batch)) = &batch {
             rows.rows_read += batch.num_rows() as u64;
@@ -57,26 +59,51 @@ pub(super) fn open(source: &Source, target: &SchemaRef, options: &InputOptions) 
     })))
 }
 
-/// All columns of the file, in types that arrow-csv can decode: strings as views, because an array of the other kind
-/// overflows at 2 GiB.
-fn decode_schema(source: &Source, target: &SchemaRef) -> Schema {
-    let fields = source.schema.fields().iter().map(|field| {
-        let data_type = match target.field_with_name(field.name()) {
-            Ok(wanted) if decodes(wanted.data_type()) => wanted.data_type().clone(),
-            _ => DataType::Utf8View,
-        };
-        Field::new(field.name(), data_type, true)
-    });
-    Schema::new(fields.collect::<Vec<_>>())
+/// A column of the file.
+pub(super) struct Column {
+    pub(super) name: String,
+    /// What arrow-csv makes of it.
+    decoded: DataType,
+    /// What it is to be, if it is wanted.
+    pub(super) target: Option<DataType>,
+    /// Whether other rows have decided about the type.
+    pub(super) inferred: bool,
 }
 
-/// Whether arrow-csv makes this type from text itself. All others go through strings and a cast.
-fn decodes(data_type: &DataType) -> bool {
+impl Column {
+    /// Strings as views, because an array of the other kind overflows at 2 GiB.
+    fn new(name: &str, target: &SchemaRef, options: &InputOptions) -> Self {
+        let inferred = !options.types.iter().any(|(column, _)| column == name);
+        let target = target.field_with_name(name).ok().map(|field| field.data_type().clone());
+        let decoded = match &target {
+            Some(wanted) if decodes(wanted, inferred) => wanted.clone(),
+            _ => DataType::Utf8View,
+        };
+        Self { name: name.to_owned(), decoded, target, inferred }
+    }
+}
+
+/// Whether arrow-csv makes this type from text as it must be. All others go through strings ([`super::text`]).
+fn decodes(data_type: &DataType, inferred: bool) -> bool {
     use DataType as D;
-    data_type.is_integer()
-        || data_type.is_floating()
-        || data_type.is_decimal()
-        || matches!(data_type, D::Boolean | D::Date32 | D::Date64 | D::Timestamp(..) | D::Utf8View)
+    let number = data_type.is_integer() || data_type.is_floating();
+    number && !inferred || matches!(data_type, D::Boolean | D::Utf8View)
+}
+
+/// The columns in their types.
+fn convert(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, Fault> {
+    let wanted = columns.iter().filter_map(|column| Some((column, column.target.as_ref()?)));
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for ((column, target), array) in wanted.zip(batch.columns()) {
+        let array = match array.data_type() == target {
+            true => array.clone(),
+            false => text::convert(array.as_string_view(), target, column.inferred).map_err(Fault::Misfit)?,
+        };
+        fields.push(Field::new(&column.name, array.data_type().clone(), true));
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
 }
 
 fn null_regex(values: &[String]) -> Result<Regex, WriteError> {

@@ -3,14 +3,14 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow_array::{ArrayRef, StringArray};
-use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+use arrow_array::StringViewArray;
+use arrow_schema::{ArrowError, DataType};
 use csv::ByteRecord;
 
+use super::csv::Column;
 use super::csv_infer::records;
+use super::text::{Misfit, convert};
 use super::{Format, InputOptions, input, open_file};
 use crate::error::WriteError;
 
@@ -18,6 +18,8 @@ use crate::error::WriteError;
 pub(super) enum Fault {
     Io(io::Error),
     Decode(ArrowError),
+    /// A text in a wanted column is no value of its type.
+    Misfit(Misfit),
     OpenQuote,
 }
 
@@ -26,17 +28,20 @@ pub(super) fn find(
     path: &Path,
     format: Format,
     options: &InputOptions,
-    schema: &Schema,
-    target: &SchemaRef,
+    columns: &[Column],
     rows_good: u64,
     fault: &Fault,
 ) -> WriteError {
     let text = match fault {
         Fault::OpenQuote => open_quote(path, format, options),
-        _ => bad_record(path, format, options, schema, target, rows_good),
+        _ => bad_record(path, format, options, columns, rows_good),
     };
     match (text, fault) {
         (Ok(Some(text)), _) => input(path, text),
+        (_, Fault::Misfit(misfit)) => {
+            let row = rows_good + misfit.row as u64;
+            input(path, format!("in the record after row {row}: a value does not fit{}", misfit.reason))
+        }
         (_, Fault::Decode(e)) => input(path, format!("in a record after row {rows_good}: {e}")),
         _ => input(path, format!("a quote is opened and not closed in a record after row {rows_good}")),
     }
@@ -46,8 +51,7 @@ fn bad_record(
     path: &Path,
     format: Format,
     options: &InputOptions,
-    schema: &Schema,
-    target: &SchemaRef,
+    columns: &[Column],
     rows_good: u64,
 ) -> Result<Option<String>, WriteError> {
     let mut reader = records(open_file(path)?, format, options);
@@ -59,26 +63,34 @@ fn bad_record(
             continue;
         }
         let line = record.position().map_or(0, csv::Position::line);
-        if record.len() != schema.fields().len() {
+        if record.len() != columns.len() {
             return Ok(Some(format!(
                 "line {line} has {} fields, expected {} as in the first line",
                 record.len(),
-                schema.fields().len()
+                columns.len()
             )));
         }
-        for (field, value) in schema.fields().iter().zip(&record) {
+        for (column, value) in columns.iter().zip(&record) {
             let Ok(value) = std::str::from_utf8(value) else {
                 let text = value[..value.len().min(60)].escape_ascii();
-                return Ok(Some(format!("line {line}, column {:?}: \"{text}\" is not UTF-8", field.name())));
+                return Ok(Some(format!("line {line}, column {:?}: \"{text}\" is not UTF-8", column.name)));
             };
-            let wanted = target.field_with_name(field.name()).is_ok();
-            if wanted && !options.null_values.iter().any(|null| null == value) && !fits(value, field.data_type()) {
+            let Some(target) = &column.target else { continue };
+            if options.null_values.iter().any(|null| null == value) {
+                continue;
+            }
+            if let Err(reason) = fits(value, target, column.inferred) {
                 let shown: String = value.chars().take(60).collect();
+                let (whose, advice) = match column.inferred {
+                    true => (
+                        "the type of the values before it",
+                        "; read the column as str, or let more rows decide (infer_rows)",
+                    ),
+                    false => ("the type that was chosen", ""),
+                };
                 return Ok(Some(format!(
-                    "line {line}, column {:?}: {shown:?} is not {}, the type of the values before it; read the column as str, or let \
-                     more rows decide (infer_rows)",
-                    field.name(),
-                    field.data_type()
+                    "line {line}, column {:?}: {shown:?} is not {target}, {whose}{reason}{advice}",
+                    column.name
                 )));
             }
         }
@@ -86,15 +98,15 @@ fn bad_record(
     Ok(None)
 }
 
-fn fits(value: &str, data_type: &DataType) -> bool {
-    match data_type {
+fn fits(value: &str, target: &DataType, inferred: bool) -> Result<(), String> {
+    match target {
         // The cast takes "yes" and "1" too, the decoder does not.
-        DataType::Boolean => value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
-        DataType::Utf8View => true,
+        DataType::Boolean if value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false") => Ok(()),
+        DataType::Boolean => Err(String::new()),
+        DataType::Utf8View => Ok(()),
         _ => {
-            let array: ArrayRef = Arc::new(StringArray::from(vec![value]));
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(&array, data_type, &options).is_ok()
+            let array = StringViewArray::from(vec![value]);
+            convert(&array, target, inferred).map(drop).map_err(|misfit| misfit.reason)
         }
     }
 }

@@ -9,6 +9,7 @@ use arrow_cast::parse::{Parser, string_to_datetime};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
+use super::text::{fraction_digits, is_exact};
 use super::{Format, InputOptions, Source, input, open_file};
 use crate::error::WriteError;
 
@@ -106,22 +107,43 @@ const TIMESTAMP_ZONED: u8 = 32;
 
 /// Which types every value so far would have.
 #[derive(Clone, Copy)]
-struct Guess {
+pub(super) struct Guess {
     possible: u8,
     any: bool,
     nanoseconds: bool,
+    /// Integers that no float is have been seen.
+    inexact: bool,
 }
 
 impl Default for Guess {
     fn default() -> Self {
-        Self { possible: BOOL | INT | FLOAT | DATE | TIMESTAMP | TIMESTAMP_ZONED, any: false, nanoseconds: false }
+        let possible = BOOL | INT | FLOAT | DATE | TIMESTAMP | TIMESTAMP_ZONED;
+        Self { possible, any: false, nanoseconds: false, inexact: false }
     }
 }
 
 impl Guess {
-    const STRING: Self = Self { possible: 0, any: true, nanoseconds: false };
+    const STRING: Self = Self { possible: 0, any: true, nanoseconds: false, inexact: false };
+
+    /// What one text alone says.
+    pub(super) fn of(text: &str) -> Self {
+        let mut guess = Self::default();
+        guess.see(text);
+        guess
+    }
+
+    /// The same for a text that is known to be a date or a timestamp.
+    pub(super) fn of_shape(text: &str) -> Self {
+        let mut guess = Self::default();
+        guess.see_shape(text, |_| true);
+        guess
+    }
 
     fn see(&mut self, text: &str) {
+        self.see_shape(text, |text| string_to_datetime(&chrono_utc(), text).is_ok());
+    }
+
+    fn see_shape(&mut self, text: &str, is_timestamp: impl Fn(&str) -> bool) {
         self.any = true;
         if self.possible == 0 {
             return;
@@ -132,21 +154,45 @@ impl Guess {
         } else if is_integer(text) {
             // Digits with leading zeros name something; as numbers they would not come back as they were.
             let digits = text.strip_prefix('-').unwrap_or(text);
-            if (digits.len() == 1 || !digits.starts_with('0')) && Int64Type::parse(text).is_some() {
-                fits = INT | FLOAT;
+            if (digits.len() == 1 || !digits.starts_with('0'))
+                && let Some(integer) = Int64Type::parse(text)
+            {
+                // Only a float has a sign before a zero.
+                fits = if text == "-0" { FLOAT } else { INT | FLOAT };
+                self.inexact |= !is_exact(integer.into());
             }
         } else if is_float(text) {
             fits = FLOAT;
         } else if is_date(text.as_bytes()) {
             if text.len() == 10 {
                 fits = if Date32Type::parse(text).is_some() { DATE } else { 0 };
-            } else if let Some(fraction_digits) = timestamp_fraction(text) {
+            } else if matches!(text.as_bytes().get(10), Some(b'T' | b' ')) && is_timestamp(text) {
+                let fraction_digits = fraction_digits(text);
                 self.nanoseconds |= fraction_digits > 6;
                 let zoned = text.bytes().skip(19).any(|c| !c.is_ascii_digit() && c != b'.');
-                fits = if zoned { TIMESTAMP_ZONED } else { TIMESTAMP };
+                fits = match fraction_digits {
+                    // No type holds them all.
+                    10.. => 0,
+                    _ if zoned => TIMESTAMP_ZONED,
+                    _ => TIMESTAMP,
+                };
             }
         }
         self.possible &= fits;
+    }
+
+    /// Whether what was seen can stand in a column of this inferred type.
+    pub(super) fn fits(self, data_type: &DataType) -> bool {
+        let kind = match data_type {
+            DataType::Boolean => BOOL,
+            DataType::Int64 => INT,
+            DataType::Float64 => FLOAT,
+            DataType::Date32 => DATE,
+            DataType::Timestamp(_, None) => TIMESTAMP,
+            DataType::Timestamp(_, Some(_)) => TIMESTAMP_ZONED,
+            _ => return true,
+        };
+        self.possible & kind != 0
     }
 
     fn data_type(self) -> DataType {
@@ -155,6 +201,8 @@ impl Guess {
             _ if !self.any => DataType::Null,
             p if p & BOOL != 0 => DataType::Boolean,
             p if p & INT != 0 => DataType::Int64,
+            // Fractions and integers that only an integer column holds: neither type has room for both.
+            p if p & FLOAT != 0 && self.inexact => DataType::LargeUtf8,
             p if p & FLOAT != 0 => DataType::Float64,
             p if p & DATE != 0 => DataType::Date32,
             p if p & TIMESTAMP != 0 => DataType::Timestamp(unit, None),
@@ -164,7 +212,7 @@ impl Guess {
     }
 }
 
-fn is_integer(text: &str) -> bool {
+pub(super) fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
 }
@@ -184,16 +232,6 @@ fn is_float(text: &str) -> bool {
 fn is_date(text: &[u8]) -> bool {
     text.len() >= 10
         && text[..10].iter().enumerate().all(|(i, c)| if i == 4 || i == 7 { *c == b'-' } else { c.is_ascii_digit() })
-}
-
-/// For `2024-01-31T12:00:00.123+02:00` and the like: how many digits the fraction has.
-fn timestamp_fraction(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    if !matches!(bytes.get(10), Some(b'T' | b' ')) || string_to_datetime(&chrono_utc(), text).is_err() {
-        return None;
-    }
-    let fraction = bytes.get(19..).filter(|rest| rest.first() == Some(&b'.')).unwrap_or_default();
-    Some(fraction.iter().skip(1).take_while(|c| c.is_ascii_digit()).count())
 }
 
 fn chrono_utc() -> arrow_array::timezone::Tz {

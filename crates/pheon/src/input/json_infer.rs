@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::text::is_exact;
 use super::{input, open_file};
 use crate::error::WriteError;
 
@@ -26,17 +27,49 @@ enum Seen {
     #[default]
     Nothing,
     Bool,
-    /// Integers from 0 to the end of i64.
-    Int,
-    /// Integers within i64, one of them below 0.
-    Negative,
-    /// Integers within u64, one of them beyond i64.
-    UInt,
-    Float,
+    Number(Number),
     /// Strings, or scalars of several kinds.
     String,
     List(Box<Seen>),
     Object(Vec<(String, Seen)>),
+}
+
+/// What the numbers at one place have in common; nothing of it: integers from 0 to the end of i64.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Number {
+    /// One is an integer below 0.
+    negative: bool,
+    /// One is an integer beyond i64 and within u64.
+    beyond_i64: bool,
+    /// One is an integer beyond the ends of i64 and u64.
+    beyond_all: bool,
+    /// One is an integer that no float is.
+    inexact: bool,
+    /// One has a point or an exponent.
+    fraction: bool,
+}
+
+impl Number {
+    fn merge(self, other: Self) -> Self {
+        Self {
+            negative: self.negative | other.negative,
+            beyond_i64: self.beyond_i64 | other.beyond_i64,
+            beyond_all: self.beyond_all | other.beyond_all,
+            inexact: self.inexact | other.inexact,
+            fraction: self.fraction | other.fraction,
+        }
+    }
+
+    /// Text where no type holds them all as they are.
+    fn data_type(self) -> DataType {
+        match self {
+            Self { beyond_all: true, .. } | Self { fraction: true, inexact: true, .. } => DataType::LargeUtf8,
+            Self { fraction: true, .. } => DataType::Float64,
+            Self { beyond_i64: true, negative: true, .. } => DataType::LargeUtf8,
+            Self { beyond_i64: true, .. } => DataType::UInt64,
+            _ => DataType::Int64,
+        }
+    }
 }
 
 /// The types found so far.
@@ -45,6 +78,45 @@ pub(super) struct Inference {
     columns: Vec<(String, Seen)>,
     /// The field being read, for messages: names joined by dots.
     path: String,
+}
+
+/// Where in a line the parser is.
+struct Place<'a> {
+    path: &'a mut String,
+    line: &'a [u8],
+    /// Numbers that the parser has handed out, the one at hand among them.
+    numbers: usize,
+    /// So many of them end before this byte of the line.
+    scanned: (usize, usize),
+}
+
+impl Place<'_> {
+    /// Whether the number at hand is written as an integer: the parser does not tell for those that are too large for it.
+    fn is_integer(&mut self) -> bool {
+        let (mut seen, mut at) = self.scanned;
+        let mut integer = false;
+        while seen < self.numbers && at < self.line.len() {
+            match self.line[at] {
+                b'"' => {
+                    at += 1;
+                    while at < self.line.len() && self.line[at] != b'"' {
+                        at += if self.line[at] == b'\\' { 2 } else { 1 };
+                    }
+                    at += 1;
+                }
+                b'-' | b'0'..=b'9' => {
+                    let rest = &self.line[at..];
+                    let len = rest.iter().position(|c| !b"+-.eE0123456789".contains(c)).unwrap_or(rest.len());
+                    integer = !rest[..len].iter().any(|c| b".eE".contains(c));
+                    seen += 1;
+                    at += len;
+                }
+                _ => at += 1,
+            }
+        }
+        self.scanned = (seen, at);
+        integer
+    }
 }
 
 impl Inference {
@@ -84,7 +156,8 @@ impl Inference {
     fn line(&mut self, line: &[u8]) -> Result<(), serde_json::Error> {
         let mut json = serde_json::Deserializer::from_slice(line);
         self.path.clear();
-        json.deserialize_map(Columns { columns: &mut self.columns, path: &mut self.path })?;
+        let mut place = Place { path: &mut self.path, line, numbers: 0, scanned: (0, 0) };
+        json.deserialize_map(Columns { columns: &mut self.columns, place: &mut place })?;
         json.end()
     }
 
@@ -102,9 +175,7 @@ fn data_type(seen: &Seen) -> DataType {
     match seen {
         Seen::Nothing => DataType::Null,
         Seen::Bool => DataType::Boolean,
-        Seen::Int | Seen::Negative => DataType::Int64,
-        Seen::UInt => DataType::UInt64,
-        Seen::Float => DataType::Float64,
+        Seen::Number(number) => number.data_type(),
         Seen::String => DataType::LargeUtf8,
         Seen::List(inner) => DataType::List(Arc::new(Field::new_list_field(inner_type(inner), true))),
         Seen::Object(columns) => {
@@ -119,12 +190,12 @@ fn inner_type(seen: &Seen) -> DataType {
 }
 
 /// Merges one value into what was seen at its place.
-struct Value<'a> {
+struct Value<'a, 'l> {
     seen: &'a mut Seen,
-    path: &'a mut String,
+    place: &'a mut Place<'l>,
 }
 
-impl Value<'_> {
+impl Value<'_, '_> {
     fn scalar<E: Error>(self, found: Seen) -> Result<(), E> {
         *self.seen = match (std::mem::take(self.seen), found) {
             (Seen::Nothing, found) => found,
@@ -133,21 +204,18 @@ impl Value<'_> {
                 let kind = if matches!(old, Seen::List(_)) { "a list" } else { "an object" };
                 return Err(E::custom(format!(
                     "field {:?} is {kind} in an earlier line and a plain value here",
-                    self.path
+                    self.place.path
                 )));
             }
-            (Seen::Int, Seen::Negative) | (Seen::Negative, Seen::Int) => Seen::Negative,
-            (Seen::Int, Seen::UInt) | (Seen::UInt, Seen::Int) => Seen::UInt,
-            (Seen::Float, Seen::Int | Seen::Negative | Seen::UInt) => Seen::Float,
-            (Seen::Int | Seen::Negative | Seen::UInt, Seen::Float) => Seen::Float,
-            // No integer type holds both ends, and scalars of two kinds have only their text in common.
+            (Seen::Number(a), Seen::Number(b)) => Seen::Number(a.merge(b)),
+            // Scalars of two kinds have only their text in common.
             _ => Seen::String,
         };
         Ok(())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
+impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -155,7 +223,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_> {
+impl<'de> Visitor<'de> for Value<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,15 +239,22 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_i64<E: Error>(self, v: i64) -> Result<(), E> {
-        self.scalar(if v < 0 { Seen::Negative } else { Seen::Int })
+        self.place.numbers += 1;
+        let number = Number { negative: v < 0, inexact: !is_exact(v.into()), ..Number::default() };
+        self.scalar(Seen::Number(number))
     }
 
     fn visit_u64<E: Error>(self, v: u64) -> Result<(), E> {
-        self.scalar(if i64::try_from(v).is_ok() { Seen::Int } else { Seen::UInt })
+        self.place.numbers += 1;
+        let beyond_i64 = i64::try_from(v).is_err();
+        self.scalar(Seen::Number(Number { beyond_i64, inexact: !is_exact(v.into()), ..Number::default() }))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.scalar(Seen::Float)
+    fn visit_f64<E: Error>(self, v: f64) -> Result<(), E> {
+        self.place.numbers += 1;
+        // Integers within i64 and u64 come as such.
+        let beyond_all = v.abs() >= i64::MAX as f64 && self.place.is_integer();
+        self.scalar(Seen::Number(Number { beyond_all, fraction: !beyond_all, ..Number::default() }))
     }
 
     fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
@@ -193,10 +268,10 @@ impl<'de> Visitor<'de> for Value<'_> {
         let Seen::List(inner) = self.seen else {
             return Err(A::Error::custom(format!(
                 "field {:?} is a list here and was none in an earlier line",
-                self.path
+                self.place.path
             )));
         };
-        while seq.next_element_seed(Value { seen: inner, path: self.path })?.is_some() {}
+        while seq.next_element_seed(Value { seen: inner, place: self.place })?.is_some() {}
         Ok(())
     }
 
@@ -207,20 +282,20 @@ impl<'de> Visitor<'de> for Value<'_> {
         let Seen::Object(columns) = self.seen else {
             return Err(A::Error::custom(format!(
                 "field {:?} is an object here and was none in an earlier line",
-                self.path
+                self.place.path
             )));
         };
-        Columns { columns, path: self.path }.visit_map(map)
+        Columns { columns, place: self.place }.visit_map(map)
     }
 }
 
 /// Merges one object, member by member.
-struct Columns<'a> {
+struct Columns<'a, 'l> {
     columns: &'a mut Vec<(String, Seen)>,
-    path: &'a mut String,
+    place: &'a mut Place<'l>,
 }
 
-impl<'de> Visitor<'de> for Columns<'_> {
+impl<'de> Visitor<'de> for Columns<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -228,17 +303,17 @@ impl<'de> Visitor<'de> for Columns<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let path_len = self.path.len();
+        let path_len = self.place.path.len();
         // Objects of one file mostly have their members in one order: the next one is looked for behind the last one.
         let mut expected = 0;
         while let Some(at) = map.next_key_seed(Name { columns: self.columns, expected })? {
             expected = at + 1;
             if path_len > 0 {
-                self.path.push('.');
+                self.place.path.push('.');
             }
-            self.path.push_str(&self.columns[at].0);
-            map.next_value_seed(Value { seen: &mut self.columns[at].1, path: self.path })?;
-            self.path.truncate(path_len);
+            self.place.path.push_str(&self.columns[at].0);
+            map.next_value_seed(Value { seen: &mut self.columns[at].1, place: self.place })?;
+            self.place.path.truncate(path_len);
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod json_infer;
 mod options;
 mod parquet;
 mod schema;
+mod text;
 mod types;
 
 use std::fs::File;

@@ -66,7 +66,11 @@ pub struct InputOptions {
     pub format: Option<Format>,
     /// Columns to read, in this order; `None`: all. Parquet and Arrow files read nothing else from disk.
     pub columns: Option<Vec<String>>,
-    /// Column types that replace what the file says or what was inferred. A value that does not fit is an error.
+    /// Column types that replace what the file says or what was inferred. A value that does not fit is an error: fractions
+    /// for an integer, a time for a date, digits behind the point that the unit or the scale does not hold, a time zone
+    /// for a column without one (a time without a zone, in a column with one, is that zone's). Only floats are rounded,
+    /// to the nearest. In CSV files, numbers may have a plus, zeros or blanks in front if their type is chosen; scales of
+    /// decimals in text files must not be negative.
     pub types: Vec<(String, DataType)>,
     /// CSV: the delimiter, one ASCII character; `None`: comma for `.csv`, tab for `.tsv`.
     pub delimiter: Option<u8>,
@@ -77,8 +81,9 @@ pub struct InputOptions {
     /// CSV: fields that mean null. The default is the empty field; naming other values makes empty fields empty
     /// strings.
     pub null_values: Vec<String>,
-    /// CSV: how many rows decide about the types; `None`: all. A later row that does not fit is an error that names the
-    /// line. Columns of digits with leading zeros are strings. (JSON files are always read whole first.)
+    /// CSV: how many rows decide about the types; `None`: all. A later row that does not fit, because
+    /// alone it would have another type, is an error that names the line. Columns of digits with leading zeros are
+    /// strings, and so are those with fractions and integers that no float is. (JSON files are always read whole first.)
     pub infer_rows: Option<u64>,
     /// The most rows a batch.
     pub batch_rows: usize,

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
-use super::{Format, InputOptions, Source, input};
+use super::{Format, InputOptions, Source, input, text};
 use crate::error::WriteError;
 
 /// The schema that the stream over all sources has.
@@ -18,6 +21,12 @@ pub(super) fn unify(sources: &[Source], options: &InputOptions) -> Result<Schema
         for name in named {
             find(source, name)?;
         }
+    }
+    if let Some(source) = sources.iter().find(|s| is_csv(s) || s.format == Format::Json)
+        && let Some((name, data_type)) = options.types.iter().find(|(_, data_type)| has_negative_scale(data_type))
+    {
+        let problem = format!("column {name:?} was to be read as {data_type}; expected a scale of 0 or more for text");
+        return Err(input(&source.path, problem));
     }
     let names: Vec<&String> = match &options.columns {
         Some(columns) => columns.iter().collect(),
@@ -89,6 +98,16 @@ fn find<'a>(source: &'a Source, name: &str) -> Result<&'a Field, WriteError> {
     }
 }
 
+fn has_negative_scale(data_type: &DataType) -> bool {
+    use DataType as D;
+    match data_type {
+        D::Decimal32(_, scale) | D::Decimal64(_, scale) | D::Decimal128(_, scale) | D::Decimal256(_, scale) => {
+            *scale < 0
+        }
+        _ => false,
+    }
+}
+
 fn is_csv(source: &Source) -> bool {
     matches!(source.format, Format::Csv | Format::Tsv)
 }
@@ -124,10 +143,9 @@ pub(super) fn conform(batch: &RecordBatch, target: &SchemaRef, path: &Path) -> R
         columns.push(if column.data_type() == field.data_type() {
             column.clone()
         } else {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(column, field.data_type(), &options).map_err(|e| {
+            exact_cast(column, field.data_type()).map_err(|problem| {
                 let problem = format!(
-                    "column {:?} is {} and was to be read as {}: {e}",
+                    "column {:?} is {} and was to be read as {}: {problem}",
                     field.name(),
                     column.data_type(),
                     field.data_type()
@@ -138,4 +156,88 @@ pub(super) fn conform(batch: &RecordBatch, target: &SchemaRef, path: &Path) -> R
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(target.clone(), columns, &options).map_err(|e| input(path, e.to_string()))
+}
+
+/// The values in another type, all of them: arrow's cast cuts off what the type cannot hold. Floats are rounded.
+fn exact_cast(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = |values: &ArrayRef, to: &DataType| cast_with_options(values, to, &options).map_err(|e| e.to_string());
+    if let DataType::Dictionary(_, plain) = values.data_type() {
+        let plain = cast(values, plain)?;
+        return if plain.data_type() == to { Ok(plain) } else { exact_cast(&plain, to) };
+    }
+    let from = values.data_type();
+    if from.is_string() && is_counted(to) {
+        let texts = cast(values, &DataType::Utf8View)?;
+        let texts = texts.as_string_view();
+        return text::convert(texts, to, false).map_err(|misfit| {
+            let shown: String = texts.value(misfit.row).chars().take(60).collect();
+            format!("{shown:?} does not fit{}", misfit.reason)
+        });
+    }
+    let there = cast(values, to)?;
+    if may_cut(from, to) {
+        // Zones say how a time is shown; back and forth they would move it.
+        let (before, back) = match (from, to) {
+            (DataType::Timestamp(unit, _), DataType::Timestamp(to, _)) => {
+                let plain = |unit: &TimeUnit| DataType::Timestamp(*unit, None);
+                let values = in_no_zone(values);
+                let there = cast(&values, &plain(to))?;
+                let back = cast(&there, &plain(unit))?;
+                (values, back)
+            }
+            _ => (values.clone(), cast(&there, from)?),
+        };
+        if let Some(row) = first_difference(&before, &back, to.is_decimal()) {
+            let shown = ArrayFormatter::try_new(&before, &FormatOptions::default()).map_err(|e| e.to_string())?;
+            return Err(format!("{} does not fit", shown.value(row)));
+        }
+    }
+    Ok(there)
+}
+
+/// Whether values of this type are a number of units, so that what lies between two is cut off.
+fn is_counted(data_type: &DataType) -> bool {
+    data_type.is_integer() || data_type.is_temporal() || data_type.is_decimal() || *data_type == DataType::Boolean
+}
+
+/// Whether a cast between these may lose a part of a number or time, wherever it is in a value.
+fn may_cut(from: &DataType, to: &DataType) -> bool {
+    use DataType as D;
+    match (from, to) {
+        (
+            D::List(a) | D::LargeList(a) | D::FixedSizeList(a, _) | D::ListView(a) | D::LargeListView(a),
+            D::List(b) | D::LargeList(b) | D::FixedSizeList(b, _) | D::ListView(b) | D::LargeListView(b),
+        ) => may_cut(a.data_type(), b.data_type()),
+        (D::Map(a, _), D::Map(b, _)) => may_cut(a.data_type(), b.data_type()),
+        (D::Struct(a), D::Struct(b)) => std::iter::zip(a, b).any(|(a, b)| may_cut(a.data_type(), b.data_type())),
+        _ => from != to && (is_counted(from) || from.is_floating()) && is_counted(to),
+    }
+}
+
+/// Timestamps as they are stored, without their zone.
+fn in_no_zone(timestamps: &ArrayRef) -> ArrayRef {
+    let DataType::Timestamp(unit, _) = timestamps.data_type() else { return timestamps.clone() };
+    let data = timestamps.to_data().into_builder().data_type(DataType::Timestamp(*unit, None));
+    make_array(data.build().expect("the same values"))
+}
+
+/// The first row in which these differ. `rounded`: floats have been divided, and may differ in their last digits.
+fn first_difference(a: &ArrayRef, b: &ArrayRef, rounded: bool) -> Option<usize> {
+    if a == b {
+        return None;
+    }
+    let close = |a: f64, b: f64, epsilon: f64| (a - b).abs() <= if rounded { 4.0 * epsilon * a.abs() } else { 0.0 };
+    let same = |row: usize| {
+        if let (Some(a), Some(b)) = (a.as_primitive_opt::<Float64Type>(), b.as_primitive_opt::<Float64Type>()) {
+            return a.is_valid(row) && b.is_valid(row) && close(a.value(row), b.value(row), f64::EPSILON);
+        }
+        if let (Some(a), Some(b)) = (a.as_primitive_opt::<Float32Type>(), b.as_primitive_opt::<Float32Type>()) {
+            let (left, right) = (f64::from(a.value(row)), f64::from(b.value(row)));
+            return a.is_valid(row) && b.is_valid(row) && close(left, right, f64::from(f32::EPSILON));
+        }
+        false
+    };
+    // There is one integer for both zeros, whose bits differ.
+    (0..a.len()).find(|row| a.slice(*row, 1) != b.slice(*row, 1) && !same(*row))
 }

@@ -71,6 +71,8 @@ fn type_of(batch: &RecordBatch, name: &str) -> DataType {
     batch.column_by_name(name).expect("a column").data_type().clone()
 }
 
+mod exact;
+
 mod csv_files {
     use super::*;
 

@@ -215,6 +215,9 @@ impl Parsed {
         for block in dictionary_blocks.iter().chain([&batch_block]) {
             check_block(block, bytes.len()).ok_or_else(|| footer_problem("a block lies outside the file"))?;
         }
+        for block in &dictionary_blocks {
+            check_dictionary(bytes, block)?;
+        }
         let rows = check_batch(bytes, &batch_block, &schema, record)?;
         Ok(Self { schema, rows, batch_block, dictionary_blocks })
     }
@@ -225,6 +228,20 @@ fn check_block(block: &Block, file_len: usize) -> Option<()> {
     let meta = u64::try_from(block.metaDataLength()).ok()?;
     let body = u64::try_from(block.bodyLength()).ok()?;
     (meta >= 8 && start.checked_add(meta)?.checked_add(body)? <= file_len as u64).then_some(())
+}
+
+/// A buffer that says that it is compressed also says how long it becomes, and the decoder believes that.
+fn check_dictionary(bytes: &[u8], block: &Block) -> Result<(), Problem> {
+    let wrong = |problem: String| ("a dictionary", problem);
+    let start = block.offset() as usize;
+    let message = &bytes[start..start + block.metaDataLength() as usize];
+    let message = arrow_ipc::root_as_message(&message[8..]).map_err(|e| wrong(e.to_string()))?;
+    let dictionary =
+        message.header_as_dictionary_batch().ok_or_else(|| wrong("the message is not a dictionary".to_owned()))?;
+    if dictionary.data().is_some_and(|batch| batch.compression().is_some()) {
+        return Err(wrong("its buffers are compressed".to_owned()));
+    }
+    Ok(())
 }
 
 /// Checks the record batch message against the schema and the manifest; returns its rows.

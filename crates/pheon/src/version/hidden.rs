@@ -53,6 +53,10 @@ impl Hidden {
         if rows.checked_mul(4).is_none_or(|bytes| buffer.len() < bytes) {
             return Err(file.corrupt("its record batch", format!("{} bytes for {rows} rows", buffer.len())));
         }
+        // Where an empty buffer lies is not checked with the others.
+        if !buffer.as_ptr().cast::<u32>().is_aligned() {
+            return Err(file.corrupt("its record batch", "its values are not aligned"));
+        }
         let found = xxh3_64(buffer);
         if found != expected.xxh3_64 {
             let problem = format!("expected XXH3-64 {:016x}, found {found:016x}", expected.xxh3_64);

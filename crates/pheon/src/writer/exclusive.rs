@@ -188,8 +188,14 @@ impl Exclusive {
     }
 
     /// Removes the versions that `retention` does not keep, and what no version needs.
+    ///
+    /// # Errors
+    /// Nothing is removed if the newest manifest cannot be read: the versions before it may be all that is left.
     pub(crate) fn collect(&self, retention: Retention) -> Result<GcReport, WriteError> {
         let numbers = self.dataset.version_numbers()?;
+        if let Some(&newest) = numbers.last() {
+            self.dataset.manifest(newest)?;
+        }
         let mut report = GcReport::default();
         let excess = numbers.len().saturating_sub(usize::try_from(retention.keep.max(1)).unwrap_or(usize::MAX));
         let now = now_unix_ms();

@@ -317,7 +317,8 @@ impl Part {
             return wrong("member \"build\"", format!("expected {:?}, found {:?}", self.build, document.build));
         }
         let part = FinishedPart { name: document.name, dir: dir.clone(), content: document.content };
-        if let Err(problem) = part.check(self.key.len() > 1) {
+        let keeps_all = !self.unique || duplicate_of(&self.on_duplicate) == Some(OnDuplicate::Error);
+        if let Err(problem) = part.check(self.key.len() > 1, keeps_all) {
             return wrong("the document", problem);
         }
         for (file, bytes) in part.files() {
@@ -590,6 +591,7 @@ impl Parts {
 }
 
 const SUFFIX_DIGITS: usize = 16;
+const ID_DIGITS: usize = 32;
 
 /// What the id of a segment ends with that a build that can be resumed has published; `None` if there is no such build.
 /// A document that cannot be read counts as none: whoever resumes the build is told.
@@ -650,6 +652,11 @@ pub(super) fn read_build(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Build
     if document.pheon != "build" || document.format_version > FORMAT_VERSION {
         let (kind, version) = (&document.pheon, document.format_version);
         return Err(wrong(format!("expected a build of version 1, found {kind:?} of version {version}")));
+    }
+    // The id of the segment ends with it, and names files.
+    let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+    if document.id.len() != ID_DIGITS || !document.id.bytes().all(is_digit) {
+        return Err(wrong(format!("member \"id\": expected {ID_DIGITS} hexadecimal digits, found {:?}", document.id)));
     }
     Ok(Some(document))
 }

@@ -22,7 +22,8 @@ fn part(
     let content = serde_json::from_slice(&text).unwrap();
     assert_eq!(serde_json::to_vec(&content).unwrap(), text);
     let part = FinishedPart { name: name.into(), dir, content };
-    part.check(options.key.len() > 1).unwrap();
+    let keeps_all = !options.unique || options.on_duplicate == OnDuplicate::Error;
+    part.check(options.key.len() > 1, keeps_all).unwrap();
     Ok(part)
 }
 
