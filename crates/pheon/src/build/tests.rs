@@ -520,6 +520,55 @@ fn a_full_disk_is_told_and_leaves_no_spill_files() {
     }
 }
 
+/// Of a build that spills its rows and its index, by one thread and by four: whatever fails, it fails or nothing is missing.
+#[test]
+fn a_build_that_spills_fails_or_is_whole() {
+    use pheon_os::fs::fault::{self, FaultFs, Op};
+    const ROWS: i64 = 600;
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).rev()));
+    let whole = numbered("k", &keys);
+    for threads in [1, 4] {
+        let options = PutOptions::map("k").threads(threads);
+        let mut failures = 0;
+        for (errno, lasts, step) in fault::kinds([17, 19, 23, 29, 31, 37, 41, 43, 47]) {
+            for nth in (1..).step_by(step as usize) {
+                let dir = tempfile::tempdir().unwrap();
+                let fs = FaultFs::new(pheon_os::fs::real());
+                fs.fail_nth(nth, None, errno, lasts);
+                let got =
+                    try_build(Arc::new(fs.clone()), dir.path(), whole.schema(), from_ref(&whole), &options, &tiny);
+                let failed = fs.failed();
+                match got {
+                    Ok(record) => {
+                        // What is removed too late is a leftover, which another build removes.
+                        let harmless = |op: &Op| matches!(op, Op::Unlink | Op::RemoveDirAll);
+                        let is_made_again = errno == 4 && failed.iter().all(|op| op.is_restarted());
+                        assert!(
+                            failed.iter().all(harmless) || is_made_again,
+                            "{threads} {nth} {errno} {lasts:?} {failed:?}"
+                        );
+                        let batch = read(&dir.path().join("data.arrow"));
+                        let found = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+                        assert_eq!((record.rows, found), (ROWS as u64, (0..ROWS).collect()));
+                        check_file(&dir.path().join("data.arrow"), &record.data);
+                        check_file(&dir.path().join("index.arrow"), record.index.as_ref().unwrap());
+                    }
+                    Err(WriteError::StoreFull { source, .. }) => {
+                        assert!(matches!(errno, 28 | 122) && source.raw_os_error() == Some(errno), "{nth} {source:?}");
+                    }
+                    Err(WriteError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno), "{nth}"),
+                    Err(other) => panic!("{threads} {nth} {errno} {lasts:?}: {other:?}"),
+                }
+                failures += failed.len().min(1);
+                if failed.is_empty() {
+                    break;
+                }
+            }
+        }
+        assert!(failures > 50, "only {failures}");
+    }
+}
+
 #[test]
 fn every_failing_call_is_an_error() {
     use pheon_os::fs::fault::{FaultFs, Lasts, Op};
