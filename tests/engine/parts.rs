@@ -389,6 +389,10 @@ fn parts_of_a_committed_build_are_not_taken_up() {
     assert_eq!(writer.part(Some("a")).unwrap().finished_rows().unwrap(), None);
     drop(writer);
     assert_tidy(&scratch.path().join("m"), 1, 1);
+    copy_all(&copy, &folder);
+    let report = scratch.store.gc("m", 1).unwrap();
+    assert_eq!((report.leftovers_removed, report.segments_removed), (1, 0));
+    assert!(report.bytes_freed > 0 && !folder.exists(), "{report:?}");
     std::fs::remove_dir_all(copy).unwrap();
 }
 

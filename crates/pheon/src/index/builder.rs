@@ -325,3 +325,28 @@ fn build_blocks_threaded(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_written_to_a_partition_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = IndexPlan { keys: 100, seed: 0, blocks: 6, buckets_per_block: 10 };
+        let entry = |bucket| Entry { bucket, low: 7, row: bucket };
+        // A partition of the blocks 2 and 3, as their buckets say.
+        for (buckets, strays) in [(vec![20, 39, 31], 0), (vec![20, 19], 1), (vec![40, 31, 0], 2)] {
+            let mut file = SpillFile::new(pheon_os::fs::real(), &dir.path().join("spill"), 3, 1 << 20);
+            buckets.iter().try_for_each(|&bucket| file.push(1, entry(bucket))).unwrap();
+            file.flush_all().unwrap();
+            match read_partition(&file, 1, &plan, 2..4) {
+                Ok(lists) => assert_eq!((strays, lists), (0, vec![vec![entry(20)], vec![entry(39), entry(31)]])),
+                Err(IndexBuildError::Io(error)) => {
+                    assert!(strays > 0 && error.to_string().contains(&format!("{strays} entries")), "{error}");
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
