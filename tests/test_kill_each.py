@@ -94,6 +94,5 @@ def test_kill(name: str, memory_path: Path, rng: random.Random, processes: list[
         f"{acknowledged} acknowledged; {left} left something; {rounds.value} rounds of reading"
     )
     assert before + done - acknowledged >= INTERRUPTED_MIN, "too few were killed in the middle of it"
-    assert acknowledged > 0, "none was done"
     if LONG and name in BUILDS:
         assert left > 0, "none was killed while it built something"

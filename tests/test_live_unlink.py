@@ -57,7 +57,7 @@ def test_who_has_a_map_open_that_is_removed_although_damaged_is_told(
         view.write_bytes(b"damaged")
     with pytest.raises(pheon.CorruptError):
         open_map(place, create=False)
-    pheon.LiveMap.unlink_by_name(place[0])
+    assert pheon.LiveMap.unlink_by_name(place[0])
     assert not _folder(place).exists()
     holder.state.value = 2
     holder.ends()

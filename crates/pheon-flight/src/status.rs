@@ -147,6 +147,11 @@ pub(crate) fn of_live(error: &LiveError) -> Status {
         LiveError::Stopped => Code::Cancelled,
         LiveError::ReadOnly { .. } => Code::FailedPrecondition,
         LiveError::Io { source, .. } => io_code(source),
+        LiveError::NotDurable { cause } => match &**cause {
+            LiveError::Io { source, .. } => io_code(source),
+            LiveError::Full { .. } => Code::ResourceExhausted,
+            _ => Code::Internal,
+        },
         _ => Code::Internal,
     };
     with_detail(status(code, error), detail_of_live(error))

@@ -390,9 +390,11 @@ mod tests {
         drop(Chunk::create(&*fs, dir.path(), 0, 4096, 0o600).unwrap());
         for (bytes, opens) in [(CHUNK_BYTES_OPENED_MAX, true), (CHUNK_BYTES_OPENED_MAX + 8, false)] {
             // Holes.
-            let file = std::fs::OpenOptions::new().write(true).open(chunk_path(dir.path(), 0)).unwrap();
-            file.set_len(bytes).unwrap();
-            let map = fs.map_shared(&chunk_path(dir.path(), 0), true).unwrap();
+            let path = chunk_path(dir.path(), 0);
+            fs.unlink(&path).unwrap();
+            fs.create_new(&path, 0o600).unwrap().set_len(bytes).unwrap();
+            let map = fs.map_shared(&path, true).unwrap();
+            map.store(0, LOG_MAGIC);
             map.store(16, bytes);
             let opened = Chunk::open(&*fs, dir.path(), 0, bytes, true);
             assert_eq!(opened.is_ok(), opens, "{opened:?}");

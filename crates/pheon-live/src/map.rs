@@ -404,7 +404,8 @@ impl LiveMap {
     ///
     /// # Errors
     /// [`LiveError::NotHeld`] unless this thread holds the lock; [`LiveError::Full`], [`LiveError::Unlinked`],
-    /// [`LiveError::TooLarge`]: nothing changed.
+    /// [`LiveError::TooLarge`]: nothing changed. [`LiveError::NotDurable`] in a durable map: the change is made, but may be gone
+    /// after a power cut.
     #[inline]
     pub fn put(&self, key: &[u8], meta: u8, value: &[u8]) -> Result<(), LiveError> {
         self.transact(|txn| txn.put(key, meta, value))

@@ -399,7 +399,12 @@ impl LiveMap {
         // Else nobody uses it, unless somebody is about to rebuild it.
         let held = match is_of_this_boot(&ctrl) {
             true => None,
-            false => FileLock::acquire(&*fs, &dir.join("LOCK"), Some(UNLINK_WAIT_MAX), &|| false).ok(),
+            false => match FileLock::acquire(&*fs, &dir.join("LOCK"), Some(UNLINK_WAIT_MAX), &|| false) {
+                Err(error @ LockError::Timeout { .. }) => {
+                    return Err(not_locked(&dir, io::ErrorKind::ResourceBusy, error));
+                }
+                taken => taken.ok(),
+            },
         };
         if is_of_this_boot(&ctrl) {
             match Self::attach(location, true) {
@@ -413,6 +418,10 @@ impl LiveMap {
         let removed = remove_dir(&*fs, location, Some(&ctrl), None);
         if told && removed.as_ref().is_err_and(|error| !matches!(error, LiveError::NotFound { .. })) {
             ctrl.set_linked();
+            if location.is_in_store() {
+                // As in `unlink`.
+                let _ = fs.sync_shared(ctrl.path(), ctrl.map());
+            }
         }
         drop(held);
         removed

@@ -35,6 +35,10 @@ pub(crate) fn forget_unpublished(shared: &Shared, tail: &Chunk, used: usize) -> 
     // As long as it is not done, the next writer finds something there.
     tail.set_no_record(used);
     tail.clear_from(used + 8);
+    if shared.ctrl.has_sync_failed() {
+        // The kernel takes for clean what an earlier attempt cleared and could not write.
+        tail.map().touch(tail.bytes());
+    }
     crate::sync::contents(shared, tail)?;
     tail.map().store(used, 0);
     Ok(())

@@ -141,7 +141,8 @@ pub(crate) fn all(shared: &Shared, view: &View, block: &Block) -> Result<(), Liv
     let failed = shared.ctrl.has_sync_failed();
     if !failed && before.is_some_and(|synced| synced.txn >= block.txn && synced.first == view.oldest().number()) {
         // Who wrote that may have been killed before it was on the disk.
-        return fs.sync_shared(&path, file).map_err(|e| LiveError::io("sync", &path, e));
+        let done = fs.sync_shared(&path, file).map_err(|e| LiveError::io("sync", &path, e));
+        return done.inspect_err(|_| shared.ctrl.set_sync_failed(true));
     }
     // Chunks before the one that was synced last have not changed since.
     let from = before.and_then(|synced| view.chunks.iter().position(|chunk| chunk.number() == synced.end.chunk()));

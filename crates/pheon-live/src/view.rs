@@ -276,6 +276,27 @@ impl Plan {
 mod tests {
     use super::*;
 
+    /// Writers were killed before they removed what an old view names, and the view that is current names some of it, too.
+    #[test]
+    fn only_what_neither_view_names_is_removed() {
+        let (dir, fs) = (tempfile::tempdir().unwrap(), pheon_os::fs::real());
+        let chunk = |number| Arc::new(Chunk::create(&*fs, dir.path(), number, 4096, 0o600).unwrap());
+        let index = |number| Arc::new(Index::create(&*fs, dir.path(), number, SLOTS_MIN_LOG2, 0o600).unwrap());
+        let (first, second, old, new) = (chunk(0), chunk(1), index(0), index(1));
+        let write = |number, index: &Arc<Index>, chunks: &[&Arc<Chunk>]| {
+            let chunks = chunks.iter().map(|&chunk| chunk.clone()).collect();
+            View::new(number, index.clone(), chunks).write(&*fs, dir.path(), 0o600).unwrap();
+            let mut names: Vec<_> = fs.read_dir(dir.path()).unwrap().into_iter().map(|entry| entry.name).collect();
+            names.sort();
+            names.join(" ")
+        };
+        let all = "index-0 index-1 log-0 log-1";
+        assert_eq!(write(1, &old, &[&first, &second]), format!("{all} view-1"));
+        assert_eq!(write(2, &old, &[&first, &second]), format!("{all} view-1 view-2"));
+        assert_eq!(write(3, &new, &[&second]), format!("{all} view-2 view-3"), "view 2 is current, and names all");
+        assert_eq!(write(4, &new, &[&second]), "index-1 log-1 view-3 view-4");
+    }
+
     #[test]
     fn a_view_is_what_its_fields_can_be() {
         let (least, most) = (u64::from(SLOTS_MIN_LOG2), u64::from(SLOTS_MAX_LOG2));

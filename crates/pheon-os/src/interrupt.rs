@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn the_second_one_ends_the_process() {
         let end = crate::forked_child::Child::end_of(|| {
-            // Another test's guard may have been inherited; its handler is the same.
-            std::mem::forget(Guard::install());
-            SIGNALS.store(0, Ordering::SeqCst);
+            // Another test's guard may have been inherited, whole or in part.
+            INSTALLED.store(false, Ordering::SeqCst);
+            std::mem::forget(Guard::install().unwrap());
             // SAFETY: raises a signal whose handler is ours.
             unsafe { libc::raise(libc::SIGINT) };
             assert!(interrupted());

@@ -18,7 +18,8 @@ use crate::map::{HUGE_PAGE_BYTES, map_aligned};
 /// # Soundness contract
 /// What is handed out as `&[u8]` by [`bytes`](Self::bytes) must not change any more, in any process: the protocol that
 /// uses this type writes such bytes once, before it publishes them with [`store`](Self::store), and never again. Words that
-/// do change are touched as atomics only. [`write`](Self::write) is for bytes that nobody else looks at yet.
+/// do change are touched as atomics only. [`write`](Self::write) is for bytes that nobody else looks at yet, and
+/// [`touch`](Self::touch) exchanges words of published bytes for themselves: no byte of them changes.
 /// A process with the rights to write the file can break this; see docs/safety.md.
 ///
 /// # Panics
@@ -89,7 +90,7 @@ impl SharedMap {
     #[inline]
     fn u64_at(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: inside the mapping and aligned, by the assertion in `word`; the mapping lives as long as `self`, and
-        // everybody touches this word as an atomic (the contract).
+        // everybody touches this word as an atomic, unless it is one of bytes that do not change any more (the contract).
         unsafe { AtomicU64::from_ptr(self.word(offset, 8).cast()) }
     }
 

@@ -140,9 +140,10 @@ impl Recorded {
     }
 }
 
-/// Makes the map of this folder, if there is one, be of another boot, and its index be anything.
-pub(crate) fn boot(root: &Path) {
-    let Ok(entries) = fs::read_dir(root.join("store/.live/m")) else { return };
+/// Makes the map of this folder, if there is one, be of another boot, and its index be anything. Whether there was one.
+pub(crate) fn boot(root: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(root.join("store/.live/m")) else { return false };
+    let mut found = false;
     for entry in entries.map(|entry| entry.unwrap()) {
         if entry.file_type().unwrap().is_dir() {
             for file in fs::read_dir(entry.path()).unwrap().map(|file| file.unwrap()) {
@@ -154,8 +155,10 @@ pub(crate) fn boot(root: &Path) {
         } else if entry.file_name() == "CTRL" && entry.metadata().unwrap().len() > 0 {
             let ctrl = fs::OpenOptions::new().write(true).open(entry.path()).unwrap();
             ctrl.write_all_at(&[9; 16], BOOT_OFFSET).unwrap();
+            found = true;
         }
     }
+    found
 }
 
 fn check(cut: &Path, acknowledged: usize, history: &[After]) {

@@ -34,7 +34,8 @@ fn parameters_that_would_become_too_large() {
                 matches!(&refused, Err(SqlError::Limit { problem }) if problem.contains("parameters")),
                 "{sql}: {refused:?}"
             );
-            assert_eq!(query(&statement, Some(nulls.slice(0, 10))).await.unwrap().len() % 10, 0, "{sql}");
+            // Nothing is greater than null, nor equal to it.
+            assert!(query(&statement, Some(nulls.slice(0, 10))).await.unwrap().is_empty(), "{sql}");
         }
     });
 }

@@ -75,9 +75,13 @@ fn remove_leftovers(fs: &dyn FileSystem, parent: &Path) -> Result<(), WriteError
     let entries = fs.read_dir(parent).map_err(|e| WriteError::io("list", parent, e))?;
     for entry in entries.iter().filter(|e| e.is_dir && e.name.starts_with(PREFIX)) {
         let path = parent.join(&entry.name);
-        // Held while the folder is emptied: whoever has just made it waits for this lock in vain and makes another.
+        // Renamed under the lock: whoever has just made it, and gets the lock next, finds that it is no longer there, and makes
+        // another.
         if let Ok(_lock) = FileLock::acquire(fs, &path.join(LOCK_NAME), Some(Duration::ZERO), &|| false) {
-            let _ = fs.remove_dir_all(&path);
+            let gone = parent.join(format!("{PREFIX}{}", random_id()));
+            if fs.rename(&path, &gone).is_ok() {
+                let _ = fs.remove_dir_all(&gone);
+            }
         }
     }
     Ok(())

@@ -86,7 +86,7 @@ fn bad_record(
                         "the type of the values before it",
                         "; read the column as str, or let more rows decide (infer_rows)",
                     ),
-                    false => ("the type that was chosen", ""),
+                    false => ("the type that was chosen", "; choose another type, or read the column as str"),
                 };
                 return Ok(Some(format!(
                     "line {line}, column {:?}: {shown:?} is not {target}, {whose}{reason}{advice}",

@@ -169,7 +169,7 @@ impl Guess {
             } else if matches!(text.as_bytes().get(10), Some(b'T' | b' ')) && is_timestamp(text) {
                 let fraction_digits = fraction_digits(text);
                 self.nanoseconds |= fraction_digits > 6;
-                let zoned = text.bytes().skip(19).any(|c| !c.is_ascii_digit() && c != b'.');
+                let zoned = has_zone(text);
                 fits = match fraction_digits {
                     // No type holds them all.
                     10.. => 0,
@@ -210,6 +210,11 @@ impl Guess {
             _ => DataType::LargeUtf8,
         }
     }
+}
+
+/// Whether a timestamp says where it was taken.
+pub(super) fn has_zone(text: &str) -> bool {
+    text.bytes().skip(11).any(|c| !(c.is_ascii_digit() || c == b':' || c == b'.'))
 }
 
 pub(super) fn is_integer(text: &str) -> bool {

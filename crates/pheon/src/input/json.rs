@@ -100,7 +100,10 @@ fn decode_schema(source: &Source, target: &SchemaRef) -> Result<Schema, WriteErr
         let (_, inferred) = source.schema.column_with_name(field.name()).expect("unified schemas have known columns");
         let (inferred, chosen) = (inferred.data_type(), field.data_type());
         let refuse = |holds: &str| {
-            let problem = format!("column {:?} holds {holds} and was to be read as {chosen}", field.name());
+            let problem = format!(
+                "column {:?} holds {holds} and was to be read as {chosen}; choose another type, or read it as it is",
+                field.name()
+            );
             Err(input(&source.path, problem))
         };
         let data_type = match (inferred, chosen) {
@@ -129,7 +132,11 @@ fn counts(data_type: &DataType) -> bool {
 fn is_lossless(inferred: &DataType, chosen: &DataType) -> bool {
     use DataType as D;
     match (inferred, chosen) {
-        (D::List(a), D::List(b) | D::LargeList(b)) => is_lossless(a.data_type(), b.data_type()),
+        // Places that never had a value.
+        (D::Null, _) => true,
+        (D::List(a), D::List(b) | D::LargeList(b) | D::FixedSizeList(b, _) | D::ListView(b) | D::LargeListView(b)) => {
+            is_lossless(a.data_type(), b.data_type())
+        }
         (D::Struct(a), D::Struct(b)) => b.iter().all(|field| {
             let found = a.iter().find(|known| known.name() == field.name());
             found.is_none_or(|known| is_lossless(known.data_type(), field.data_type()))

@@ -177,16 +177,11 @@ fn data_type(seen: &Seen) -> DataType {
         Seen::Bool => DataType::Boolean,
         Seen::Number(number) => number.data_type(),
         Seen::String => DataType::LargeUtf8,
-        Seen::List(inner) => DataType::List(Arc::new(Field::new_list_field(inner_type(inner), true))),
+        Seen::List(inner) => DataType::List(Arc::new(Field::new_list_field(data_type(inner), true))),
         Seen::Object(columns) => {
-            DataType::Struct(columns.iter().map(|(name, seen)| Field::new(name, inner_type(seen), true)).collect())
+            DataType::Struct(columns.iter().map(|(name, seen)| Field::new(name, data_type(seen), true)).collect())
         }
     }
-}
-
-/// Inside of lists and objects, what never had a value holds strings.
-fn inner_type(seen: &Seen) -> DataType {
-    if *seen == Seen::Nothing { DataType::LargeUtf8 } else { data_type(seen) }
 }
 
 /// Merges one value into what was seen at its place.

@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use arrow_cast::{CastOptions, cast_with_options};
+use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
 use super::{Format, InputOptions, Source, input, text};
@@ -120,6 +120,17 @@ fn merge(a: &DataType, b: &DataType, inferred: bool) -> Option<DataType> {
         (D::Utf8 | D::LargeUtf8 | D::Utf8View, D::Utf8 | D::LargeUtf8 | D::Utf8View) => D::LargeUtf8,
         (D::Binary | D::LargeBinary | D::BinaryView, D::Binary | D::LargeBinary | D::BinaryView) => D::LargeBinary,
         (D::Null, other) | (other, D::Null) => other.clone(),
+        // Of JSON: places that never had a value in one of them.
+        (D::List(x), D::List(y)) if inferred => {
+            D::List(Arc::new(x.as_ref().clone().with_data_type(merge(x.data_type(), y.data_type(), true)?)))
+        }
+        (D::Struct(x), D::Struct(y)) if inferred && x.len() == y.len() => {
+            let merged = std::iter::zip(x, y).map(|(x, y)| {
+                let data_type = merge(x.data_type(), y.data_type(), true).filter(|_| x.name() == y.name())?;
+                Some(x.as_ref().clone().with_data_type(data_type))
+            });
+            D::Struct(merged.collect::<Option<Vec<_>>>()?.into())
+        }
         (D::Int64, D::Float64) | (D::Float64, D::Int64) if inferred => D::Float64,
         (D::Timestamp(_, za), D::Timestamp(_, zb)) if inferred && za == zb => {
             D::Timestamp(TimeUnit::Nanosecond, za.clone())
@@ -128,9 +139,18 @@ fn merge(a: &DataType, b: &DataType, inferred: bool) -> Option<DataType> {
     })
 }
 
-/// A column without any value holds strings.
+/// What never had a value, a column or a place inside of one, holds strings.
 fn without_null(data_type: DataType) -> DataType {
-    if data_type == DataType::Null { DataType::LargeUtf8 } else { data_type }
+    let field = |field: &FieldRef| {
+        let inner = without_null(field.data_type().clone());
+        Arc::new(field.as_ref().clone().with_data_type(inner))
+    };
+    match data_type {
+        DataType::Null => DataType::LargeUtf8,
+        DataType::List(inner) => DataType::List(field(&inner)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        other => other,
+    }
 }
 
 /// The columns of `target` from a batch that may have others, in another order, in other types.
@@ -162,11 +182,23 @@ pub(super) fn conform(batch: &RecordBatch, target: &SchemaRef, path: &Path) -> R
 fn exact_cast(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let cast = |values: &ArrayRef, to: &DataType| cast_with_options(values, to, &options).map_err(|e| e.to_string());
-    if let DataType::Dictionary(_, plain) = values.data_type() {
+    let plain = match values.data_type() {
+        DataType::Dictionary(_, plain) => Some(plain.as_ref()),
+        DataType::RunEndEncoded(_, plain) => Some(plain.data_type()),
+        _ => None,
+    };
+    if let Some(plain) = plain {
         let plain = cast(values, plain)?;
         return if plain.data_type() == to { Ok(plain) } else { exact_cast(&plain, to) };
     }
+    if let DataType::Dictionary(_, plain) = to {
+        let plain = if values.data_type() == plain.as_ref() { values.clone() } else { exact_cast(values, plain)? };
+        return cast(&plain, to);
+    }
     let from = values.data_type();
+    if let Some(problem) = refused(from, to) {
+        return Err(problem);
+    }
     if from.is_string() && is_counted(to) {
         let texts = cast(values, &DataType::Utf8View)?;
         let texts = texts.as_string_view();
@@ -177,6 +209,13 @@ fn exact_cast(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     }
     let there = cast(values, to)?;
     if may_cut(from, to) {
+        if !can_cast_types(to, from) {
+            // Of what arrow casts one way only, a timestamp alone loses something.
+            return match from {
+                DataType::Timestamp(..) => Err("it has a date, which a time cannot hold".to_owned()),
+                _ => Ok(there),
+            };
+        }
         // Zones say how a time is shown; back and forth they would move it.
         let (before, back) = match (from, to) {
             (DataType::Timestamp(unit, _), DataType::Timestamp(to, _)) => {
@@ -201,6 +240,27 @@ fn is_counted(data_type: &DataType) -> bool {
     data_type.is_integer() || data_type.is_temporal() || data_type.is_decimal() || *data_type == DataType::Boolean
 }
 
+/// Why a value of this type, or one inside of it, is never read as that one.
+fn refused(from: &DataType, to: &DataType) -> Option<String> {
+    use DataType as D;
+    let inside = |from: &DataType, to: &DataType| match from.is_string() && is_counted(to) {
+        true => Some(format!("text inside of lists and structs is not read as {to}; read it as text")),
+        false => refused(from, to),
+    };
+    match (from, to) {
+        (D::Timestamp(_, Some(zone)), D::Timestamp(_, None)) => {
+            Some(format!("it has the time zone {zone}; choose a type with one, as timestamp[us,UTC]"))
+        }
+        (
+            D::List(a) | D::LargeList(a) | D::FixedSizeList(a, _) | D::ListView(a) | D::LargeListView(a),
+            D::List(b) | D::LargeList(b) | D::FixedSizeList(b, _) | D::ListView(b) | D::LargeListView(b),
+        )
+        | (D::Map(a, _), D::Map(b, _)) => inside(a.data_type(), b.data_type()),
+        (D::Struct(a), D::Struct(b)) => std::iter::zip(a, b).find_map(|(a, b)| inside(a.data_type(), b.data_type())),
+        _ => None,
+    }
+}
+
 /// Whether a cast between these may lose a part of a number or time, wherever it is in a value.
 fn may_cut(from: &DataType, to: &DataType) -> bool {
     use DataType as D;
@@ -211,6 +271,8 @@ fn may_cut(from: &DataType, to: &DataType) -> bool {
         ) => may_cut(a.data_type(), b.data_type()),
         (D::Map(a, _), D::Map(b, _)) => may_cut(a.data_type(), b.data_type()),
         (D::Struct(a), D::Struct(b)) => std::iter::zip(a, b).any(|(a, b)| may_cut(a.data_type(), b.data_type())),
+        // Zones say how a time is shown.
+        (D::Timestamp(a, _), D::Timestamp(b, _)) => a != b,
         _ => from != to && (is_counted(from) || from.is_floating()) && is_counted(to),
     }
 }
@@ -239,5 +301,5 @@ fn first_difference(a: &ArrayRef, b: &ArrayRef, rounded: bool) -> Option<usize> 
         false
     };
     // There is one integer for both zeros, whose bits differ.
-    (0..a.len()).find(|row| a.slice(*row, 1) != b.slice(*row, 1) && !same(*row))
+    (0..a.len()).find(|row| !same(*row) && a.slice(*row, 1) != b.slice(*row, 1))
 }

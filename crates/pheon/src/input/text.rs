@@ -54,14 +54,15 @@ fn check(text: &str, data_type: &DataType) -> Result<(), String> {
     use DataType as D;
     match data_type {
         D::Date32 | D::Date64 => {
-            let has_time = text.len() > 10 && !text.starts_with(['+', '-']);
+            let has_time = matches!(text.trim_ascii().as_bytes().get(10), Some(b'T' | b't' | b' '));
             if has_time { Err(": it has a time, which a date cannot hold".to_owned()) } else { Ok(()) }
         }
         D::Time32(unit) | D::Time64(unit) => check_fraction(text, *unit),
         D::Timestamp(unit, zone) => {
-            let time = text.as_bytes().get(11..).unwrap_or_default();
-            if zone.is_none() && time.iter().any(|c| !(c.is_ascii_digit() || *c == b':' || *c == b'.')) {
-                return Err(": it has a time zone, and the column has none".to_owned());
+            if zone.is_none() && super::csv_infer::has_zone(text.trim_ascii()) {
+                let problem =
+                    ": it has a time zone, and the column has none; choose a type with one, as timestamp[us,UTC]";
+                return Err(problem.to_owned());
             }
             check_fraction(text, *unit)
         }

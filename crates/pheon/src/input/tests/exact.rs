@@ -1,8 +1,10 @@
 //! Values come as they are written, or they are errors.
 
+use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::types::{Decimal128Type, Decimal256Type, Float64Type, TimestampSecondType};
 use arrow_array::{Array, Decimal128Array, Float64Array, ListArray, TimestampNanosecondArray};
 use arrow_buffer::i256;
+use arrow_schema::Field;
 
 use super::*;
 
@@ -180,6 +182,35 @@ fn numbers_in_json_that_are_no_count_of_units() {
 }
 
 #[test]
+fn places_without_values_take_chosen_types() {
+    let dir = Dir::new();
+    let list = |item: DataType| DataType::new_list(item, true);
+    let object = |item: DataType| DataType::Struct(vec![Field::new("a", item, true)].into());
+    for (content, data_type) in [
+        ("{\"v\":[]}\n{\"v\":null}\n", list(DataType::Int64)),
+        ("{\"v\":[]}\n{\"v\":null}\n", list(DataType::Date32)),
+        ("{\"v\":{\"a\":null}}\n", object(DataType::Int64)),
+        ("{\"v\":[1.5,2]}\n", DataType::new_fixed_size_list(DataType::Float32, 2, true)),
+        ("{\"v\":[1,2]}\n", DataType::new_large_list(DataType::Int32, true)),
+    ] {
+        let options = InputOptions { types: vec![("v".to_owned(), data_type.clone())], ..Default::default() };
+        let batch = read(&dir.file("t.ndjson", content), &options).unwrap_or_else(|e| panic!("{data_type}: {e}"));
+        assert_eq!(type_of(&batch, "v"), data_type);
+    }
+    // Unless one is chosen they hold text, also where another file has values there.
+    let batch = read(&dir.file("t.ndjson", "{\"v\":[[]]}\n"), &InputOptions::default()).unwrap();
+    assert_eq!(type_of(&batch, "v"), list(list(DataType::LargeUtf8)));
+}
+
+#[test]
+fn a_zone_is_seen_wherever_the_time_ends() {
+    let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    for time in ["092656Z", "09:26:56Z", "09:26:56+02:00", "09:26:56.5Z"] {
+        assert_eq!(type_of(&text(format!("v\n2024-01-31T{time}\n")), "v"), zoned, "{time}");
+    }
+}
+
+#[test]
 fn scales_below_zero_are_refused_for_text() {
     for (name, content) in [("t.csv", "v\n12300\n"), ("t.ndjson", "{\"v\":12300}\n")] {
         let message = fails(name, content, &chosen("decimal(10,-2)"));
@@ -204,6 +235,9 @@ fn casts_cut_nothing_off() {
     tags.append_value("1.5");
     let zoned =
         |nanos| -> ArrayRef { Arc::new(TimestampNanosecondArray::from(vec![nanos]).with_timezone("Europe/Berlin")) };
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    lists.append_value([Some("2024-01-31T10:00:00")]);
+    let words: ArrayRef = Arc::new(lists.finish());
     let file = |values: &ArrayRef, parquet: bool| {
         let batch = RecordBatch::try_from_iter([("v", values.clone())]).unwrap();
         match parquet {
@@ -219,7 +253,9 @@ fn casts_cut_nothing_off() {
         (floats(vec![1.005]), "decimal(10,2)", "1.005"),
         (stamp(1500), "timestamp[us]", "00:00:00.0000015"),
         (stamp(1_000_000), "date", "00:00:00.001"),
-        (zoned(-1), "timestamp[us]", ""),
+        (zoned(-1), "timestamp[us,UTC]", ""),
+        (zoned(2000), "timestamp[us]", "time zone Europe/Berlin"),
+        (words, "List(Date32)", "text inside"),
         (hundredths(vec![100, 199]), "int64", "1.99"),
         (hundredths(vec![100, 199]), "decimal(10,1)", "1.99"),
         (hundredths(vec![12_345]), "decimal(10,-2)", "123.45"),
