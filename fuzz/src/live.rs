@@ -234,8 +234,8 @@ fn sound(which: File) -> Vec<u8> {
         File::Index => bytes(find("/index-0")),
         File::Sync => [0, SYNC_HALF_BYTES].map(|at| bytes(find("/SYNC"))[at..at + 64].to_vec()).concat(),
     };
-    // What follows is zeros, which reading fills up.
-    while seed.last() == Some(&0) {
+    // What follows is zeros, which reading fills up; but a view has a length.
+    while which != File::View && seed.last() == Some(&0) {
         seed.pop();
     }
     seed
