@@ -83,9 +83,9 @@ impl Chunk {
         &self.map
     }
 
-    /// The offset after the last whole record.
+    /// The offset after the last whole record. Whatever the file says, one where a record may be.
     pub(crate) fn used(&self) -> usize {
-        (self.map.load(USED) as usize).clamp(FILE_HEAD_BYTES, self.bytes())
+        (self.map.load(USED) as usize).clamp(FILE_HEAD_BYTES, self.bytes()) & !7
     }
 
     pub(crate) fn set_used(&self, used: usize) {
@@ -380,6 +380,18 @@ mod tests {
             let record = chunk.record(at).unwrap();
             assert_eq!((record.sealed(), record.link()), (Some(Some(mark)), 7 << META_SHIFT | link));
             assert!(record.is_intact() && record.is_as_sealed() && record.writer() == 9);
+        }
+    }
+
+    #[test]
+    fn the_used_part_ends_where_a_record_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = Chunk::create(&*pheon_os::fs::real(), dir.path(), 0, 4096, 0o600).unwrap();
+        for (told, used) in
+            [(0, 64), (63, 64), (64, 64), (72, 72), (79, 72), (4096, 4096), (4097, 4096), (usize::MAX, 4096)]
+        {
+            chunk.set_used(told);
+            assert_eq!(chunk.used(), used, "{told}");
         }
     }
 
