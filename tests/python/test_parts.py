@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import model_children
 import part_children
 import pyarrow as pa
 import pytest
@@ -594,3 +595,18 @@ def test_a_read_only_store_has_no_parts(store: pheon.Store, store_path: Path) ->
     with pytest.raises(ValueError, match="read-only"):
         pheon.open(store_path, read_only=True).map_writer("m", resume=True)
     assert os.listdir(store_path / "m")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_writer_is_of_the_process_that_made_it(tmp_path: Path) -> None:
+    """A forked child has a copy of it, and not its lock."""
+    store = pheon.open(tmp_path / "store")
+    store.put_map("m", {"a": 1})
+    pairs = {f"key {i}": i for i in range(100_000)}
+    with store.map_writer("m") as writer:
+        writer.update(pairs)
+        with pytest.raises(ValueError, match="belongs to the process that was forked"):
+            model_children.in_a_fork(writer.commit)
+        assert [info.version for info in store.versions("m")] == [1]
+    assert dict(store.map("m")) == pairs
+    assert leftovers(tmp_path / "store") == []

@@ -76,6 +76,7 @@ fn a_map_is_rebuilt_from_its_log() {
         let again = LiveMap::attach(&two, true).unwrap();
         assert_eq!(all(&again), all(&map), "round {round}");
         assert_eq!(again.len(), map.len());
+        assert_eq!(again.info().unwrap().entry_bytes, map.info().unwrap().entry_bytes);
         // It goes on working.
         put(&again, b"new", b"1").unwrap();
         delete(&again, b"key 7");
