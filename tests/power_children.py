@@ -91,10 +91,10 @@ def write(path: Path, seed: int, start: State, told: int) -> None:
         os.write(told, f"begin {number}\n".encode())
         try:
             take(store, maps, step, argument)
+            versions = [info.version for info in store.versions("m")] if "m" in store else []
         except (OSError, pheon.Error):
             # The disk is gone.
             return
-        versions = [info.version for info in store.versions("m")] if "m" in store else []
         os.write(told, f"done {number} {' '.join(map(str, versions))}\n".encode())
 
 

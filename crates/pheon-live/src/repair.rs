@@ -123,6 +123,24 @@ mod tests {
     use crate::index::Index;
 
     #[test]
+    fn what_was_never_published_is_cleared_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = crate::Location::Store { path: folder.path().to_owned(), name: "m".into() };
+        let map = crate::LiveMap::create(&location, &crate::LiveOptions::default()).unwrap();
+        map.lock(None, &|| false).unwrap();
+        map.put(b"a", 0, b"1").unwrap();
+        let view = map.shared.view().unwrap();
+        let tail = view.tail();
+        let (used, bytes) = (tail.used(), tail.bytes());
+        tail.map().write(used, &vec![7; bytes - used]);
+        drop(crate::write::Txn::begin(&map.shared).unwrap());
+        assert!(tail.map().bytes(used, bytes - used).unwrap().iter().all(|&byte| byte == 0));
+        assert_eq!((tail.used(), map.get(b"a").unwrap()), (used, Some(b"1".to_vec())));
+        drop(view);
+        map.unlock().unwrap();
+    }
+
+    #[test]
     fn a_log_is_whole_if_nothing_follows_the_last_commit() {
         const HEAD: usize = FILE_HEAD_BYTES;
         let cases: [(&[usize], (u32, usize), bool); 10] = [

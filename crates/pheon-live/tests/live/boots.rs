@@ -254,6 +254,27 @@ fn a_chunk_that_is_gone_is_damage_and_no_missing_map() {
     assert!(matches!(LiveMap::attach(&two, true), Err(LiveError::Corrupt { path, .. }) if path.ends_with("log-0")));
 }
 
+/// A length is under no checksum; the next chunk has it, too.
+#[test]
+fn a_chunk_that_hides_its_last_record_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", &[1; 40_000]).unwrap();
+    put(&map, b"b", &[2; 16]).unwrap();
+    put(&map, b"c", &[3; 40_000]).unwrap();
+    locked(&map, || map.sync().unwrap());
+    assert_eq!(map.info().unwrap().chunks, 2);
+    after_a_boot(&one, &two);
+    const USED: usize = 24;
+    const LAST_RECORD: u64 = 72;
+    let log = files_dir(&two).join("log-0");
+    let mut bytes = fs::read(&log).unwrap();
+    let used = u64::from_le_bytes(bytes[USED..USED + 8].try_into().unwrap());
+    bytes[USED..USED + 8].copy_from_slice(&(used - LAST_RECORD).to_le_bytes());
+    fs::write(&log, bytes).unwrap();
+    assert!(matches!(LiveMap::attach(&two, true), Err(LiveError::Corrupt { path, .. }) if path.ends_with("log-0")));
+}
+
 /// Checksums that are right prove nothing: whoever forges a file makes them.
 #[test]
 fn numbers_that_no_map_comes_to_are_told() {
