@@ -128,14 +128,14 @@ mod tests {
         let location = crate::Location::Store { path: folder.path().to_owned(), name: "m".into() };
         let map = crate::LiveMap::create(&location, &crate::LiveOptions::default()).unwrap();
         map.lock(None, &|| false).unwrap();
-        map.put(b"a", 0, b"1").unwrap();
+        map.put(b"a", 0, &[1; 40_000]).unwrap();
         let view = map.shared.view().unwrap();
         let tail = view.tail();
         let (used, bytes) = (tail.used(), tail.bytes());
         tail.map().write(used, &vec![7; bytes - used]);
         drop(crate::write::Txn::begin(&map.shared).unwrap());
         assert!(tail.map().bytes(used, bytes - used).unwrap().iter().all(|&byte| byte == 0));
-        assert_eq!((tail.used(), map.get(b"a").unwrap()), (used, Some(b"1".to_vec())));
+        assert_eq!((tail.used(), map.get(b"a").unwrap()), (used, Some(vec![1; 40_000])));
         drop(view);
         map.unlock().unwrap();
     }
