@@ -29,7 +29,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from rust_programs import ROOT, checked, names_of, programs, run
+
 WORK = ROOT / "target" / "mutants"
 TREE, TARGET, SCRATCH = WORK / "tree", WORK / "target", WORK / "tmp"
 LIST, DROPPED, TESTS, RESULTS = WORK / "list.json", WORK / "dropped.txt", WORK / "tests.json", WORK / "results.jsonl"
@@ -43,7 +44,9 @@ TRIES_MAX = 4
 # A change may make a loop endless, or ask for all memory that there is.
 SECONDS_MIN, MEMORY_BYTES_MAX, FILE_BYTES_MAX = 10, 6 << 30, 4 << 30
 # What decides whether a change is noticed; the list of those that need not be does not.
-COUNTS = re.compile(r"crates/|tests/engine/|tests/mutants/(?!accepted)|tests/mutants\.py|\.cargo/|Cargo\.")
+COUNTS = re.compile(
+    r"crates/|tests/engine/|tests/mutants/(?!accepted)|tests/(?:mutants|rust_programs)\.py|\.cargo/|Cargo\."
+)
 SWITCH = re.compile(r"mutants_switch::on\((\d+)\)")
 
 
@@ -61,17 +64,6 @@ class Test:
 
 def is_same(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
-
-
-def run(*command: str | Path, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-    given = os.environ | env
-    return subprocess.run(list(map(str, command)), cwd=folder, env=given, capture_output=True, text=True, check=False)
-
-
-def checked(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(done.args)} failed:\n{done.stderr[-4000:]}")
-    return done.stdout
 
 
 def prepare() -> None:
@@ -131,12 +123,12 @@ def build() -> tuple[list[Test], list[int]]:
         done = run(*command, folder=TREE, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="--cap-lints allow -Awarnings")
         messages = [json.loads(line) for line in done.stdout.splitlines()]
         if done.returncode == 0:
-            tests = []
-            for made in messages:
-                if made["reason"] == "compiler-artifact" and made["executable"] and made["profile"]["test"]:
-                    tests += tests_of(
-                        made["target"]["name"], made["executable"], str(Path(made["manifest_path"]).parent)
-                    )
+            tests = [
+                Test(program.path, name, program.folder)
+                for program in programs(messages)
+                for name in names_of(program)
+                if not OTHERS.search(f"{program.target} {name}")
+            ]
             return tests, unplaced + [int(line) for line in DROPPED.read_text().split()]
         errors = [
             m["message"] for m in messages if m["reason"] == "compiler-message" and m["message"]["level"] == "error"
@@ -148,15 +140,6 @@ def build() -> tuple[list[Test], list[int]]:
         with DROPPED.open("a") as file:
             file.writelines(f"{number}\n" for number in wrong)
     sys.exit("the changed program does not come to compile")
-
-
-def tests_of(target: str, binary: str, folder: str) -> list[Test]:
-    def listed(*more: str) -> set[str]:
-        lines = checked(run(binary, "--list", "--format", "terse", *more, folder=Path(folder))).splitlines()
-        return {line.removesuffix(": test") for line in lines if line.endswith(": test")}
-
-    names = sorted(listed() - listed("--ignored"))
-    return [Test(binary, name, folder) for name in names if not OTHERS.search(f"{target} {name}")]
 
 
 def apart() -> list[str]:
@@ -232,11 +215,10 @@ def failure_by(test: Test, number: int) -> str | None:
     for _ in range(TRIES_MAX):
         failure, _ = attempt(test, seconds_max, MUTANT=str(number))
         # Not because of the change, but of a full disk, or a machine that is busy with other things?
-        unchanged = attempt(test, seconds_max)[0] if failure else None
-        if not unchanged:
+        if not failure or not attempt(test, seconds_max)[0]:
             return failure
         seconds_max *= 2
-    sys.exit(f"{test.name} fails without any change, too: {unchanged}")
+    sys.exit(f"{test.name} fails without any change, too")
 
 
 def try_changes(numbers: list[int], names: list[str], tests: list[Test], jobs: int, seconds: float) -> None:

@@ -9,17 +9,20 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from rust_programs import ROOT, Program, checked, names_of, programs, run
+
 WORK = ROOT / "target" / "coverage"
+# What is built and listed counts, too, into a file of no interest.
+ELSEWHERE = {"LLVM_PROFILE_FILE": str(WORK / "other-%p")}
 PACKAGES = ("pheon-os", "pheon", "pheon-live")
 FLAGS = "-C instrument-coverage -C llvm-args=-runtime-counter-relocation"
 FUNCTION = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?:const )?(?:unsafe )?(?:extern \"C\" )?fn (\w+)")
@@ -41,25 +44,14 @@ class Block:
         return f"{self.path.name}: {self.function}"
 
 
-def checked(*command: str | Path, **env: str) -> str:
-    # What is built and listed counts, too, into a file of no interest.
-    env = {"LLVM_PROFILE_FILE": str(WORK / "other-%p"), **env}
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-4000:]}")
-    return done.stdout
-
-
 @cache
 def tool(name: str) -> str:
     """LLVM's program of the compiler's own version: rustup's component llvm-tools, or Debian's package."""
-    version = re.search(r"LLVM version: (\d+)", checked("rustc", "-vV"))
-    host = re.search(r"host: (\S+)", checked("rustc", "-vV"))
+    about = checked(run("rustc", "-vV"))
+    version, host = re.search(r"LLVM version: (\d+)", about), re.search(r"host: (\S+)", about)
     assert version
     assert host
-    own = Path(checked("rustc", "--print", "sysroot").strip(), "lib/rustlib", host[1], "bin", name)
+    own = Path(checked(run("rustc", "--print", "sysroot")).strip(), "lib/rustlib", host[1], "bin", name)
     found = str(own) if own.exists() else shutil.which(f"{name}-{version[1]}")
     return found or sys.exit(f"{name} of LLVM {version[1]} is not there: `rustup component add llvm-tools`")
 
@@ -93,38 +85,30 @@ def blocks_of(path: Path) -> list[Block]:
     return found
 
 
-def binaries() -> list[tuple[str, str]]:
-    """The programs of tests, and the folders that they run in."""
+def built() -> Iterator[Program]:
     wrapper = WORK / "rustc"
     wrapper.write_text(f'#!/bin/sh\nexec "$@" {FLAGS}\n')
     wrapper.chmod(0o755)
     packages = [argument for package in PACKAGES for argument in ("-p", package)]
     command = ("cargo", "test", "--no-run", "--message-format=json", *packages, "--features", "pheon/polars")
-    made = map(json.loads, checked(*command, RUSTC_WORKSPACE_WRAPPER=str(wrapper)).splitlines())
-    return [
-        (one["executable"], str(Path(one["manifest_path"]).parent))
-        for one in made
-        if one["reason"] == "compiler-artifact" and one["executable"] and one["profile"]["test"]
-    ]
+    made = checked(run(*command, RUSTC_WORKSPACE_WRAPPER=str(wrapper), **ELSEWHERE))
+    return programs(map(json.loads, made.splitlines()))
 
 
-def lines_run(binary: str, folder: str, test: str, paths: list[Path]) -> dict[Path, set[int]]:
+def lines_run(program: Program, test: str, paths: list[Path]) -> dict[Path, set[int]]:
     """The lines of these files that a test runs."""
     runs = WORK / f"runs-{threading.get_ident()}"
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir()
     # %c: counters lie in a mapping of the file; %p: the programs that a test starts have files of their own.
-    given = os.environ | {"LLVM_PROFILE_FILE": f"{runs}/%p%c", "CARGO_MANIFEST_DIR": folder}
-    done = subprocess.run(
-        [binary, "--exact", test, "--test-threads=1"], cwd=folder, env=given, capture_output=True, check=False
-    )
+    given = {"LLVM_PROFILE_FILE": f"{runs}/%p%c", "CARGO_MANIFEST_DIR": program.folder}
+    done = run(program.path, "--exact", test, "--test-threads=1", folder=program.folder, **given)
     if done.returncode != 0:
-        sys.exit(f"{test} fails:\n{done.stdout.decode()[-2000:]}")
+        sys.exit(f"{test} fails:\n{done.stdout[-2000:]}")
     merged = runs / "merged"
-    checked(tool("llvm-profdata"), "merge", "-sparse", *runs.iterdir(), "-o", merged)
-    told = checked(
-        tool("llvm-cov"), "export", "--format=lcov", "--skip-functions", f"--instr-profile={merged}", binary, *paths
-    )
+    checked(run(tool("llvm-profdata"), "merge", "-sparse", *runs.iterdir(), "-o", merged))
+    profile = ("--format=lcov", "--skip-functions", f"--instr-profile={merged}")
+    told = checked(run(tool("llvm-cov"), "export", *profile, program.path, *paths))
     found: dict[Path, set[int]] = defaultdict(set)
     path = Path()
     for line in told.splitlines():
@@ -164,19 +148,15 @@ def main() -> int:
     paths = [path for package in PACKAGES for path in sorted((ROOT / "crates" / package / "src").rglob("*.rs"))]
     blocks = [block for path in paths if path.name != "forked_child.rs" for block in blocks_of(path)]
     files = sorted({block.path for block in blocks})
-    tests = []
-    for binary, folder in binaries():
-        names = checked(binary, "--list", "--format", "terse").splitlines()
-        ignored = checked(binary, "--list", "--format", "terse", "--ignored").splitlines()
-        tests += [(binary, folder, name.removesuffix(": test")) for name in sorted(set(names) - set(ignored))]
+    tests = [(program, name) for program in built() for name in names_of(program, **ELSEWHERE)]
 
-    def one(test: tuple[str, str, str]) -> None:
+    def one(test: tuple[Program, str]) -> None:
         run = lines_run(*test, files)
         for block in blocks:
             # Of a block of several lines those between its braces count, for other code may stand before it.
             body = range(block.first + (block.last > block.first), block.last + (block.last == block.first))
             if run[block.path].intersection(body):
-                block.tests.append(test[2])
+                block.tests.append(test[1])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(one, tests))
