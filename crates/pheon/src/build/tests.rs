@@ -520,23 +520,29 @@ fn a_full_disk_is_told_and_leaves_no_spill_files() {
     }
 }
 
-/// Of a build that spills its rows and its index, by one thread and by four: whatever fails, it fails or nothing is missing.
+/// Of a build that spills its rows and its index, by one thread beside its files, by four in a folder that the caller chose:
+/// whatever fails, it fails or nothing is missing, and what is left in that folder the next build removes.
 #[test]
 fn a_build_that_spills_fails_or_is_whole() {
     use pheon_os::fs::fault::{self, FaultFs, Op};
     const ROWS: i64 = 600;
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).rev()));
     let whole = numbered("k", &keys);
-    for threads in [1, 4] {
-        let options = PutOptions::map("k").threads(threads);
+    let tune = |tuning: &mut Tuning| {
+        tiny(tuning);
+        tuning.index_bytes = 0;
+    };
+    for (threads, apart) in [(1, false), (4, true)] {
         let mut failures = 0;
-        for (errno, lasts, step) in fault::kinds([17, 19, 23, 29, 31, 37, 41, 43, 47]) {
+        for (errno, lasts, step) in fault::kinds([29, 31, 37, 41, 43, 47, 53, 59, 61]) {
             for nth in (1..).step_by(step as usize) {
-                let dir = tempfile::tempdir().unwrap();
+                let (dir, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+                let options = PutOptions::map("k").threads(threads);
+                let options = if apart { options.spill_dir(spill.path()) } else { options };
                 let fs = FaultFs::new(pheon_os::fs::real());
                 fs.fail_nth(nth, None, errno, lasts);
                 let got =
-                    try_build(Arc::new(fs.clone()), dir.path(), whole.schema(), from_ref(&whole), &options, &tiny);
+                    try_build(Arc::new(fs.clone()), dir.path(), whole.schema(), from_ref(&whole), &options, &tune);
                 let failed = fs.failed();
                 match got {
                     Ok(record) => {
@@ -559,6 +565,8 @@ fn a_build_that_spills_fails_or_is_whole() {
                     Err(WriteError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno), "{nth}"),
                     Err(other) => panic!("{threads} {nth} {errno} {lasts:?}: {other:?}"),
                 }
+                drop(super::spill_dir::SpillDir::create(&pheon_os::fs::real(), spill.path()).unwrap());
+                assert_eq!(names_in(spill.path()), [""; 0], "{nth} {errno} {lasts:?} {failed:?}");
                 failures += failed.len().min(1);
                 if failed.is_empty() {
                     break;
