@@ -134,6 +134,10 @@ fn every_file_operation_of_every_call_fails_in_turn() {
                 let now = entries(&location);
                 let allowed = &states[done + usize::from(made)..states.len().min(done + 2)];
                 assert!(allowed.contains(&now), "{what}, call {nth} failed with {errno} {lasts:?}: {failed:?}");
+                if *durable && done < calls.len() {
+                    // An error says whether the change is made.
+                    assert_eq!(now == states[done + 1], made, "{what}, call {nth} failed with {errno}: {failed:?}");
+                }
                 if let Some(mut now) = now {
                     // The next one goes on.
                     put(&map, b"next", b"1").unwrap_or_else(|error| panic!("{what}, {nth}, {errno}: {error}"));
