@@ -12,7 +12,7 @@ use arrow_array::{
 use arrow_buffer::OffsetBuffer;
 use arrow_cast::cast;
 use arrow_schema::{ArrowError, DataType, Field};
-use pheon::{ChangeOptions, PutOptions, Store, Value};
+use pheon::{ChangeOptions, PutOptions, Store, Value, WriteError};
 
 use crate::scratch::{Scratch, put};
 
@@ -148,4 +148,31 @@ fn rows_of_segments_with_other_dictionaries_are_read_together() {
     check_all(store, &keys);
     store.compact("t", ChangeOptions::default()).unwrap();
     check_all(store, &keys);
+}
+
+/// A row for each key, with a text that no other row has.
+fn rows_of_own_texts(keys: std::ops::Range<i64>) -> RecordBatch {
+    let codes = Int8Array::from_iter_values((0..keys.end - keys.start).map(|code| code as i8));
+    let texts = StringArray::from_iter_values(keys.clone().map(|k| format!("text {k}")));
+    let column: ArrayRef = Arc::new(DictionaryArray::<Int8Type>::try_new(codes, Arc::new(texts)).unwrap());
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(keys));
+    RecordBatch::try_from_iter_with_nullable([("k", numbers, false), ("v", column, true)]).unwrap()
+}
+
+/// 128 texts have numbers of eight bits, with a sign.
+#[test]
+fn dictionaries_may_have_as_many_values_in_all_as_their_numbers_allow() {
+    let Scratch { ref store, .. } = Scratch::new();
+    put(store, "t", &rows_of_own_texts(0..100), PutOptions::map("k").threads(1)).unwrap();
+    let options = || ChangeOptions::default().compact(false);
+    store.append("t", reader(&rows_of_own_texts(100..128)), options()).unwrap();
+    let column = store.table("t").unwrap().column(1).unwrap();
+    assert_eq!(texts(&column), (0..128).map(|k| Some(format!("text {k}"))).collect::<Vec<_>>());
+
+    let error = store.append("t", reader(&rows_of_own_texts(128..129)), options()).unwrap_err();
+    assert!(matches!(error, WriteError::Schema { .. }) && error.to_string().contains("129 values"), "{error}");
+    let table = store.table("t").unwrap();
+    assert_eq!((table.version(), table.to_batch().unwrap().num_rows()), (2, 128));
+    store.compact("t", ChangeOptions::default()).unwrap();
+    assert_eq!(texts(&store.table("t").unwrap().column(1).unwrap()), texts(&column));
 }

@@ -138,7 +138,7 @@ fn a_compressed_dictionary_of_a_published_file_is_refused() {
 }
 
 #[test]
-fn an_empty_list_of_hidden_rows_is_refused_wherever_it_lies() {
+fn a_list_of_hidden_rows_that_is_empty_or_too_short_is_refused() {
     let scratch = Scratch::new();
     scratch.put("m", &numbered(9, 0));
     let gone = StringArray::from(vec!["key-1", "key-2"]);
@@ -147,26 +147,27 @@ fn an_empty_list_of_hidden_rows_is_refused_wherever_it_lies() {
     let list = dir.join(tree(&dir).into_iter().find(|name| name.starts_with("hidden-")).unwrap());
     let path = dir.join("manifest-000002.json");
     let (good, document) = (fs::read(&list).unwrap(), parse(&path));
-    for misplaced in [0, 1, 2, 4, 7] {
+    for (rows, misplaced, length) in [(0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 7, 0), (2, 0, 0), (2, 0, 4), (2, 0, 7)] {
         let mut bytes = good.clone();
         let start = footer_start(&bytes);
         let block = *root_as_footer(&bytes[start..bytes.len() - 10]).unwrap().recordBatches().unwrap().get(0);
-        let flatbuffer = remade(&message_of(&bytes, &block), false, Some(0), |buffers| {
-            buffers[1] = Buffer::new(misplaced, 0);
+        let flatbuffer = remade(&message_of(&bytes, &block), false, Some(rows), |buffers| {
+            buffers[1] = Buffer::new(misplaced, length);
         });
         let (from, meta) = (block.offset() as usize, block.metaDataLength() as usize);
         bytes.splice(from..from + meta, framed(&flatbuffer, meta));
         let mut document = document.clone();
-        document["rows"] = json!(9);
+        document["rows"] = json!(9 - rows);
         let hidden = &mut document["segments"][0]["hidden"];
-        hidden["rows"] = json!(0);
+        hidden["rows"] = json!(rows);
         let record = &mut hidden["file"];
         let body = record["body_offset"].as_u64().unwrap() as usize;
         let end = body + record["body_bytes"].as_u64().unwrap() as usize;
         let around = [&bytes[..body], &bytes[end..]].concat();
         record["metadata_xxh3_128"] = json!(format!("{:032x}", xxh3_128(&around)));
         let offset = body as i64 + misplaced;
-        record["buffers"][1] = json!({"offset": offset, "length": 0, "xxh3_64": format!("{:016x}", xxh3_64(b""))});
+        let sum = xxh3_64(&bytes[offset as usize..(offset + length) as usize]);
+        record["buffers"][1] = json!({"offset": offset, "length": length, "xxh3_64": format!("{sum:016x}")});
         replace(&list, &bytes);
         replace(&path, &with_checksum(&document));
         without_panic(|| {
@@ -174,7 +175,7 @@ fn an_empty_list_of_hidden_rows_is_refused_wherever_it_lies() {
             assert!(matches!(told, ReadError::Corrupt { .. }), "{told:?}");
             assert!(!scratch.store.verify("m").unwrap().is_ok());
         })
-        .unwrap_or_else(|e| panic!("{misplaced}: {e}"));
+        .unwrap_or_else(|e| panic!("{rows} rows, {length} bytes at {misplaced}: {e}"));
     }
 }
 

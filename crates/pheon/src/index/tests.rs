@@ -315,6 +315,11 @@ fn metadata_comes_back() {
         without.remove(key);
         assert!(IndexPlan::from_metadata(&without).unwrap_err().contains(key));
     }
+    // As many buckets as there may be, and one more.
+    let most = IndexPlan { keys: 1, seed: 0, blocks: u64::from(u32::MAX) / 15, buckets_per_block: 15 };
+    assert_eq!((most.total_buckets(), IndexPlan::from_metadata(&most.to_metadata())), (u64::from(u32::MAX), Ok(most)));
+    let more = IndexPlan { blocks: 1 << 17, buckets_per_block: 32_768, ..most };
+    assert!(IndexPlan::from_metadata(&more.to_metadata()).unwrap_err().contains("pheon.blocks"));
     assert_eq!(plan.validate(3 * 32_768 * 64), Ok(()));
     assert!(plan.validate(3 * 32_768 * 64 - 64).is_err());
     assert!(Index::new(Buffer::from_vec(vec![0_u8; 64]), plan).is_err());
