@@ -265,14 +265,17 @@ fn what_does_not_fit_is_an_error() {
     assert!(matches!(map.get_many(&texts), Err(ReadError::KeyType { .. })));
     let half = StructArray::from(vec![(Arc::new(Field::new("t", DataType::Utf8, true)), Arc::new(texts) as ArrayRef)]);
     assert!(matches!(map.get_many(&half), Err(ReadError::KeyType { .. })), "a struct without the column n");
-    let other: Vec<(Arc<Field>, ArrayRef)> = ["x", "y", "z"]
-        .map(|name| {
-            let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-            (Arc::new(Field::new(name, DataType::Int64, true)), numbers)
-        })
-        .into();
-    let other = StructArray::from(other);
-    assert!(matches!(map.get_many(&other), Err(ReadError::KeyType { .. })), "three columns of other names");
+    // By their order two columns would do, and so would the first two of three.
+    let number: ArrayRef = Arc::new(Int64Array::from(vec![-3]));
+    let columns: [(&str, ArrayRef); 3] = [("x", half.column(0).clone()), ("y", number.clone()), ("z", number)];
+    let named = |columns: &[(&str, ArrayRef)]| {
+        let fields = columns
+            .iter()
+            .map(|(name, array)| (Arc::new(Field::new(*name, array.data_type().clone(), true)), array.clone()));
+        StructArray::from(fields.collect::<Vec<_>>())
+    };
+    assert!(map.contains_many(&named(&columns[..2])).unwrap().value(0));
+    assert!(matches!(map.contains_many(&named(&columns)), Err(ReadError::KeyType { .. })));
     let nulls = map.contains_many(&arrow_array::NullArray::new(2)).unwrap();
     assert_eq!(nulls.iter().flatten().collect::<Vec<_>>(), [false, false]);
     scratch.put("one", &crate::scratch::numbered(3, 0));

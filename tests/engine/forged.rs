@@ -147,7 +147,9 @@ fn a_list_of_hidden_rows_that_is_empty_or_too_short_is_refused() {
     let list = dir.join(tree(&dir).into_iter().find(|name| name.starts_with("hidden-")).unwrap());
     let path = dir.join("manifest-000002.json");
     let (good, document) = (fs::read(&list).unwrap(), parse(&path));
-    for (rows, misplaced, length) in [(0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 7, 0), (2, 0, 0), (2, 0, 4), (2, 0, 7)] {
+    for (rows, misplaced, length) in
+        [(0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 7, 0), (2, 0, 0), (2, 0, 4), (2, 0, 7)]
+    {
         let mut bytes = good.clone();
         let start = footer_start(&bytes);
         let block = *root_as_footer(&bytes[start..bytes.len() - 10]).unwrap().recordBatches().unwrap().get(0);
