@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{DictionaryArray, Int64Array, StringArray};
+use arrow_ipc::convert::{IpcSchemaEncoder, fb_to_schema};
 use arrow_ipc::{
     BodyCompressionArgs, Buffer, CompressionType, DictionaryBatchArgs, FieldNode, MessageArgs, MessageHeader,
-    RecordBatchArgs, root_as_footer, root_as_message,
+    RecordBatchArgs, root_as_footer, root_as_message, root_as_schema,
 };
+use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
 use pheon::{ChangeOptions, PutOptions, ReadError, Resume, Store, WriteError};
 use serde_json::{Value as Json, json};
@@ -291,6 +293,43 @@ fn a_run_that_is_not_sorted_is_refused() {
     forge_run(&path, &run, &good, document);
     assert_eq!(take_up_beside(&scratch.store, true).unwrap(), 1);
     assert_numbered(&scratch.store.map("m").unwrap(), 15, 0);
+}
+
+#[test]
+fn text_of_a_run_that_is_not_utf_8_is_refused() {
+    let scratch = Scratch::new();
+    let (path, _) = interrupted(&scratch);
+    let (run, mut bytes, document) = run_of(&path);
+    let last = bytes.windows(5).position(|window| window == b"key-9").unwrap() + 4;
+    bytes[last] = 0xFF;
+    forge_run(&path, &run, &bytes, document);
+    assert_refused("no text", &scratch.store);
+}
+
+/// What is published would say that there are no nulls, and have some.
+#[test]
+fn a_part_that_declares_to_have_no_nulls_and_has_some_is_refused() {
+    let scratch = Scratch::new();
+    let (path, _) = interrupted(&scratch);
+    let mut document = parse(&path);
+    document["bounds"][1]["nulls"] = json!(true);
+    let digits = document["schema"].as_str().unwrap().to_owned();
+    let bytes: Vec<u8> =
+        (0..digits.len() / 2).map(|i| u8::from_str_radix(&digits[2 * i..][..2], 16).unwrap()).collect();
+    let schema = fb_to_schema(root_as_schema(&bytes).unwrap());
+    let declared = |nullable: bool| {
+        let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(nullable && f.name() != "k"));
+        let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
+        let mut document = document.clone();
+        let encoded = IpcSchemaEncoder::new().schema_to_fb(&schema);
+        let digits: String = encoded.finished_data().iter().map(|byte| format!("{byte:02x}")).collect();
+        document["schema"] = json!(digits);
+        fs::write(&path, with_checksum(&document)).unwrap();
+    };
+    declared(false);
+    assert_refused("nulls", &scratch.store);
+    declared(true);
+    assert_eq!(take_up(&scratch.store).unwrap(), 1);
 }
 
 #[test]

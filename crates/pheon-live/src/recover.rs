@@ -199,6 +199,16 @@ impl Log {
                     let problem = format!("the record at byte {at} is not as it was synced");
                     LiveError::corrupt(&chunk_path(dir, chunk.number()), problem)
                 })?;
+                // Numbers ascend, up to the one that SYNC tells.
+                if !(found.txn..=self.txn).contains(&record.txn()) {
+                    let problem = format!(
+                        "the record at byte {at} is of transaction {}, expected {} to {}",
+                        record.txn(),
+                        found.txn,
+                        self.txn
+                    );
+                    return Err(LiveError::corrupt(&chunk_path(dir, chunk.number()), problem));
+                }
                 if record.txn() != found.txn {
                     self.take(&found);
                     found = Found::begin(record.txn());

@@ -116,7 +116,9 @@ impl<'a> Txn<'a> {
                 if self.shared.options.is_cache() { self.next_order() } else { newest.order }
             }
             newest => {
-                self.deleted_keys -= u64::from(newest.is_some_and(|newest| newest.own));
+                // Another process may have written what it likes into the map.
+                let own = newest.is_some_and(|newest| newest.own);
+                self.deleted_keys = self.deleted_keys.saturating_sub(u64::from(own));
                 self.block.entries += 1;
                 self.block.used_slots += u64::from(found.before == EMPTY);
                 self.next_order()

@@ -275,6 +275,43 @@ fn a_chunk_that_hides_its_last_record_is_damaged() {
     assert!(matches!(LiveMap::attach(&two, true), Err(LiveError::Corrupt { path, .. }) if path.ends_with("log-0")));
 }
 
+/// SYNC with another number at a byte of both its states, under checksums that are right.
+fn forge_sync(of: &Location, sync: &[u8], at: usize, number: u64) {
+    let mut sync = sync.to_vec();
+    for half in sync.chunks_mut(4096).filter(|half| half[0] != 0) {
+        half[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        let sum = xxh3_64(&half[..64]);
+        half[64..72].copy_from_slice(&sum.to_le_bytes());
+    }
+    fs::write(files_dir(of).join("SYNC"), sync).unwrap();
+}
+
+/// The next writer would take a record of a transaction that is yet to come for its own.
+#[test]
+fn a_record_of_a_later_transaction_than_sync_tells_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    put(&map, b"a", b"1").unwrap();
+    locked(&map, || map.delete(b"a").unwrap());
+    locked(&map, || map.sync().unwrap());
+    let sync = fs::read(files_dir(&one).join("SYNC")).unwrap();
+    for (number, is_sound) in [(0, false), (2, false), (3, true), (4, true)] {
+        after_a_boot(&one, &two);
+        forge_sync(&two, &sync, 40, number);
+        match LiveMap::attach(&two, true) {
+            Ok(map) => {
+                assert!(is_sound, "{number}");
+                put(&map, b"a", b"2").unwrap();
+                assert_eq!(all(&map), [(b"a".to_vec(), b"2".to_vec())]);
+            }
+            Err(LiveError::Corrupt { problem, .. }) => {
+                assert!(!is_sound && problem.contains("transaction"), "{problem}")
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
 /// Checksums that are right prove nothing: whoever forges a file makes them.
 #[test]
 fn numbers_that_no_map_comes_to_are_told() {
@@ -287,13 +324,7 @@ fn numbers_that_no_map_comes_to_are_told() {
     let fields = [(40, "transaction"), (56, "order")];
     for ((number, is_sound), (at, what)) in numbers.into_iter().flat_map(|n| fields.map(|field| (n, field))) {
         after_a_boot(&one, &two);
-        let mut sync = sync.clone();
-        for half in sync.chunks_mut(4096).filter(|half| half[0] != 0) {
-            half[at..at + 8].copy_from_slice(&number.to_le_bytes());
-            let sum = xxh3_64(&half[..64]);
-            half[64..72].copy_from_slice(&sum.to_le_bytes());
-        }
-        fs::write(files_dir(&two).join("SYNC"), sync).unwrap();
+        forge_sync(&two, &sync, at, number);
         match LiveMap::attach(&two, true) {
             Ok(map) => {
                 assert!(is_sound, "{what} {number}");

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array, ArrayRef, Int32Array, make_array, new_null_array};
-use arrow_schema::{ArrowError, DataType};
+use arrow_array::{Array, ArrayRef, Int32Array, LargeStringArray, make_array, new_null_array};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 
 use super::block::{Block, Bounds, bounds_of};
 use super::dictionary::reindex;
@@ -29,15 +29,17 @@ pub(crate) struct Adapter {
 
 /// What a part's document says of its rows, which the build is planned by, and what was read of them.
 pub(crate) struct Promised {
-    pub(crate) shapes: Vec<DataType>,
-    pub(crate) bounds: Vec<Bounds>,
-    pub(crate) seen: Mutex<Vec<Bounds>>,
+    schema: SchemaRef,
+    shapes: Vec<DataType>,
+    bounds: Vec<Bounds>,
+    seen: Mutex<Vec<Bounds>>,
 }
 
 impl Promised {
-    pub(crate) fn new(shapes: Vec<DataType>, bounds: Vec<Bounds>) -> Self {
+    /// `schema`: the stored columns, which are the first of these shapes.
+    pub(crate) fn new(schema: SchemaRef, shapes: Vec<DataType>, bounds: Vec<Bounds>) -> Self {
         let seen = Mutex::new(shapes.iter().map(Bounds::new).collect());
-        Self { shapes, bounds, seen }
+        Self { schema, shapes, bounds, seen }
     }
 }
 
@@ -58,15 +60,18 @@ impl Adapter {
         Self { part: part.to_owned(), part_columns: columns.len(), columns, first_row: None, promised: None }
     }
 
-    /// Fails if the part has more than its document says. Every block is read once.
+    /// Fails if the part has more than its document says, or text that is none. Every block is read once.
     pub(crate) fn check(&self, block: &Block) -> Result<(), String> {
-        let Some(Promised { shapes, bounds, seen }) = &self.promised else { return Ok(()) };
+        let Some(Promised { schema, shapes, bounds, seen }) = &self.promised else { return Ok(()) };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, own) in bounds_of(block, shapes).iter().enumerate() {
             seen[at].merge(own);
             if !bounds[at].cover(&seen[at], &shapes[at]) {
                 return Err(format!("column {at} has more rows, bytes or nulls than the document's bounds"));
             }
+        }
+        for (field, column) in schema.fields().iter().zip(&block.columns) {
+            check_text(column, field.data_type()).map_err(|e| format!("column {:?}: {e}", field.name()))?;
         }
         Ok(())
     }
@@ -98,6 +103,23 @@ impl Adapter {
         }
         Ok(columns)
     }
+}
+
+/// Fails if what a column in shape stores as text is not UTF-8, wherever it is in it; dictionaries are not looked at.
+pub(crate) fn check_text(array: &ArrayRef, stored: &DataType) -> Result<(), ArrowError> {
+    use DataType as D;
+    let fields: Vec<&DataType> = match stored {
+        D::Utf8 | D::LargeUtf8 | D::Utf8View => {
+            return LargeStringArray::try_from_binary(array.as_binary::<i64>().clone()).map(drop);
+        }
+        D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _) | D::Map(f, _) => vec![f.data_type()],
+        D::Struct(fields) => fields.iter().map(|f| f.data_type()).collect(),
+        D::Union(fields, _) => fields.iter().map(|(_, f)| f.data_type()).collect(),
+        _ => return Ok(()),
+    };
+    let data = array.to_data();
+    let mut children = std::iter::zip(data.child_data(), fields);
+    children.try_for_each(|(child, stored)| check_text(&make_array(child.clone()), stored))
 }
 
 /// A column in shape with its dictionary indices replaced, wherever they are in it; `maps` in the order in which a schema

@@ -84,6 +84,11 @@ impl Unifier {
         self.bytes
     }
 
+    /// The type of its values, as they are stored.
+    pub(crate) fn values_type(&self) -> &DataType {
+        &self.value_type
+    }
+
     /// The type of its values, in shape.
     pub(crate) fn values_shape(&self) -> DataType {
         shape_of(&self.value_type)

@@ -12,7 +12,7 @@ use arrow_select::concat::concat;
 use pheon_os::fs::FileSystem;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::adapt::{Adapter, Origin, Promised};
+use super::adapt::{Adapter, Origin, Promised, check_text};
 use super::block::{Block, Bounds};
 use super::dictionary::{Unifier, unifiers};
 use super::normalise::shape_of;
@@ -178,6 +178,10 @@ impl FinishedPart {
                 shapes.len()
             ));
         }
+        let mut declared = std::iter::zip(content.schema.fields(), &content.bounds);
+        if let Some((field, _)) = declared.find(|(field, bounds)| bounds.nulls && !field.is_nullable()) {
+            return Err(format!("nulls in column {:?}, which its schema declares to have none", field.name()));
+        }
         let dictionaries = unifiers(&content.schema).len();
         if content.dictionaries.len() != dictionaries {
             return Err(format!("expected {dictionaries} dictionaries, found {}", content.dictionaries.len()));
@@ -254,7 +258,7 @@ impl FinishedPart {
         let mut limits = content.bounds.clone();
         let stored_bytes = content.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.file_bytes_min()));
         limits.iter_mut().zip(&shapes).for_each(|(bounds, shape)| bounds.limit(shape, stored_bytes));
-        let promised = Promised::new(shapes.clone(), content.bounds.clone());
+        let promised = Promised::new(content.schema.clone(), shapes.clone(), content.bounds.clone());
         let mut columns = Vec::with_capacity(stored.fields().len());
         let mut bounds = Vec::with_capacity(content.bounds.len());
         for (at, field) in stored.fields().iter().enumerate() {
@@ -309,6 +313,10 @@ impl FinishedPart {
         let mut reader = run.read()?;
         let mut pieces = vec![arrow_array::new_empty_array(&shape)];
         while let Some(block) = reader.next()? {
+            for column in &block.columns {
+                check_text(column, unifier.values_type())
+                    .map_err(|e| run.damaged(reader.blocks_read() - 1, e.to_string()))?;
+            }
             pieces.extend(block.columns);
         }
         concat(&pieces.iter().map(AsRef::as_ref).collect::<Vec<_>>())

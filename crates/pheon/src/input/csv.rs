@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_array::{RecordBatch, RecordBatchOptions, StringViewArray};
 use arrow_csv::ReaderBuilder;
 use arrow_csv::reader::{Decoder, Format as CsvFormat};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
@@ -95,6 +95,9 @@ fn convert(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, Fault
     let wanted = columns.iter().filter_map(|column| Some((column, column.target.as_ref()?)));
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for ((column, target), array) in wanted.zip(batch.columns()) {
+        if let Some(strings) = array.as_string_view_opt() {
+            check_text(strings)?;
+        }
         let array = match array.data_type() == target {
             true => array.clone(),
             false => text::convert(array.as_string_view(), target, column.inferred).map_err(Fault::Misfit)?,
@@ -104,6 +107,24 @@ fn convert(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, Fault
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
+}
+
+/// arrow-csv looks whether a batch is UTF-8 as a whole, so that two fields beside each other may have the halves of one
+/// character.
+fn check_text(strings: &StringViewArray) -> Result<(), ArrowError> {
+    let is_text = |value: &[u8]| {
+        // A part of what is UTF-8 is UTF-8, too, if it begins and ends with whole characters.
+        let begins = value.first().is_none_or(|&byte| !is_continuation(byte));
+        begins && value.last().is_none_or(u8::is_ascii) || std::str::from_utf8(value).is_ok()
+    };
+    match strings.clone().to_binary_view().iter().flatten().all(is_text) {
+        true => Ok(()),
+        false => Err(ArrowError::ParseError("a value is not UTF-8".into())),
+    }
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
 }
 
 fn null_regex(values: &[String]) -> Result<Regex, WriteError> {

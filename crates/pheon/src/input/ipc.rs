@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
-use arrow_ipc::{Block, Footer, Message, MetadataVersion, root_as_footer, root_as_message};
+use arrow_ipc::{Block, CompressionType, Footer, Message, MetadataVersion, root_as_footer, root_as_message};
 use arrow_schema::{ArrowError, SchemaRef};
 
 use super::{Batches, Format, Source, input};
@@ -22,6 +22,10 @@ const CONTINUATION: [u8; 4] = [0xFF; 4];
 /// Footer length (4 bytes) and magic (6 bytes) at the end of a file.
 const TRAILER_BYTES: usize = 10;
 /// In front of a compressed buffer: its length once decompressed, or -1 if it is stored as it is.
+/// How many bytes one byte of a compressed buffer becomes at most: of LZ4 a byte that makes a match longer by 255, of Zstandard
+/// a block of 4 bytes that stands for 128 KiB of one byte.
+const LZ4_EXPANDS_MAX: u64 = 255;
+const ZSTD_EXPANDS_MAX: u64 = (128 << 10) / 4;
 const COMPRESSED_PREFIX_BYTES: usize = 8;
 
 pub(super) fn look(path: &Path) -> Result<Source, WriteError> {
@@ -170,6 +174,11 @@ fn check_buffers(bytes: &Buffer, block: &Block, message: &Message<'_>) -> Result
     let body = &bytes[block.metaDataLength() as usize..];
     let batch = message.header_as_record_batch().or(message.header_as_dictionary_batch().and_then(|d| d.data()));
     let Some(batch) = batch else { return Ok(()) };
+    let expands_max = batch.compression().map_or(1, |compression| match compression.codec() {
+        CompressionType::LZ4_FRAME => LZ4_EXPANDS_MAX,
+        _ => ZSTD_EXPANDS_MAX,
+    });
+    let mut unpacked_bytes = 0u64;
     for buffer in batch.buffers().iter().flatten() {
         let range = || {
             let start = usize::try_from(buffer.offset()).ok()?;
@@ -182,8 +191,18 @@ fn check_buffers(bytes: &Buffer, block: &Block, message: &Message<'_>) -> Result
         let prefix =
             content.get(..COMPRESSED_PREFIX_BYTES).ok_or_else(|| invalid("a compressed buffer is too short"))?;
         let length = i64::from_le_bytes(prefix.try_into().expect("eight bytes"));
-        if length < -1 || length > pheon_os::process::total_memory_bytes().cast_signed() {
+        // -1: it is not compressed after all.
+        let Ok(bytes) = u64::try_from(length) else {
+            if length == -1 {
+                continue;
+            }
             return Err(invalid(format!("a compressed buffer claims to hold {length} bytes")));
+        };
+        unpacked_bytes = unpacked_bytes.saturating_add(bytes);
+        let bytes_max = (content.len() as u64).saturating_mul(expands_max);
+        if bytes > bytes_max || unpacked_bytes > pheon_os::process::total_memory_bytes() {
+            let packed = content.len();
+            return Err(invalid(format!("a compressed buffer of {packed} bytes claims to hold {length}")));
         }
     }
     Ok(())

@@ -216,6 +216,13 @@ mod csv_files {
         assert!(message.contains("line 3") && message.contains("1 fields"), "{message}");
         let message = fails("t.csv", b"k,v\na,1\nb\xFFc,2\n", &options);
         assert!(message.contains("line 3") && message.contains("\"k\"") && message.contains("UTF-8"), "{message}");
+        // The two bytes of one character, in two fields.
+        let halves = b"k,v,n\na,b,1\nc\xC3,\xA9d,2\n";
+        for columns in [None, Some(vec!["k".to_owned(), "n".to_owned()]), Some(vec!["v".to_owned()])] {
+            let message = fails("t.csv", halves, &InputOptions { columns, ..Default::default() });
+            assert!(message.contains("line 3") && message.contains("UTF-8"), "{message}");
+        }
+        assert_eq!(strings(&text("k,v,n\né,dé,1\n,é,2\n"), "v"), some(&["dé", "é"]));
         let message = fails("t.csv", "k,k\na,1\n", &options);
         assert!(message.contains("\"k\"") && message.contains("twice"), "{message}");
         let message = fails("t.csv", b"PAR1\xFF\x00\x01", &options);
@@ -450,6 +457,31 @@ mod binary_files {
                 assert_eq!(batch, expected.project(&[2]).unwrap());
                 let rows = open_all(&[&path], &InputOptions::default()).unwrap().rows_estimate;
                 assert_eq!(rows, Some(1000));
+            }
+        }
+    }
+
+    /// The decoder takes as much memory as a compressed buffer says that it needs.
+    #[test]
+    fn a_compressed_buffer_cannot_say_that_it_holds_more_than_it_could() {
+        const ROWS: usize = 2_000_003;
+        let dir = Dir::new();
+        let zeros: ArrayRef = Arc::new(Int64Array::from(vec![0; ROWS]));
+        let batch = RecordBatch::try_from_iter([("n", zeros)]).unwrap();
+        for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+            for stream in [false, true] {
+                // As small as it gets.
+                let good = arrow_bytes(std::slice::from_ref(&batch), Some(compression), stream);
+                let path = dir.file("t.arrow", &good);
+                assert_eq!(read(&path, &InputOptions::default()).unwrap(), batch, "{compression:?}");
+                let length = (8 * ROWS as i64).to_le_bytes();
+                let at = good.windows(8).position(|window| window == length).unwrap();
+                for claimed in [4 << 30, 1 << 40, i64::MAX, -2] {
+                    let mut bad = good.clone();
+                    bad[at..at + 8].copy_from_slice(&i64::to_le_bytes(claimed));
+                    let message = fails("t.arrow", bad, &InputOptions::default());
+                    assert!(message.contains(&format!("claims to hold {claimed}")), "{message}");
+                }
             }
         }
     }
