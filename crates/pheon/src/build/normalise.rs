@@ -13,7 +13,7 @@ use arrow_array::{
     Array, ArrayRef, FixedSizeListArray, GenericByteArray, GenericListArray, LargeBinaryArray, OffsetSizeTrait,
     StructArray, UnionArray, make_array,
 };
-use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, UnionFields};
 
 use super::dictionary::Dictionaries;
@@ -133,20 +133,21 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
     use DataType as D;
     Ok(match array.data_type() {
         D::Null | D::Boolean => array.clone(),
-        D::Utf8 => widened::<Utf8Type>(array.as_bytes())?,
+        D::Utf8 => text(widened::<Utf8Type>(array.as_bytes())?)?,
         D::Binary => widened::<BinaryType>(array.as_bytes())?,
-        D::LargeUtf8 | D::LargeBinary => {
+        stored @ (D::LargeUtf8 | D::LargeBinary) => {
             let data = array.to_data();
             let offsets = data.buffers()[0].typed_data::<i64>();
             // An array without rows may come without offsets.
             let offsets = if array.is_empty() { &[0][..] } else { &offsets[data.offset()..][..array.len() + 1] };
             check_offsets(offsets, data.buffers()[1].len())?;
-            relabelled(array, D::LargeBinary)?
+            let bytes = relabelled(array, D::LargeBinary)?;
+            if *stored == D::LargeUtf8 { text(bytes)? } else { bytes }
         }
         D::Utf8View => to_shape(&arrow_cast::cast(array, &D::LargeUtf8)?, dictionaries)?,
         D::BinaryView => to_shape(&arrow_cast::cast(array, &D::LargeBinary)?, dictionaries)?,
-        D::List(_) => list_shape(array.as_list::<i32>(), dictionaries)?,
-        D::LargeList(_) => list_shape(array.as_list::<i64>(), dictionaries)?,
+        D::List(item) => list_shape(array.as_list::<i32>(), item, dictionaries)?,
+        D::LargeList(item) => list_shape(array.as_list::<i64>(), item, dictionaries)?,
         D::ListView(f) => to_shape(&arrow_cast::cast(array, &D::List(f.clone()))?, dictionaries)?,
         D::LargeListView(f) => to_shape(&arrow_cast::cast(array, &D::LargeList(f.clone()))?, dictionaries)?,
         D::RunEndEncoded(_, values) => to_shape(&arrow_cast::cast(array, values.data_type())?, dictionaries)?,
@@ -159,8 +160,9 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
             let nulls = map.nulls().cloned();
             Arc::new(GenericListArray::<i32>::try_new(field, offsets, entries, nulls)?)
         }
-        D::FixedSizeList(_, n) => {
+        D::FixedSizeList(item, n) => {
             let list = array.as_fixed_size_list();
+            check_items(list, item)?;
             let child = to_shape(list.values(), dictionaries)?;
             let field = Arc::new(Field::new("item", child.data_type().clone(), true));
             let nulls = list.nulls().cloned();
@@ -168,6 +170,7 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
         }
         D::Struct(fields) => {
             let parent = array.as_struct();
+            std::iter::zip(fields, parent.columns()).try_for_each(|(f, c)| check_nulls(parent.nulls(), c, f))?;
             let children = parent.columns().iter().map(|c| to_shape(c, dictionaries)).collect::<Result<Vec<_>, _>>()?;
             let fields: Fields =
                 fields.iter().zip(&children).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
@@ -207,14 +210,62 @@ fn widened<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>) -> Resul
     Ok(Arc::new(LargeBinaryArray::try_new(offsets, array.values().clone(), array.nulls().cloned())?))
 }
 
+/// The bytes of a text column, if they are UTF-8: readers rely on it, and of arrays that come through the C data interface
+/// nobody has looked. What stands at a null is left out if it is none.
+fn text(bytes: ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let binary = bytes.as_binary::<i64>();
+    if is_text(binary) {
+        return Ok(bytes);
+    }
+    match binary.iter().flatten().find(|value| std::str::from_utf8(value).is_err()) {
+        Some(value) => {
+            let shown = value[..value.len().min(60)].escape_ascii();
+            Err(ArrowError::InvalidArgumentError(format!("\"{shown}\" is not UTF-8; make it a binary column")))
+        }
+        None => Ok(Arc::new(binary.iter().collect::<LargeBinaryArray>())),
+    }
+}
+
+/// Whether all bytes are UTF-8, value by value.
+pub(super) fn is_text(binary: &LargeBinaryArray) -> bool {
+    let (offsets, first) = (binary.offsets(), binary.offsets()[0]);
+    let values = &binary.values()[first as usize..offsets[binary.len()] as usize];
+    let is_whole = |text: &str| offsets.iter().all(|offset| text.is_char_boundary((offset - first) as usize));
+    values.is_ascii() || std::str::from_utf8(values).is_ok_and(is_whole)
+}
+
 fn list_shape<O: OffsetSizeTrait>(
     list: &GenericListArray<O>,
+    item: &Field,
     dictionaries: &mut Dictionaries<'_>,
 ) -> Result<ArrayRef, ArrowError> {
     let (offsets, values) = own_values(list.offsets(), list.values())?;
+    check_nulls(None, &items(list), item)?;
     let child = to_shape(&values, dictionaries)?;
     let field = Arc::new(Field::new("item", child.data_type().clone(), true));
     Ok(Arc::new(GenericListArray::<O>::try_new(field, offsets, child, list.nulls().cloned())?))
+}
+
+/// The values that a list's rows have, one behind the other. Its offsets are sound.
+pub(super) fn items<O: OffsetSizeTrait>(list: &GenericListArray<O>) -> ArrayRef {
+    let (first, last) = (list.offsets()[0].as_usize(), list.offsets()[list.len()].as_usize());
+    list.values().slice(first, last - first)
+}
+
+pub(super) fn check_items(list: &FixedSizeListArray, item: &Field) -> Result<(), ArrowError> {
+    let parent = list.nulls().map(|nulls| nulls.expand(list.value_length() as usize));
+    check_nulls(parent.as_ref(), list.values(), item)
+}
+
+/// Fails if a child that is declared to have no nulls has some where its parent has none: pyarrow lets that be, and readers
+/// rely on it.
+pub(super) fn check_nulls(parent: Option<&NullBuffer>, child: &ArrayRef, field: &Field) -> Result<(), ArrowError> {
+    let nulls = child.nulls().filter(|nulls| !field.is_nullable() && nulls.null_count() > 0);
+    if nulls.is_none_or(|nulls| parent.is_some_and(|parent| parent.contains(nulls))) {
+        return Ok(());
+    }
+    let problem = format!("the field {:?} in it is declared without nulls, but has some", field.name());
+    Err(ArrowError::InvalidArgumentError(problem))
 }
 
 /// Checks a list's offsets. Where shaping the values costs something, a slice of a list keeps only its own values.
@@ -253,6 +304,33 @@ mod tests {
 
     fn field(name: &str, data_type: DataType) -> FieldRef {
         Arc::new(Field::new(name, data_type, true))
+    }
+
+    #[test]
+    fn text_is_utf_8_value_by_value() {
+        let shaped = |values: &[&[u8]]| text(Arc::new(LargeBinaryArray::from_iter_values(values)));
+        for sound in [&[][..], &["a", ""], &["é", "日本", "b"]] {
+            let sound: Vec<&[u8]> = sound.iter().map(|text| text.as_bytes()).collect();
+            let found = shaped(&sound).unwrap();
+            assert_eq!(found.as_binary::<i64>().iter().flatten().collect::<Vec<_>>(), sound);
+        }
+        // The second: halves of one character.
+        for (bad, shown) in [([&b"a"[..], b"b\xFF"], "\"b\\xff\""), ([b"a\xC3", b"\xA9b"], "\"a\\xc3\"")] {
+            let error = shaped(&bad).unwrap_err().to_string();
+            assert!(error.contains(shown) && error.contains("UTF-8"), "{error}");
+        }
+        // A slice does not know its neighbours.
+        let all: ArrayRef = Arc::new(LargeBinaryArray::from_iter_values([&b"a\xC3"[..], b"b", b"\xA9c"]));
+        assert!(text(all.slice(1, 1)).is_ok() && text(all.slice(0, 2)).is_err() && text(all.slice(1, 2)).is_err());
+        // Nobody reads what stands at a null.
+        let hidden = LargeBinaryArray::new(
+            OffsetBuffer::new(vec![0, 1, 2, 3].into()),
+            b"a\xFFb".as_slice().into(),
+            Some(vec![true, false, true].into()),
+        );
+        let cleaned = text(Arc::new(hidden)).unwrap();
+        assert!(is_text(cleaned.as_binary()));
+        assert_eq!(cleaned.as_binary::<i64>().iter().collect::<Vec<_>>(), [Some(&b"a"[..]), None, Some(b"b")]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use arrow_select::concat::concat;
 use pheon_os::fs::FileSystem;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::adapt::{Adapter, Origin, Promised, check_text};
+use super::adapt::{Adapter, Origin, Promised, check_values};
 use super::block::{Block, Bounds};
 use super::dictionary::{Unifier, unifiers};
 use super::normalise::shape_of;
@@ -314,7 +314,7 @@ impl FinishedPart {
         let mut pieces = vec![arrow_array::new_empty_array(&shape)];
         while let Some(block) = reader.next()? {
             for column in &block.columns {
-                check_text(column, unifier.values_type())
+                check_values(column, unifier.values_type())
                     .map_err(|e| run.damaged(reader.blocks_read() - 1, e.to_string()))?;
             }
             pieces.extend(block.columns);
