@@ -419,8 +419,8 @@ class Store:
     def verify(self, name: str) -> VerifyReport:
         """Read every byte of the newest version; check it against checksums, order, index and the Arrow format.
 
-        So are the manifests of older versions, and finished parts that an interrupted build left (`map_writer`'s
-        resume). What is wrong is in the report, which is false in a condition then.
+        Of older versions, and of finished parts that an interrupted build left (`map_writer`'s resume), every byte is
+        checked against checksums. What is wrong is in the report, which is false in a condition then.
         """
         from pheon._info import VerifyReport
 

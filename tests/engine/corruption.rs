@@ -11,7 +11,7 @@ use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field};
-use pheon::{Map, PutOptions, ReadError, Store, Value};
+use pheon::{ChangeOptions, Map, PutOptions, ReadError, Store, Value};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value as Json, json};
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use crate::keys::{Key, array as key_array, key_ref};
 use crate::names::{parse, replace, with_checksum};
 use crate::random::Random;
-use crate::scratch::{Scratch, entries, numbered, put, temporary_dir};
+use crate::scratch::{Scratch, entries, numbered, put, temporary_dir, tree};
 use crate::values::{array, value_types};
 
 /// The files of a store with one dataset `m` of one version, by their path in the store.
@@ -448,6 +448,43 @@ fn put_over_a_damaged_dataset_makes_it_whole() {
         assert_eq!(written.problems(), [""; 0]);
         crate::scratch::assert_numbered(&store.map("m").unwrap(), 20, 7);
     }
+}
+
+/// Older versions can be opened, and be made the newest one.
+#[test]
+fn verify_reads_the_files_of_older_versions() {
+    let scratch = crate::scratch::Scratch::new();
+    scratch.put("m", &numbered(30, 0));
+    let gone = StringArray::from(vec!["key-1", "key-2"]);
+    scratch.store.delete("m", &gone, ChangeOptions::default().compact(false)).unwrap();
+    scratch.put("m", &numbered(20, 7));
+    let dir = scratch.path().join("m");
+    let older: Vec<_> = tree(&dir)
+        .into_iter()
+        .map(|name| dir.join(name))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "arrow"))
+        .collect();
+    // Two segments with an index each, and a list of hidden rows.
+    assert_eq!(older.len(), 5, "{older:?}");
+    let sound = scratch.store.verify("m").unwrap();
+    let bytes: u64 = older.iter().map(|path| std::fs::metadata(path).unwrap().len()).sum();
+    assert_eq!((sound.problem_count, sound.version, sound.rows, sound.bytes), (0, 3, 20, bytes));
+    for path in older {
+        let good = std::fs::read(&path).unwrap();
+        for at in [9, good.len() / 2, good.len() - 20] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, bad).unwrap();
+            let report = scratch.store.verify("m").unwrap();
+            assert!(report.problems.iter().any(|p| p.contains(path.to_str().unwrap())), "{path:?} {at}: {report:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!scratch.store.verify("m").unwrap().is_ok(), "{path:?}");
+        std::fs::write(&path, good).unwrap();
+    }
+    assert!(scratch.store.verify("m").unwrap().is_ok());
+    scratch.store.gc("m", 1).unwrap();
+    assert!(scratch.store.verify("m").unwrap().is_ok());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use pheon::{
 };
 use pheon_os::fs::fault::{FaultFs, Lasts, Op};
 
-use crate::faults::kinds_of_failure;
+use crate::faults::{assert_fits, kinds_of_failure};
 use crate::scratch::{Scratch, assert_numbered, assert_tidy, entries, numbered, tree};
 
 fn options() -> PutOptions {
@@ -431,11 +431,7 @@ fn a_failing_commit_keeps_the_parts_of_a_build_that_can_be_resumed() {
             let calls = faulty.calls() - begun;
             faulty.heal();
             if let Err(e) = &result {
-                let full = matches!(
-                    e,
-                    WriteError::StoreFull { .. } | WriteError::Io { .. } | WriteError::Read(ReadError::Io { .. })
-                );
-                assert!(full, "operation {nth}: {e:?}");
+                assert_fits(e, errno, faulty.failed()[0]);
             }
             if scratch.store.contains("m").unwrap() {
                 assert_numbered(&scratch.store.map("m").unwrap(), 40, 0);
@@ -484,7 +480,7 @@ fn fail_each_operation_of_a_part(errno: i32, lasts: Lasts, step: usize) {
             // The part may have its name when the folder cannot be synced.
             Err(_) if part.finished_rows().unwrap().is_some() => assert_eq!(failed, Some(Op::SyncDir)),
             Err(e) => {
-                assert!(!matches!(e, WriteError::Part { .. }), "{e:?}");
+                assert_fits(e, errno, failed.unwrap());
                 fill(&part, &numbered(30, 0));
             }
         }

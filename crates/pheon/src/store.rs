@@ -384,8 +384,8 @@ impl Store {
         writer::compact(&self.existing_dataset(name)?, &options)
     }
 
-    /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format; also the
-    /// manifests of older versions, and finished parts that an interrupted build left.
+    /// Reads every byte of the newest version and checks it against checksums, order, index and the Arrow format. Of older
+    /// versions, and of finished parts that an interrupted build left, every byte is checked against checksums.
     ///
     /// What is wrong is in the report; an error means that the check could not be made.
     pub fn verify(&self, name: &str) -> Result<VerifyReport, ReadError> {

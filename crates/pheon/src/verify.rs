@@ -1,6 +1,8 @@
-//! Full verification: every byte of a version against its checksums, its order, its index and the Arrow format.
+//! Full verification: every byte of a dataset against its checksums, of the newest version its order, its index and the Arrow
+//! format, too.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::path::Path;
 
 use arrow_array::Array as _;
@@ -11,7 +13,7 @@ use crate::dataset::Dataset;
 use crate::error::ReadError;
 use crate::index::EMPTY_ROW;
 use crate::lookup::KeyBound;
-use crate::manifest::{FileRecord, Manifest};
+use crate::manifest::{FileRecord, Manifest, SegmentRecord};
 use crate::segment::file::{metadata_checksum, segment_dir};
 use crate::segment::{Segment, SegmentKey};
 use crate::version::Version;
@@ -53,23 +55,58 @@ impl VerifyReport {
     }
 }
 
-/// Verifies the newest version of a dataset, the manifests of the older ones, and what an interrupted build left.
+/// Verifies the newest version of a dataset, the manifests and files of the older ones, and what an interrupted build left.
 pub(crate) fn verify(dataset: &Dataset) -> Result<VerifyReport, ReadError> {
     let mut report = VerifyReport::default();
     let numbers = dataset.version_numbers()?;
     let (&newest, older) = numbers.split_last().ok_or_else(|| dataset.not_found(None))?;
+    let mut others = Vec::new();
     for &number in older {
-        if let Err(e) = dataset.manifest(number) {
-            report.note(e);
+        match dataset.manifest(number) {
+            Ok(manifest) => others.extend(manifest),
+            Err(e) => report.note(e),
         }
     }
     verify_kept(dataset, &mut |problem| report.note(problem));
+    let mut read = HashSet::new();
     match dataset.manifest(newest) {
-        Ok(Some(manifest)) => verify_version(dataset, &manifest, &mut report),
+        Ok(Some(manifest)) => {
+            verify_version(dataset, &manifest, &mut report);
+            read = manifest.segments.into_iter().flat_map(ids).collect();
+        }
         Ok(None) => return Err(dataset.not_found(Some(newest))),
         Err(e) => report.note(e),
     }
+    others.iter().for_each(|manifest| verify_older(dataset, manifest, &mut read, &mut report));
     Ok(report)
+}
+
+/// The ids of a segment and of its list of hidden rows.
+fn ids(record: SegmentRecord) -> impl Iterator<Item = String> {
+    std::iter::once(record.id).chain(record.hidden.map(|hidden| hidden.id))
+}
+
+/// Checks every byte of the files that no other version has which was `read` already.
+fn verify_older(dataset: &Dataset, manifest: &Manifest, read: &mut HashSet<String>, report: &mut VerifyReport) {
+    let mut found = VerifyReport::default();
+    for record in &manifest.segments {
+        let dir = segment_dir(dataset.dir(), &record.id);
+        if read.insert(record.id.clone()) {
+            verify_file(dataset, &dir.join("data.arrow"), &record.data, &mut found);
+            if let Some(index) = &record.index {
+                verify_file(dataset, &dir.join("index.arrow"), index, &mut found);
+            }
+        }
+        if let Some(hidden) = record.hidden.as_ref().filter(|hidden| read.insert(hidden.id.clone())) {
+            verify_file(dataset, &hidden_path(dataset.dir(), &hidden.id), &hidden.file, &mut found);
+        }
+    }
+    // A version that was collected meanwhile has no files.
+    if found.is_ok() || !matches!(dataset.manifest(manifest.version), Ok(None)) {
+        report.bytes += found.bytes;
+        report.problem_count += found.problem_count - found.problems.len();
+        found.problems.iter().for_each(|problem| report.note(problem));
+    }
 }
 
 fn verify_version(dataset: &Dataset, manifest: &Manifest, report: &mut VerifyReport) {
