@@ -204,68 +204,6 @@ def test_null_keys_name_their_row(store: pheon.Store) -> None:
     assert list(store) == []
 
 
-def strings_of(values: bytes, *ends: int) -> pa.StringArray:
-    offsets = np.array([0, *ends], np.int32)
-    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(values))
-
-
-# pyarrow looks at nobody's bytes, and reads such text from Parquet files of other programs.
-BAD_TEXT = strings_of(b"a\xffbb", 2, 4)
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        BAD_TEXT,
-        BAD_TEXT.cast(pa.large_string()),
-        BAD_TEXT.cast(pa.string_view()),
-        pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), BAD_TEXT),
-        pa.StructArray.from_arrays([BAD_TEXT], ["x"]),
-        pa.ListArray.from_arrays([0, 1, 2], BAD_TEXT),
-        strings_of("aéb".encode(), 2, 4),
-    ],
-    ids=["string", "large_string", "string_view", "dictionary", "struct", "list", "halves of a character"],
-)
-def test_text_that_is_not_utf_8(store: pheon.Store, column: pa.Array) -> None:
-    with pytest.raises(pheon.SchemaError, match=r'column "v".*not UTF-8'):
-        store.put("t", pa.table({"k": ["x", "y"], "v": column}), key="k")
-    if pa.types.is_string(column.type):
-        with pytest.raises(pheon.SchemaError, match=r'column "k".*not UTF-8'):
-            store.put("t", pa.table({"k": column, "v": [1, 2]}), key="k")
-        with pytest.raises(pheon.SchemaError, match=r'column "v".*not UTF-8'):
-            store.put("t", pa.table({"v": column}))
-    assert "t" not in store
-
-
-NUMBERS = pa.array([1, None, 3], pa.int64())
-NO_NULLS = pa.field("x", pa.int64(), nullable=False)
-# Rows that are null may have nulls within.
-MASK = pa.array([False, True, False])
-
-
-@pytest.mark.parametrize(
-    ("column", "is_sound"),
-    [
-        (pa.StructArray.from_arrays([NUMBERS], fields=[NO_NULLS]), False),
-        (pa.StructArray.from_arrays([NUMBERS], fields=[NO_NULLS], mask=MASK), True),
-        (pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), NUMBERS, type=pa.list_(NO_NULLS)), False),
-        (pa.FixedSizeListArray.from_arrays(NUMBERS, type=pa.list_(NO_NULLS, 1)), False),
-        (pa.FixedSizeListArray.from_arrays(NUMBERS, type=pa.list_(NO_NULLS, 1), mask=MASK), True),
-        (pa.StructArray.from_arrays([NUMBERS.drop_null()], fields=[NO_NULLS]), True),
-    ],
-    ids=["struct", "masked struct", "list", "fixed list", "masked fixed list", "no nulls"],
-)
-def test_nulls_that_a_type_denies(store: pheon.Store, column: pa.Array, is_sound: bool) -> None:
-    table = pa.table({"k": list(range(len(column))), "v": column})
-    if is_sound:
-        store.put("t", table, key="k")
-        assert store.verify("t").ok
-        assert store.table("t").to_pyarrow()["v"].to_pylist() == column.to_pylist()
-    else:
-        with pytest.raises(pheon.SchemaError, match=r'column "v".*field "(x|item)".*without nulls'):
-            store.put("t", table, key="k")
-
-
 def test_items_that_are_no_pairs(store: pheon.Store) -> None:
     with pytest.raises(pheon.SchemaError, match="row 1: expected a .key, value. tuple"):
         store.put_map("m", [("a", 1), "bc"])

@@ -1,9 +1,11 @@
 //! `StoreHandle`: a directory of datasets. `pheon.Store` is its face in Python.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, RecordBatch, RecordBatchIterator, RecordBatchReader};
+use arrow_schema::{ArrowError, SchemaRef};
 use pheon::input::{self, InputOptions};
 use pheon::{Access, DatasetMemory, MemoryScope, ReadError, Resume, Store, WarmOptions, WriteError};
 use pyo3::exceptions::PyValueError;
@@ -205,7 +207,7 @@ impl StoreHandle {
         self.check_name(py, name)?;
         let mut job = options.resolve(key.clone(), unique)?;
         job.options.expected_rows = rows;
-        self.put_reader(py, name, data.into_reader()?, key, value, &job)
+        self.put_reader(py, name, foreign(data)?, key, value, &job)
     }
 
     /// Publishes a dataset of a table or slice; the version.
@@ -401,6 +403,32 @@ pub(crate) fn joined_rows(rows: AnyRecordBatch) -> PyResult<RecordBatch> {
     let schema = reader.schema();
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| arrow_error("read parameters", &e))?;
     arrow_select::concat::concat_batches(&schema, &batches).map_err(|e| arrow_error("join parameters", &e))
+}
+
+/// Batches of another library. arrow-rs takes some slices of nested arrays over with a panic: here that is an error.
+struct Foreign(Reader);
+
+impl Iterator for Foreign {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        catch_unwind(AssertUnwindSafe(|| self.0.next())).unwrap_or_else(|_| {
+            let problem =
+                "arrow-rs cannot take over a batch of this type that is a slice; copy it first (pyarrow: take)";
+            Some(Err(ArrowError::CDataInterface(problem.to_owned())))
+        })
+    }
+}
+
+/// Reads what another library hands over.
+pub(crate) fn foreign(data: AnyRecordBatch) -> PyResult<Reader> {
+    Ok(Box::new(Foreign(data.into_reader()?)))
+}
+
+impl RecordBatchReader for Foreign {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
 }
 
 /// The key columns and `value`, or every column.

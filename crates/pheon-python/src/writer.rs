@@ -9,7 +9,7 @@ use pyo3_arrow::input::AnyRecordBatch;
 use crate::errors::ClosedError;
 use crate::ingest::{PairWriter, PushError, Source, Target};
 use crate::part::PartHandle;
-use crate::store::select;
+use crate::store::{foreign, select};
 use crate::table::TableHandle;
 
 /// The native side of `pheon.MapWriter`.
@@ -66,7 +66,7 @@ impl WriterHandle {
 
     /// Takes Arrow data with the key column and any value columns.
     fn write_arrow(&self, py: Python<'_>, data: AnyRecordBatch, value: Option<Vec<String>>) -> PyResult<()> {
-        let reader = select(data.into_reader()?, std::slice::from_ref(&self.key), value)?;
+        let reader = select(foreign(data)?, std::slice::from_ref(&self.key), value)?;
         let schema = reader.schema();
         self.with(|w| w.write_arrow(py, reader, &schema))
     }

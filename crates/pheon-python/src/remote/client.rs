@@ -29,7 +29,7 @@ use crate::errors::{arrow_error, write_error};
 use crate::ingest::{Codec, Source, Target, put_pairs};
 use crate::options::{BuildOptions, Job};
 use crate::sink::Destination;
-use crate::store::{Reader, joined_rows, select};
+use crate::store::{Reader, foreign, joined_rows, select};
 use crate::writer::WriterHandle;
 
 /// Keys of the options dict; the names of `pheon.connect`'s keyword arguments.
@@ -240,7 +240,7 @@ impl RemoteClient {
         options: BuildOptions,
     ) -> PyResult<u64> {
         let job = self.job(options, key.clone(), unique, rows)?;
-        let reader = select(data.into_reader()?, &key, value)?;
+        let reader = select(foreign(data)?, &key, value)?;
         self.put_reader(py, name, reader, &job)
     }
 

@@ -11,13 +11,17 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{BinaryType, ByteArrayType, Utf8Type};
 use arrow_array::{
     Array, ArrayRef, FixedSizeListArray, GenericByteArray, GenericListArray, LargeBinaryArray, OffsetSizeTrait,
-    StructArray, UnionArray, make_array,
+    StructArray, UnionArray, make_array, new_empty_array,
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, UnionFields};
 
 use super::dictionary::Dictionaries;
 use crate::error::WriteError;
+
+/// What shapes call the values of a list and the entries of a map, whatever their types call them.
+const ITEM: &str = "item";
+const ENTRIES: &str = "entries";
 
 /// The type under which a column of `input` type is stored, or why it cannot be.
 pub(crate) fn stored_type(input: &DataType) -> Result<DataType, String> {
@@ -94,12 +98,13 @@ pub(crate) fn shape_of(stored: &DataType) -> DataType {
         D::Decimal128(..) | D::Interval(IntervalUnit::MonthDayNano) => D::FixedSizeBinary(16),
         D::Decimal256(..) => D::FixedSizeBinary(32),
         D::FixedSizeBinary(n) => D::FixedSizeBinary(*n),
-        D::List(f) | D::Map(f, _) => D::List(shape_child(f)),
-        D::LargeList(f) => D::LargeList(shape_child(f)),
-        D::FixedSizeList(f, n) => D::FixedSizeList(shape_child(f), *n),
-        D::Struct(fields) => D::Struct(fields.iter().map(shape_child).collect()),
+        D::List(f) => D::List(shape_child(ITEM, f)),
+        D::Map(f, _) => D::List(shape_child(ENTRIES, f)),
+        D::LargeList(f) => D::LargeList(shape_child(ITEM, f)),
+        D::FixedSizeList(f, n) => D::FixedSizeList(shape_child(ITEM, f), *n),
+        D::Struct(fields) => D::Struct(fields.iter().map(|f| shape_child(f.name(), f)).collect()),
         D::Union(fields, mode) => {
-            let children = fields.iter().map(|(id, f)| (id, shape_child(f))).collect();
+            let children = fields.iter().map(|(id, f)| (id, shape_child(f.name(), f))).collect();
             D::Union(children, *mode)
         }
         D::Dictionary(keys, _) => shape_of(keys),
@@ -110,8 +115,12 @@ pub(crate) fn shape_of(stored: &DataType) -> DataType {
     }
 }
 
-fn shape_child(field: &FieldRef) -> FieldRef {
-    Arc::new(Field::new(field.name(), shape_of(field.data_type()), true))
+fn shape_child(name: &str, stored: &Field) -> FieldRef {
+    shape_field(name, shape_of(stored.data_type()))
+}
+
+fn shape_field(name: &str, shape: DataType) -> FieldRef {
+    Arc::new(Field::new(name, shape, true))
 }
 
 /// Whether turning this input type into its shape shares all buffers, so that it costs no memory.
@@ -131,16 +140,23 @@ pub(crate) fn shape_is_free(input: &DataType) -> bool {
 /// which a schema numbers them.
 pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) -> Result<ArrayRef, ArrowError> {
     use DataType as D;
+    if array.is_empty() {
+        let stored = stored_type(array.data_type()).map_err(ArrowError::SchemaError)?;
+        // One without rows may come without offsets, or with some that point anywhere.
+        if !has_dictionary(&stored) {
+            return Ok(new_empty_array(&shape_of(&stored)));
+        }
+    }
     Ok(match array.data_type() {
         D::Null | D::Boolean => array.clone(),
         D::Utf8 => text(widened::<Utf8Type>(array.as_bytes())?)?,
         D::Binary => widened::<BinaryType>(array.as_bytes())?,
         stored @ (D::LargeUtf8 | D::LargeBinary) => {
             let data = array.to_data();
-            let offsets = data.buffers()[0].typed_data::<i64>();
-            // An array without rows may come without offsets.
-            let offsets = if array.is_empty() { &[0][..] } else { &offsets[data.offset()..][..array.len() + 1] };
-            check_offsets(offsets, data.buffers()[1].len())?;
+            check_offsets(
+                &data.buffers()[0].typed_data::<i64>()[data.offset()..][..=array.len()],
+                data.buffers()[1].len(),
+            )?;
             let bytes = relabelled(array, D::LargeBinary)?;
             if *stored == D::LargeUtf8 { text(bytes)? } else { bytes }
         }
@@ -151,12 +167,13 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
         D::ListView(f) => to_shape(&arrow_cast::cast(array, &D::List(f.clone()))?, dictionaries)?,
         D::LargeListView(f) => to_shape(&arrow_cast::cast(array, &D::LargeList(f.clone()))?, dictionaries)?,
         D::RunEndEncoded(_, values) => to_shape(&arrow_cast::cast(array, values.data_type())?, dictionaries)?,
-        D::Map(..) => {
+        D::Map(field, _) => {
             let map = array.as_map();
             let entries: ArrayRef = Arc::new(map.entries().clone());
             let (offsets, entries) = own_values(map.offsets(), &entries)?;
+            check_nulls(None, &entries, field)?;
             let entries = to_shape(&entries, dictionaries)?;
-            let field = Arc::new(Field::new("entries", entries.data_type().clone(), true));
+            let field = shape_field(ENTRIES, entries.data_type().clone());
             let nulls = map.nulls().cloned();
             Arc::new(GenericListArray::<i32>::try_new(field, offsets, entries, nulls)?)
         }
@@ -164,7 +181,7 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
             let list = array.as_fixed_size_list();
             check_items(list, item)?;
             let child = to_shape(list.values(), dictionaries)?;
-            let field = Arc::new(Field::new("item", child.data_type().clone(), true));
+            let field = shape_field(ITEM, child.data_type().clone());
             let nulls = list.nulls().cloned();
             Arc::new(FixedSizeListArray::try_new_with_length(field, *n, child, nulls, list.len())?)
         }
@@ -173,21 +190,21 @@ pub(crate) fn to_shape(array: &ArrayRef, dictionaries: &mut Dictionaries<'_>) ->
             std::iter::zip(fields, parent.columns()).try_for_each(|(f, c)| check_nulls(parent.nulls(), c, f))?;
             let children = parent.columns().iter().map(|c| to_shape(c, dictionaries)).collect::<Result<Vec<_>, _>>()?;
             let fields: Fields =
-                fields.iter().zip(&children).map(|(f, c)| Field::new(f.name(), c.data_type().clone(), true)).collect();
+                fields.iter().zip(&children).map(|(f, c)| shape_field(f.name(), c.data_type().clone())).collect();
             let nulls = parent.nulls().cloned();
             Arc::new(StructArray::try_new_with_length(fields, children, nulls, parent.len())?)
         }
         D::Union(fields, _) => {
             let union = array.as_union();
+            let (offsets, own) = own_children(union, fields);
             let mut children = Vec::with_capacity(fields.len());
             let mut shapes = Vec::with_capacity(fields.len());
-            for (id, field) in fields.iter() {
-                let child = to_shape(union.child(id), dictionaries)?;
-                shapes.push((id, Arc::new(Field::new(field.name(), child.data_type().clone(), true))));
+            for ((id, field), child) in fields.iter().zip(own) {
+                let child = to_shape(&child, dictionaries)?;
+                shapes.push((id, shape_field(field.name(), child.data_type().clone())));
                 children.push(child);
             }
-            let (ids, offsets) = (union.type_ids().clone(), union.offsets().cloned());
-            Arc::new(UnionArray::try_new(shapes.into_iter().collect(), ids, offsets, children)?)
+            Arc::new(UnionArray::try_new(shapes.into_iter().collect(), union.type_ids().clone(), offsets, children)?)
         }
         D::Dictionary(..) => dictionaries.next()?.unify(array)?,
         other => relabelled(array, shape_of(other))?,
@@ -240,9 +257,9 @@ fn list_shape<O: OffsetSizeTrait>(
     dictionaries: &mut Dictionaries<'_>,
 ) -> Result<ArrayRef, ArrowError> {
     let (offsets, values) = own_values(list.offsets(), list.values())?;
-    check_nulls(None, &items(list), item)?;
+    check_nulls(None, &values, item)?;
     let child = to_shape(&values, dictionaries)?;
-    let field = Arc::new(Field::new("item", child.data_type().clone(), true));
+    let field = shape_field(ITEM, child.data_type().clone());
     Ok(Arc::new(GenericListArray::<O>::try_new(field, offsets, child, list.nulls().cloned())?))
 }
 
@@ -257,18 +274,21 @@ pub(super) fn check_items(list: &FixedSizeListArray, item: &Field) -> Result<(),
     check_nulls(parent.as_ref(), list.values(), item)
 }
 
-/// Fails if a child that is declared to have no nulls has some where its parent has none: pyarrow lets that be, and readers
-/// rely on it.
+/// Fails if a child that is declared to have no nulls has some where its parent has none, be it as a run or in a dictionary:
+/// pyarrow lets that be, and readers rely on it.
 pub(super) fn check_nulls(parent: Option<&NullBuffer>, child: &ArrayRef, field: &Field) -> Result<(), ArrowError> {
-    let nulls = child.nulls().filter(|nulls| !field.is_nullable() && nulls.null_count() > 0);
-    if nulls.is_none_or(|nulls| parent.is_some_and(|parent| parent.contains(nulls))) {
-        return Ok(());
+    let nulls = if field.is_nullable() { None } else { child.logical_nulls() };
+    match nulls.filter(|nulls| nulls.null_count() > 0) {
+        Some(nulls) if !parent.is_some_and(|parent| parent.contains(&nulls)) => {
+            let problem = format!("the field {:?} in it is declared without nulls, but has some", field.name());
+            Err(ArrowError::InvalidArgumentError(problem))
+        }
+        _ => Ok(()),
     }
-    let problem = format!("the field {:?} in it is declared without nulls, but has some", field.name());
-    Err(ArrowError::InvalidArgumentError(problem))
 }
 
-/// Checks a list's offsets. Where shaping the values costs something, a slice of a list keeps only its own values.
+/// Checks a list's offsets, and cuts its values to those of its rows: a long column comes in pieces that share them, and each
+/// value is looked at.
 fn own_values<O: OffsetSizeTrait>(
     offsets: &OffsetBuffer<O>,
     values: &ArrayRef,
@@ -276,11 +296,37 @@ fn own_values<O: OffsetSizeTrait>(
     check_offsets(offsets, values.len())?;
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
     let used = last.as_usize() - first.as_usize();
-    if used == values.len() || shape_is_free(values.data_type()) {
+    if used == values.len() {
         return Ok((offsets.clone(), values.clone()));
     }
     let moved: Vec<O> = offsets.iter().map(|&o| o - first).collect();
     Ok((OffsetBuffer::new(ScalarBuffer::from(moved)), values.slice(first.as_usize(), used)))
+}
+
+/// The offsets of a dense union, and its children, cut in the same way.
+fn own_children(union: &UnionArray, fields: &UnionFields) -> (Option<ScalarBuffer<i32>>, Vec<ArrayRef>) {
+    let whole = || fields.iter().map(|(id, _)| union.child(id).clone());
+    let Some(offsets) = union.offsets() else { return (None, whole().collect()) };
+    // Of each type the first place that a row has, and the one behind the last.
+    let mut used = [(i32::MAX, 0); 1 << 7];
+    for (&id, &offset) in std::iter::zip(union.type_ids(), offsets) {
+        let Some((first, end)) = used.get_mut(id as usize) else { return (Some(offsets.clone()), whole().collect()) };
+        (*first, *end) = ((*first).min(offset), (*end).max(offset.saturating_add(1)));
+    }
+    let is_there = |(child, (id, _)): (ArrayRef, (i8, &FieldRef))| {
+        let (first, end) = used[id as usize];
+        end == 0 || first >= 0 && end as usize <= child.len()
+    };
+    if !std::iter::zip(whole(), fields.iter()).all(is_there) {
+        // Whoever makes a union of it says what is wrong.
+        return (Some(offsets.clone()), whole().collect());
+    }
+    let children = std::iter::zip(whole(), fields.iter()).map(|(child, (id, _))| match used[id as usize] {
+        (_, 0) => child.slice(0, 0),
+        (first, end) => child.slice(first as usize, (end - first) as usize),
+    });
+    let moved = std::iter::zip(union.type_ids(), offsets).map(|(&id, &offset)| offset - used[id as usize].0);
+    (Some(moved.collect()), children.collect())
 }
 
 /// Arrays that come through the C data interface were never checked; later stages rely on this.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use pheon_os::fs::FileSystem;
 
 use super::block::{Block, Bounds, bounds_of};
@@ -184,14 +184,19 @@ impl SegmentBuilder {
             } else {
                 to_shape(column, &mut dictionaries)
             };
-            columns.push(shaped.map_err(|e| {
+            let shaped = shaped.map_err(|e| {
                 let rows = self.rows_in..self.rows_in + piece.num_rows() as u64;
                 WriteError::schema(format!(
                     "column {:?} of type {}, input rows {rows:?}: {e}",
                     field.name(),
                     field.data_type()
                 ))
-            })?);
+            })?;
+            // Runs have none that the batch could count.
+            if !field.is_nullable() && shaped.null_count() > 0 {
+                return Err(has_nulls(field, self.rows_in));
+            }
+            columns.push(shaped);
         }
         if let Some(key) = self.key.as_ref().filter(|key| key.has_key_bytes()) {
             let parts: Vec<&ArrayRef> = key.parts.iter().map(|part| &columns[part.column]).collect();
@@ -241,11 +246,7 @@ impl SegmentBuilder {
                 )));
             }
             if !expected.is_nullable() && column.null_count() > 0 {
-                return Err(WriteError::schema(format!(
-                    "column {:?} is declared without nulls, but the batch at input row {} has some",
-                    expected.name(),
-                    self.rows_in
-                )));
+                return Err(has_nulls(expected, self.rows_in));
             }
         }
         Ok(())
@@ -571,4 +572,11 @@ fn too_many_rows() -> WriteError {
     WriteError::Limit {
         problem: format!("more than {ROWS_MAX} rows; a dataset of this format version cannot hold more"),
     }
+}
+
+fn has_nulls(field: &Field, rows_in: u64) -> WriteError {
+    WriteError::schema(format!(
+        "column {:?} is declared without nulls, but the batch at input row {rows_in} has some",
+        field.name()
+    ))
 }

@@ -21,11 +21,11 @@ const FEATHER_1_MAGIC: &[u8] = b"FEA1";
 const CONTINUATION: [u8; 4] = [0xFF; 4];
 /// Footer length (4 bytes) and magic (6 bytes) at the end of a file.
 const TRAILER_BYTES: usize = 10;
-/// In front of a compressed buffer: its length once decompressed, or -1 if it is stored as it is.
 /// How many bytes one byte of a compressed buffer becomes at most: of LZ4 a byte that makes a match longer by 255, of Zstandard
 /// a block of 4 bytes that stands for 128 KiB of one byte.
 const LZ4_EXPANDS_MAX: u64 = 255;
 const ZSTD_EXPANDS_MAX: u64 = (128 << 10) / 4;
+/// In front of a compressed buffer: its length once decompressed, or -1 if it is stored as it is.
 const COMPRESSED_PREFIX_BYTES: usize = 8;
 
 pub(super) fn look(path: &Path) -> Result<Source, WriteError> {
@@ -178,7 +178,6 @@ fn check_buffers(bytes: &Buffer, block: &Block, message: &Message<'_>) -> Result
         CompressionType::LZ4_FRAME => LZ4_EXPANDS_MAX,
         _ => ZSTD_EXPANDS_MAX,
     });
-    let mut unpacked_bytes = 0u64;
     for buffer in batch.buffers().iter().flatten() {
         let range = || {
             let start = usize::try_from(buffer.offset()).ok()?;
@@ -191,16 +190,9 @@ fn check_buffers(bytes: &Buffer, block: &Block, message: &Message<'_>) -> Result
         let prefix =
             content.get(..COMPRESSED_PREFIX_BYTES).ok_or_else(|| invalid("a compressed buffer is too short"))?;
         let length = i64::from_le_bytes(prefix.try_into().expect("eight bytes"));
+        let bytes_max = (content.len() as u64).saturating_mul(expands_max).min(pheon_os::process::total_memory_bytes());
         // -1: it is not compressed after all.
-        let Ok(bytes) = u64::try_from(length) else {
-            if length == -1 {
-                continue;
-            }
-            return Err(invalid(format!("a compressed buffer claims to hold {length} bytes")));
-        };
-        unpacked_bytes = unpacked_bytes.saturating_add(bytes);
-        let bytes_max = (content.len() as u64).saturating_mul(expands_max);
-        if bytes > bytes_max || unpacked_bytes > pheon_os::process::total_memory_bytes() {
+        if length != -1 && u64::try_from(length).is_ok_and(|bytes| bytes > bytes_max) || length < -1 {
             let packed = content.len();
             return Err(invalid(format!("a compressed buffer of {packed} bytes claims to hold {length}")));
         }
