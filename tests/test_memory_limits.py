@@ -65,6 +65,9 @@ def test_some_room_was_too_little() -> None:
     if not ENDS:
         pytest.skip("no operation was tried")
     assert any(any(ends) for ends in ENDS.values()), ENDS
+    # Of some operation want of memory was an error that could be handled; each got by with the most there was.
+    assert any(3 in ends for ends in ENDS.values()), ENDS
+    assert all(ends[-1] == 0 for ends in ENDS.values()), ENDS
 
 
 @pytest.fixture

@@ -1,6 +1,21 @@
 //! An Arrow file or stream that is read in.
 #![no_main]
 
+use pheon::input::Format;
 use pheon_fuzz::messages;
 
-libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| messages::file(pheon::input::Format::Arrow, data));
+const SOUND: &[&[u8]] = &[
+    include_bytes!("../corpus/arrow_input/file"),
+    include_bytes!("../corpus/arrow_input/lz4"),
+    include_bytes!("../corpus/arrow_input/nested"),
+    include_bytes!("../corpus/arrow_input/views"),
+    include_bytes!("../corpus/arrow_input/zstd"),
+];
+
+fn run(data: &[u8]) -> bool {
+    messages::file(Format::Arrow, data)
+}
+
+libfuzzer_sys::fuzz_target!(init: messages::init(run, SOUND), |data: &[u8]| {
+    run(data);
+});

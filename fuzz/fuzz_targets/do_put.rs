@@ -3,4 +3,17 @@
 
 use pheon_fuzz::messages;
 
-libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| messages::do_put(data));
+const SOUND: &[&[u8]] = &[
+    include_bytes!("../corpus/do_put/lz4"),
+    include_bytes!("../corpus/do_put/nested"),
+    include_bytes!("../corpus/do_put/views"),
+    include_bytes!("../corpus/do_put/zstd"),
+];
+
+fn run(data: &[u8]) -> bool {
+    messages::do_put(data)
+}
+
+libfuzzer_sys::fuzz_target!(init: messages::init(run, SOUND), |data: &[u8]| {
+    run(data);
+});

@@ -1,6 +1,15 @@
 //! A file of JSON lines.
 #![no_main]
 
+use pheon::input::Format;
 use pheon_fuzz::messages;
 
-libfuzzer_sys::fuzz_target!(init: pheon_fuzz::init(), |data: &[u8]| messages::file(pheon::input::Format::Json, data));
+const SOUND: &[&[u8]] = &[include_bytes!("../corpus/ndjson/plain")];
+
+fn run(data: &[u8]) -> bool {
+    messages::file(Format::Json, data)
+}
+
+libfuzzer_sys::fuzz_target!(init: messages::init(run, SOUND), |data: &[u8]| {
+    run(data);
+});

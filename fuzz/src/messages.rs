@@ -75,20 +75,27 @@ fn split(mut stream: &[u8]) -> Vec<FlightData> {
     messages
 }
 
-/// A client's rows, which become a version; they must be whole, or refused.
-pub fn do_put(input: &[u8]) {
-    let (choice, input) = crate::choice(input);
-    let Ok((Some(schema), batches)) = pheon_flight::fuzzing::intake(split(input), BYTES_MAX) else { return };
-    for column in batches.iter().flat_map(RecordBatch::columns) {
-        column.to_data().validate_full().expect("what was taken in is valid");
-    }
-    if batches.iter().map(RecordBatch::num_rows).sum::<usize>() < 10_000 {
-        put(RecordBatchIterator::new(batches.into_iter().map(Ok), schema), choice);
+/// Before the first input: else a target that refuses all of them would find nothing either.
+pub fn init(file: impl Fn(&[u8]) -> bool, sound: &[&[u8]]) {
+    crate::init();
+    for (i, bytes) in sound.iter().enumerate() {
+        assert!(file(bytes), "sound input {i} is refused");
     }
 }
 
-/// A file of this format, read in and published.
-pub fn file(format: Format, input: &[u8]) {
+/// A client's rows, which become a version; they must be whole, or refused. Whether they are published.
+pub fn do_put(input: &[u8]) -> bool {
+    let (choice, input) = crate::choice(input);
+    let Ok((Some(schema), batches)) = pheon_flight::fuzzing::intake(split(input), BYTES_MAX) else { return false };
+    for column in batches.iter().flat_map(RecordBatch::columns) {
+        column.to_data().validate_full().expect("what was taken in is valid");
+    }
+    batches.iter().map(RecordBatch::num_rows).sum::<usize>() < 10_000
+        && put(RecordBatchIterator::new(batches.into_iter().map(Ok), schema), choice)
+}
+
+/// A file of this format, read in and published, if it can be. Whether it was.
+pub fn file(format: Format, input: &[u8]) -> bool {
     let (choice, input) = crate::choice(input);
     let path = PathBuf::from(STORE.path()).with_file_name("input");
     // A new file, so that an earlier input's mapping is its own.
@@ -99,21 +106,21 @@ pub fn file(format: Format, input: &[u8]) {
     options.header = choice & 0x40 == 0;
     options.infer_rows = if choice & 0x20 == 0 { Some(1) } else { None };
     options.batch_rows = if choice & 0x10 == 0 { 3 } else { 1000 };
-    if let Ok(reader) = input::open(&path, &options) {
-        put(reader, choice);
-    }
+    input::open(&path, &options).is_ok_and(|reader| put(reader, choice))
 }
 
 /// What is published must be sound, whatever it was made of.
-fn put(reader: impl RecordBatchReader, choice: u8) {
+fn put(reader: impl RecordBatchReader, choice: u8) -> bool {
     let key: Vec<String> =
         reader.schema().fields().iter().take(usize::from(choice % 3)).map(|f| f.name().clone()).collect();
     let mut options = if choice & 4 == 0 { PutOptions::table(key) } else { PutOptions::table(key).unique(true) };
     options = options.threads(1).memory_limit_bytes(64 << 20).on_duplicate(OnDuplicate::Last);
-    if STORE.put("new", reader, options).is_ok() {
+    let done = STORE.put("new", reader, options).is_ok();
+    if done {
         let report = STORE.verify("new").expect("it was published");
         assert!(report.is_ok(), "what was published is damaged: {:?}", report.problems);
         crate::engine::read(&STORE, "new");
         STORE.drop_dataset("new").expect("drop it");
     }
+    done
 }
