@@ -35,6 +35,35 @@ def pop(handle: Any, key: Any) -> Any:
     return handle.pop(key, "none")
 
 
+def kinds(handle: Any) -> list[tuple[type, Any, Any]]:
+    """All that a live map holds at one moment, with the types of its keys."""
+    return [(type(key), key, value) for key, value in handle.snapshot().items()]
+
+
+def change_in_a_batch(handle: Any, keys: list[Any], entries: list[tuple[Any, Any]]) -> None:
+    """Take keys of a live map out and set others, all at once."""
+    with handle.batch() as batch:
+        for key in keys:
+            del batch[key]
+        batch.update(entries)
+
+
+def sync(handle: Any) -> None:
+    """Make a live map durable."""
+    handle.sync()
+
+
+def freeze(handle: Any, name: str, store: Any) -> Any:
+    """Publish a live map."""
+    return handle.freeze(name, store=store)
+
+
+def fill(part: Any, entries: dict[Any, Any]) -> None:
+    """Write a whole part of a map."""
+    with part:
+        part.update(entries)
+
+
 def change(store: Any, how: str, name: str, data: Any) -> Any:
     """A change that another process makes."""
     done = getattr(store, how)(name, data, compact=False)
@@ -54,6 +83,11 @@ def _serve(pipe: Any) -> None:
             pipe.send((True, work(*arguments)))
         except Exception as error:  # noqa: BLE001 - the answer of the step, whatever it is
             pipe.send((False, error))
+
+
+def here(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in this process."""
+    return work(*arguments)
 
 
 @functools.cache

@@ -4,7 +4,10 @@
 //! size* (PSS) divides each page among the processes that have it in their page tables, so that the PSS of all processes
 //! adds up to what is really used.
 
-#![allow(clippy::disallowed_methods, reason = "files of the kernel, and facts (`stat`, canonical path) about the files that are measured")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "files of the kernel, and facts (`stat`, canonical path) about the files that are measured"
+)]
 
 mod region;
 
