@@ -303,6 +303,15 @@ mod tests {
     }
 
     #[test]
+    fn a_full_chunk_has_nothing_unpublished() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = chunk(dir.path());
+        assert!(!chunk.has_unpublished(BYTES as usize) && !chunk.has_unpublished(BYTES as usize - 8));
+        chunk.set_no_record(BYTES as usize - 8);
+        assert!(chunk.has_unpublished(BYTES as usize - 8) && !chunk.has_unpublished(BYTES as usize - 16));
+    }
+
+    #[test]
     fn a_record_lies_wholly_in_its_chunk() {
         let dir = tempfile::tempdir().unwrap();
         let chunk = chunk(dir.path());

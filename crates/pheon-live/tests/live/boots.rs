@@ -275,6 +275,24 @@ fn a_chunk_that_hides_its_last_record_is_damaged() {
     assert!(matches!(LiveMap::attach(&two, true), Err(LiveError::Corrupt { path, .. }) if path.ends_with("log-0")));
 }
 
+/// An index that did not know how full it is would have no slot in the end.
+#[test]
+fn a_map_grows_after_a_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, one, two) = two_places(dir.path(), &LiveOptions::default());
+    let fill = |map: &LiveMap, numbers: std::ops::Range<u32>| {
+        let keys: Vec<_> = numbers.map(u32::to_le_bytes).collect();
+        locked(map, || map.apply(keys.iter().map(|key| Change::Put { key, meta: 0, value: b"" })).unwrap());
+    };
+    fill(&map, 0..3000);
+    locked(&map, || map.sync().unwrap());
+    after_a_boot(&one, &two);
+    let map = LiveMap::attach(&two, true).unwrap();
+    fill(&map, 3000..9000);
+    assert_eq!(map.info().unwrap().entries, 9000);
+    assert!((0..9000u32).all(|number| map.contains(&number.to_le_bytes()).unwrap()));
+}
+
 /// SYNC with another number at a byte of both its states, under checksums that are right.
 fn forge_sync(of: &Location, sync: &[u8], at: usize, number: u64) {
     let mut sync = sync.to_vec();
@@ -320,7 +338,7 @@ fn numbers_that_no_map_comes_to_are_told() {
     put(&map, b"a", b"1").unwrap();
     locked(&map, || map.sync().unwrap());
     let sync = fs::read(files_dir(&one).join("SYNC")).unwrap();
-    let numbers = [(7_u64, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)];
+    let numbers = [(7_u64, true), (u64::MAX / 2, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)];
     let fields = [(40, "transaction"), (56, "order")];
     for ((number, is_sound), (at, what)) in numbers.into_iter().flat_map(|n| fields.map(|field| (n, field))) {
         after_a_boot(&one, &two);

@@ -403,6 +403,27 @@ fn check_synced_again(durable: bool) {
     assert!(seen.load(std::sync::atomic::Ordering::Relaxed) <= 8, "{durable}: {seen:?} KiB");
 }
 
+/// Where SYNC tells of all that there is, it alone is synced: who wrote it may have been killed before. Not after a failure.
+#[test]
+fn a_sync_with_nothing_new_is_short_unless_one_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::Store { path: dir.path().to_owned(), name: "m".to_owned() };
+    let faulty = FaultFs::new(real());
+    let map = LiveMap::create_with(Arc::new(faulty.clone()), &location, &LiveOptions::default()).unwrap();
+    put(&map, b"key", b"1").unwrap();
+    let synced = || {
+        let before = faulty.calls_of(Op::SyncShared);
+        let done = locked(&map, || map.sync());
+        (done.is_ok(), faulty.calls_of(Op::SyncShared) - before)
+    };
+    // The chunk and SYNC, then SYNC.
+    assert_eq!([synced(), synced()], [(true, 2), (true, 1)]);
+    faulty.fail_nth(1, Some(Op::SyncShared), IO_FAILURE, Lasts::Once);
+    assert_eq!(synced(), (false, 1));
+    faulty.heal();
+    assert_eq!([synced(), synced()], [(true, 2), (true, 1)]);
+}
+
 /// KiB of this process's mappings of a file that are not on the disk yet.
 fn dirty_kib(path: &std::path::Path) -> u64 {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
