@@ -48,7 +48,7 @@ TEXTS = {
 CHANGED = {"a": "1", "b": "new", "c": None, "e": "5", "f": "six", "g": "7"}
 ABSENT = {"texts": ["c", "aaa", "key with 20 letters,", "A"], "changed": ["d", "h", "never"]}
 # A table whose keys repeat, and one whose keys are two columns.
-REPEATS = {"key": [1, 2, 2, 2, 5], "value": ["a", "b", "c", None, "e"]}
+REPEATS = {"key": [1, 2, 2, 5, 6], "value": ["a", "b", None, "d", "e"]}
 PAIRS = {"name": ["x", "x", "y"], "number": [1, 2, 1], "value": [0.5, 1.5, 2.5]}
 # A table whose index has two buckets, one of which sent keys to the other.
 CROWDED = {"key": list(range(37, 54)), "value": [f"v{i}" for i in range(17)]}

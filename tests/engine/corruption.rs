@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int32Type;
+use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field};
@@ -211,6 +211,27 @@ fn index_rows_that_are_wrong() {
         assert!(written.problems()[0].contains("XXH3-64"), "{what}");
         image.forge();
         assert!(!image.write().problems().is_empty(), "{what}");
+    }
+}
+
+/// The last key becomes one that comes before: what lies between is of other keys.
+#[test]
+fn a_damaged_key_hands_out_no_row_of_another_key() {
+    let keys = [1, 2, 2, 5, 6];
+    let rows = entries(Arc::new(Int64Array::from_iter_values(keys)), Arc::new(Int64Array::from_iter_values(0..5)));
+    for damaged in [1, 2, 5, 7] {
+        let mut image = Image::of(&rows, PutOptions::table(["k"]));
+        image.buffer_mut("data", 1)[32..40].copy_from_slice(&i64::to_le_bytes(damaged));
+        let written = image.write();
+        let table = written.store().table("m").unwrap();
+        for key in [1, 2, 5] {
+            let found = table.rows(key.into()).unwrap().to_batch().unwrap();
+            let values: Vec<i64> = found.column(1).as_primitive::<Int64Type>().values().to_vec();
+            let sound: Vec<i64> = (0..4).filter(|&row| keys[row as usize] == key).collect();
+            let with_last = [&sound[..], &[4]].concat();
+            assert!(values == sound || damaged == key && values == with_last, "{damaged}: {key}: {values:?}");
+        }
+        assert!(!written.problems().is_empty());
     }
 }
 
