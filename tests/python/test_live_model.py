@@ -25,7 +25,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 import pheon
 
 LONG = bool(os.environ.get("PHEON_LONG"))
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.timeout(1800 if LONG else 300),
+]
 
 NUMBERS = st.sampled_from([0, 0.0, False, 1, 1.0, True, Decimal(1), 1 + 0j, 2, 2.5, Decimal("2.5"), -1, 2**70, 2.0**70])
 TIMES = st.sampled_from([dt.date(2026, 1, 1), dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)])
@@ -411,5 +414,5 @@ class LiveMapIsADict(RuleBasedStateMachine):
 
 TestLiveMapIsADict = LiveMapIsADict.TestCase
 TestLiveMapIsADict.settings = settings(
-    max_examples=600 if LONG else 60, stateful_step_count=30, deadline=None, derandomize=not LONG
+    max_examples=600 if LONG else 45, stateful_step_count=30, deadline=None, derandomize=not LONG
 )

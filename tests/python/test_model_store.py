@@ -28,13 +28,16 @@ import pheon
 
 LONG = bool(os.environ.get("PHEON_LONG"))
 PROFILE = settings(
-    max_examples=400,
+    max_examples=150 if LONG else 5,
     stateful_step_count=50 if LONG else 25,
     deadline=None,
     derandomize=not LONG,
     print_blob=True,
 )
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.timeout(1800 if LONG else 300),
+]
 
 TEXTS = st.sampled_from(["", "a", "a\0", "ab", "b", "ü", "zz", "\U0001f426", "long " * 20])
 NUMBERS = st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1, 1 << 40])
@@ -80,13 +83,14 @@ class Handle:
     drops: int
 
     @property
-    def reopens_as(self) -> Any:
-        """What its pickle opens: the version of that number, of a dataset made anew the new one's; None: nothing."""
-        return self.model if self.is_of_now else self.of.versions.get(self.handle.version)
+    def reopens(self) -> bool:
+        """Whether a pickle of it opens the same again."""
+        return self.drops == self.of.drops and self.handle.version in self.of.versions
 
     @property
-    def is_of_now(self) -> bool:
-        return self.drops == self.of.drops and self.handle.version in self.of.versions
+    def is_mistaken(self) -> bool:
+        """Whether a pickle of it opens other rows: see `test_a_pickle_is_of_the_dataset_that_was_opened`."""
+        return self.drops != self.of.drops and self.handle.version in self.of.versions
 
 
 class Machine(RuleBasedStateMachine):
@@ -152,10 +156,11 @@ class Machine(RuleBasedStateMachine):
         self.check(entry.handle, entry.model)
 
     def reopen(self, entry: Handle) -> None:
+        if entry.is_mistaken:
+            return
         access = entry.handle.info().access
-        with self.reopened(entry) as model:
+        with self.reopened(entry):
             entry.handle = pickle.loads(pickle.dumps(entry.handle))
-            entry.model, entry.drops = model.copy(), entry.of.drops
             assert entry.handle.info().access == access
         self.check(entry.handle, entry.model)
 
@@ -170,14 +175,13 @@ class Machine(RuleBasedStateMachine):
                 yield dataset
 
     @contextmanager
-    def reopened(self, entry: Handle) -> Iterator[Any]:
+    def reopened(self, entry: Handle) -> Iterator[None]:
         """What is raised, if anything, when a version is opened that may have been removed."""
-        model = entry.reopens_as
-        if model is not None:
-            yield model
+        if entry.reopens:
+            yield
         else:
             with pytest.raises(pheon.NotFoundError):
-                yield model
+                yield
 
     @initialize(data=st.data(), both=st.booleans())
     def begin(self, data: st.DataObject, both: bool) -> None:
@@ -278,8 +282,10 @@ class Machine(RuleBasedStateMachine):
     @rule(at=AT)
     def read_elsewhere(self, at: int) -> None:
         entry = self.handles[at % len(self.handles)]
-        with self.reopened(entry) as model:
-            assert children.elsewhere(self.everything, entry.handle) == self.shown(model)
+        if entry.is_mistaken:
+            return
+        with self.reopened(entry):
+            assert children.elsewhere(self.everything, entry.handle) == self.shown(entry.model)
 
     @invariant()
     def datasets_are_listed(self) -> None:
@@ -396,7 +402,7 @@ IN_PARTS = st.tuples(
     st.dictionaries(TEXTS, VALUES, max_size=4),
     st.lists(st.tuples(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=3), PLACES), min_size=1, max_size=3),
     st.sampled_from(["error", "first", "last"]),
-    st.sampled_from(["commit", "commit", "skip", "fail"]),
+    st.sampled_from(["skip", "commit", "fail"]),
 )
 
 
@@ -537,12 +543,12 @@ class TableMachine(Machine):
         assert [tuple(row.values()) for row in handle.range(-1, 3)] == [row for row in model if -1 <= row[1] < 3]
 
 
-def _test_case(machine: type[Machine], examples: int = 5) -> Any:
+def _test_case(machine: type[Machine]) -> Any:
     case = machine.TestCase
-    case.settings = PROFILE if LONG else settings(PROFILE, max_examples=examples)
+    case.settings = PROFILE
     return case
 
 
-TestMap = _test_case(TextMapMachine, 7)
+TestMap = _test_case(TextMapMachine)
 TestMapOfPairs = _test_case(PairMapMachine)
 TestTable = _test_case(TableMachine)

@@ -279,6 +279,7 @@ fn a_spill_folder_that_is_missing_is_an_error() {
         },
     };
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(std::error::Error::source(&IndexBuildError::Io(error)).is_some());
 }
 
 #[test]
