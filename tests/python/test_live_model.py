@@ -64,6 +64,8 @@ VALUES: st.SearchStrategy[Any] = st.runner().flatmap(lambda run: VALUES_OF_A_RUN
 ENTRIES = st.lists(st.tuples(KEYS, VALUES), max_size=5)
 #: Which of the present keys.
 AT = st.integers(0, 100)
+#: In one run; publishing takes longer than all other steps.
+FREEZES_MAX = 8 if LONG else 2
 #: Of CTRL, the boot that a map is of (docs/live.md).
 BOOT = slice(32, 48)
 
@@ -126,6 +128,7 @@ class LiveMapIsADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.turn = 0
+        self.freezes = 0
         self.handles: list[pheon.LiveMap] = []
         self.model: dict[Any, Any] = {}
         self.all_moments: list[Any] = []
@@ -342,11 +345,13 @@ class LiveMapIsADict(RuleBasedStateMachine):
             handle.close()
             self.handles[which] = self.attach()
 
+    @precondition(lambda self: self.freezes < FREEZES_MAX)
     @rule(elsewhere=st.booleans())
     def freeze(self, elsewhere: bool) -> None:
         # A map of a store goes there by itself.
         store = self.store if self.place == "memory" else None
         before = [version.version for version in self.store.versions("frozen")] if "frozen" in self.store else []
+        self.freezes += 1
         model = copy.deepcopy(self.model)
         do = children.elsewhere if elsewhere else children.here
         if freezes(model):

@@ -89,7 +89,7 @@ class Handle:
 
     @property
     def is_mistaken(self) -> bool:
-        """Whether a pickle of it opens other rows: see `test_a_pickle_is_of_the_dataset_that_was_opened`."""
+        """Whether a pickle of it opens a version of that number of the dataset made anew (docs/safety.md)."""
         return self.drops != self.of.drops and self.handle.version in self.of.versions
 
 

@@ -186,3 +186,26 @@ def test_a_slice_that_arrow_cannot_take_over(store: pheon.Store) -> None:
     assert "t" not in store
     store.put("t", table.take([0, 1]))
     assert store.table("t").to_pyarrow()["v"].to_pylist() == rows[1:]
+
+
+def union_of(*values: int | str) -> pa.UnionArray:
+    numbers = pa.array([v if isinstance(v, int) else None for v in values], pa.int64())
+    texts = pa.array([v if isinstance(v, str) else None for v in values])
+    return pa.UnionArray.from_sparse(pa.array([isinstance(v, str) for v in values]).cast(pa.int8()), [numbers, texts])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[b"", b""], None, [b""]], pa.list_(pa.binary(0))),
+        pa.ListArray.from_arrays([0, 1, 1, 3], union_of(1, "b", 3)),
+        pa.FixedSizeListArray.from_arrays(union_of(1, "b", 3), 1),
+        pa.MapArray.from_arrays([0, 1, 1, 3], ["x", "y", "z"], union_of(1, "b", 3)),
+    ],
+    ids=["lists of values without bytes", "lists of unions", "fixed lists of unions", "maps to unions"],
+)
+def test_rows_of_lists_of_what_arrow_takes_wrongly(store: pheon.Store, column: pa.Array) -> None:
+    store.put("m", pa.table({"k": ["a", "b", "c"], "v": column}), key="k")
+    one, two, three = column.to_pylist()
+    found = pa.array(store.map("m").get_many(pa.array(["c", "missing", "a", "b"])))
+    assert found.to_pylist() == [three, None, one, two]
