@@ -386,7 +386,12 @@ impl LiveMap {
     /// # Errors
     /// [`LiveError::NotFound`].
     pub fn remove(location: &Location) -> Result<(), LiveError> {
-        let fs = pheon_os::fs::real();
+        Self::remove_with(pheon_os::fs::real(), location)
+    }
+
+    /// [`LiveMap::remove`] on another file system.
+    #[doc(hidden)]
+    pub fn remove_with(fs: Arc<dyn FileSystem>, location: &Location) -> Result<(), LiveError> {
         let dir = location.dir()?;
         if !exists(&*fs, &dir)? {
             return Err(LiveError::NotFound { path: dir });
@@ -407,7 +412,7 @@ impl LiveMap {
             },
         };
         if is_of_this_boot(&ctrl) {
-            match Self::attach(location, true) {
+            match Self::attach_with(fs.clone(), location, true) {
                 Ok(map) => return map.unlink(),
                 Err(error @ LiveError::NotFound { .. }) => return Err(error),
                 // Others may have opened it.

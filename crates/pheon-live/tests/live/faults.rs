@@ -312,6 +312,48 @@ fn every_durable_write_that_is_acknowledged_is_on_the_disk_whatever_failed_befor
     }
 }
 
+/// By name, of a map that can be opened, of one that cannot, and of one whose boot is over.
+#[test]
+fn a_failing_removal_by_name_removes_all_or_nothing() {
+    const BOOT: std::ops::Range<usize> = 32..48;
+    for (errno, lasts, step) in kinds_of_failure() {
+        for (what, damaged) in [("whole", 0..0), ("no map", 0..8), ("of another boot", BOOT)] {
+            for nth in (1..).step_by(step as usize) {
+                let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+                let location = prepared(dir.path(), false, &[small]);
+                let ctrl = location.dir().unwrap().join("CTRL");
+                let mut bytes = std::fs::read(&ctrl).unwrap();
+                bytes[damaged.clone()].fill(1);
+                std::fs::write(&ctrl, bytes).unwrap();
+                let faulty = FaultFs::new(real());
+                faulty.fail_nth(nth, None, errno, lasts);
+                let done = LiveMap::remove_with(Arc::new(faulty.clone()), &location);
+                faulty.heal();
+                let failed = faulty.failed();
+                let place = format!("{what}, call {nth} with {errno} {lasts:?}: {failed:?}");
+                match &done {
+                    Ok(()) => assert!(!location.exists().unwrap(), "{place}"),
+                    Err(error) => {
+                        assert_fits(error, errno);
+                        assert!(location.exists().unwrap() || lasts == Lasts::ForEver, "{place}: gone, and {error}");
+                    }
+                }
+                if location.exists().unwrap() {
+                    if what != "no map" {
+                        assert_eq!(entries(&location).unwrap().len(), 2, "{place}");
+                    }
+                    LiveMap::remove(&location).unwrap_or_else(|error| panic!("{place}: {error}"));
+                }
+                clear(&location, dir.path());
+                if failed.is_empty() {
+                    assert!(nth > 8, "{what}: only {nth} calls");
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// A writer that is killed after publishing a view does not remove what only the view before names.
 #[test]
 fn files_that_were_not_removed_are_removed_later() {
