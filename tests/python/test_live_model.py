@@ -136,7 +136,7 @@ class LiveMapIsADict(RuleBasedStateMachine):
 
     @initialize(
         place=st.sampled_from(["memory", "store", "durable"]),
-        keys=st.sampled_from(["any", "any", *KEYS_OF_A_RUN]),
+        keys=st.sampled_from(["any", *KEYS_OF_A_RUN]),
         values=st.sampled_from(["any", *VALUES_OF_A_RUN]),
         on_disk=st.booleans() if LONG else st.just(False),
     )

@@ -93,6 +93,10 @@ impl LiveError {
                 source: Some(source),
             };
         }
+        // An empty file, or what is no file: nothing that the system could do better another time.
+        if source.kind() == io::ErrorKind::InvalidData {
+            return Self::corrupt(path, source.to_string());
+        }
         Self::Io { operation, path: path.to_owned(), source }
     }
 

@@ -111,19 +111,13 @@ fn open_chunks(fs: &dyn FileSystem, dir: &Path, synced: &Synced) -> Result<Vec<A
             .and_then(|meta| Chunk::open(fs, dir, number, meta.len_bytes, true));
         match opened {
             Ok(chunk) => chunks.push(Arc::new(chunk)),
-            Err(LiveError::Io { source, .. })
-                if must_be && matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
-            {
-                return Err(LiveError::corrupt(&path, "it is not there, or no file"));
+            Err(LiveError::Io { source, .. }) if must_be && source.kind() == io::ErrorKind::NotFound => {
+                return Err(LiveError::corrupt(&path, "it is not there"));
             }
             Err(error) if must_be => return Err(error),
             // Not there, or not all of it reached the disk. Any other error might hide records that count.
             Err(LiveError::Corrupt { .. }) => break,
-            Err(LiveError::Io { source, .. })
-                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
-            {
-                break;
-            }
+            Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => break,
             Err(error) => return Err(error),
         }
         number = next_chunk(number);

@@ -2,7 +2,7 @@
 //! never a transaction less than what was synced.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pheon_live::{Change, LiveError, LiveMap, LiveOptions, Location};
 
@@ -64,17 +64,25 @@ impl Case {
 
     /// What is there after a boot, if one bit of a file was flipped meanwhile.
     fn flipped(&self, name: &str, at: usize, bit: usize) -> Result<Entries, LiveError> {
+        self.damaged(name, &format!("{name} {at} {bit}"), |bytes| bytes[at] ^= 1 << bit)
+    }
+
+    fn damaged(&self, name: &str, place: &str, damage: impl FnOnce(&mut Vec<u8>)) -> Result<Entries, LiveError> {
         after_a_boot(&self.from, &self.to);
-        let folder = if name == "CTRL" { self.to.dir().unwrap() } else { files_dir(&self.to) };
-        let path = folder.join(name);
+        let path = self.path(name);
         let mut bytes = fs::read(&path).unwrap();
-        bytes[at] ^= 1 << bit;
+        damage(&mut bytes);
         fs::write(&path, bytes).unwrap();
         let map = LiveMap::attach(&self.to, true)?;
         let found = all(&map);
         put(&map, b"new", b"1").unwrap();
-        assert_eq!(map.get(b"new")?.as_deref(), Some(&b"1"[..]), "{name} {at} {bit}: it does not go on working");
+        assert_eq!(map.get(b"new")?.as_deref(), Some(&b"1"[..]), "{place}: it does not go on working");
         Ok(found)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let folder = if name == "CTRL" { self.to.dir().unwrap() } else { files_dir(&self.to) };
+        folder.join(name)
     }
 }
 
@@ -158,6 +166,33 @@ fn damage_of_all_but_the_newest_durable_writes_is_told() {
             Err(error) => assert!(is_told && matches!(error, LiveError::Corrupt { .. }), "write {i}: {error:?}"),
         }
     }
+}
+
+/// Files cut at each `step`-th length as far as something is written, and at some beyond: all told.
+fn check_cuts(step: usize) {
+    let case = Case::new();
+    let ends = [("CTRL", CTRL_BYTES), ("SYNC", SYNC_HALVES[1] + SYNC_BYTES)];
+    for (name, end) in ends.into_iter().chain(case.chunks.map(|(name, end, _)| (name, end))) {
+        after_a_boot(&case.from, &case.to);
+        let length = usize::try_from(fs::metadata(case.path(name)).unwrap().len()).unwrap();
+        let beyond = (end.next_multiple_of(step)..length).step_by(step.max(length / 50)).chain([length - 1]);
+        for cut in (0..end).step_by(step).chain(beyond) {
+            let place = format!("{name} cut to {cut} of {length} bytes");
+            corrupt(case.damaged(name, &place, |bytes| bytes.truncate(cut)), &place);
+        }
+        assert_eq!(&case.damaged(name, name, |_| ()).unwrap(), case.states.last().unwrap());
+    }
+}
+
+#[test]
+fn files_cut_at_some_lengths() {
+    check_cuts(17);
+}
+
+#[test]
+#[ignore = "seconds: `make test-long`"]
+fn files_cut_at_every_length() {
+    check_cuts(1);
 }
 
 #[test]
