@@ -399,7 +399,7 @@ impl StoreHandle {
 
 /// Rows as one batch.
 pub(crate) fn joined_rows(rows: AnyRecordBatch) -> PyResult<RecordBatch> {
-    let reader = rows.into_reader()?;
+    let reader = foreign(rows)?;
     let schema = reader.schema();
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| arrow_error("read parameters", &e))?;
     arrow_select::concat::concat_batches(&schema, &batches).map_err(|e| arrow_error("join parameters", &e))
